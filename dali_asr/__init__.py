@@ -1,0 +1,67 @@
+"""Frame classifiers on speech features: DALI cuts every context window on the GPU, PyTorch trains.
+
+The names below are the library. They are imported when first used, so that `import dali_asr`
+costs nothing:
+
+    from dali_asr import Corpus, WindowLoader
+
+    partition = Corpus.open("corpus").partition("train-clean-100")
+    for batch in WindowLoader(partition, context=30, batch_size=4096, device="cuda"):
+        batch.windows  # [B, 61, D] float32, on the GPU
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dali_asr.config import Config
+    from dali_asr.corpus import Corpus, PackedWriter, Partition
+    from dali_asr.inventory import Inventory
+    from dali_asr.loading import Bands, Batch, Masking, WindowLoader
+    from dali_asr.model import MLP
+    from dali_asr.prediction import predict
+    from dali_asr.training import train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MLP",
+    "Bands",
+    "Batch",
+    "Config",
+    "Corpus",
+    "Inventory",
+    "Masking",
+    "PackedWriter",
+    "Partition",
+    "WindowLoader",
+    "predict",
+    "train",
+]
+
+_HOME = {
+    "MLP": "model",
+    "Bands": "loading",
+    "Batch": "loading",
+    "Config": "config",
+    "Corpus": "corpus",
+    "Inventory": "inventory",
+    "Masking": "loading",
+    "PackedWriter": "corpus",
+    "Partition": "corpus",
+    "WindowLoader": "loading",
+    "predict": "prediction",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

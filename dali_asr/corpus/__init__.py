@@ -1,0 +1,19 @@
+"""Files to packed corpus. NumPy only: neither torch nor DALI is imported here."""
+
+from dali_asr.corpus.corpus import Corpus
+from dali_asr.corpus.normalize import Normalization
+from dali_asr.corpus.packed import PackedWriter, verify
+from dali_asr.corpus.packing import PackSettings, pack_course
+from dali_asr.corpus.partition import FRAME_PERIOD, NO_LABEL, Partition
+
+__all__ = [
+    "FRAME_PERIOD",
+    "NO_LABEL",
+    "Corpus",
+    "Normalization",
+    "PackSettings",
+    "PackedWriter",
+    "Partition",
+    "pack_course",
+    "verify",
+]

@@ -1,0 +1,68 @@
+"""Course folders, packed once and found again.
+
+The cache lies in the user's cache folder (`$XDG_CACHE_HOME/dali-asr`). A corpus in it is named by a fingerprint of
+the source files (names, sizes, times of change) and of every setting that shapes the result, so that a change of
+either packs anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+from platformdirs import user_cache_path
+
+from dali_asr.corpus.course import CoursePartition, read_layout
+from dali_asr.corpus.packed import FORMAT_VERSION, is_packed
+from dali_asr.corpus.packing import PackSettings, pack_course, quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dali_asr.corpus.packing import Progress
+
+
+def cached_pack(source: Path, settings: PackSettings, progress: Progress = quiet) -> Path:
+    """Return the packed corpus of a course folder; pack it unless the cache has it.
+
+    Two processes that ask at once pack it once.
+
+    Raises:
+        DataError, UsageError: as `pack_course`.
+    """
+    layout = read_layout(source, settings.partitions)
+    settings = replace(settings, partitions=tuple(p.name for p in layout))
+    cache = user_cache_path("dali-asr", appauthor=False) / "corpora"
+    packed = cache / fingerprint(source, layout, settings)
+    if is_packed(packed):
+        return packed
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(packed.with_suffix(".lock")):
+        if not is_packed(packed):
+            pack_course(source, packed, settings, progress=progress)
+    return packed
+
+
+def fingerprint(source: Path, layout: Sequence[CoursePartition], settings: PackSettings) -> str:
+    """Return 32 hexadecimal digits that change with the files and with the settings."""
+    digest = hashlib.sha256()
+    shaping = asdict(settings) | {"format": FORMAT_VERSION, "source": str(source.resolve())}
+    digest.update(json.dumps(shaping, sort_keys=True).encode())
+    for partition in layout:
+        for folder in ("mfcc", "transcript") if partition.labelled else ("mfcc",):
+            for line in sorted(_stat_lines(partition.root / folder)):
+                digest.update(line.encode())
+    return digest.hexdigest()[:32]
+
+
+def _stat_lines(folder: Path) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(".npy"):
+                stat = entry.stat()
+                yield f"{folder.name}/{entry.name} {stat.st_size} {stat.st_mtime_ns}\n"

@@ -1,0 +1,202 @@
+"""A corpus: partitions that share a feature description and an inventory.
+
+Shape letters: `T` frames of an utterance, `F` frames of a corpus, `D` features of a frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dali_asr.corpus.cache import cached_pack
+from dali_asr.corpus.course import is_course_folder
+from dali_asr.corpus.normalize import Kind, Normalization
+from dali_asr.corpus.packed import (
+    Manifest,
+    check_utterance,
+    is_packed,
+    open_arrays,
+    store,
+)
+from dali_asr.corpus.packing import PackSettings, quiet
+from dali_asr.corpus.partition import Partition, join
+from dali_asr.errors import DataError, UsageError, did_you_mean
+from dali_asr.inventory import ARPABET, Inventory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from dali_asr.corpus.packing import Progress
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Partitions that share a feature description and an inventory.
+
+    Attributes:
+        partitions: by name, in the order of the corpus.
+        inventory: the label set.
+        normalization: what was applied to the frames.
+        path: the packed corpus; None where it was made from arrays.
+    """
+
+    partitions: Mapping[str, Partition]
+    inventory: Inventory
+    normalization: Normalization
+    path: Path | None = None
+
+    @property
+    def feature_dim(self) -> int:
+        """D."""
+        return next(iter(self.partitions.values())).feature_dim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the stored frames, float16 or float32."""
+        return next(iter(self.partitions.values())).dtype
+
+    @classmethod
+    def open(
+        cls, path: str | Path, settings: PackSettings | None = None, *, progress: Progress = quiet
+    ) -> Corpus:
+        """Open a packed corpus, mapped; or a course folder, which is packed into the cache the first time.
+
+        Args:
+            path: the folder.
+            settings: how a course folder is packed, by default all its partitions, normalized by utterance,
+                in float32; a packed corpus must agree with it where it is given.
+            progress: called with a stage, and how many utterances of how many are done.
+
+        Raises:
+            DataError: neither of them, or damaged.
+            UsageError: a packed corpus that was packed with other settings, or a partition that is not there.
+        """
+        folder = Path(path).expanduser()
+        if is_packed(folder):
+            corpus = cls._open_packed(folder)
+            if settings:
+                corpus._check_settings(settings)
+            return corpus
+        if not is_course_folder(folder):
+            state = "no packed corpus and no course folder" if folder.is_dir() else "no such folder"
+            raise DataError(
+                f"{folder}: {state}; give a folder with corpus.json, or with PARTITION/mfcc/*.npy"
+            )
+        return cls._open_packed(cached_pack(folder, settings or PackSettings(), progress))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        frames: Sequence[ArrayLike],
+        labels: Sequence[ArrayLike] | None = None,
+        inventory: Inventory = ARPABET,
+        *,
+        normalization: Kind | Normalization = "none",
+        names: Sequence[str] | None = None,
+        partition: str = "all",
+    ) -> Corpus:
+        """Make a corpus of one partition from arrays in memory.
+
+        Args:
+            frames: `[T, D]` floats an utterance; float16 is stored as it is, all else as float32.
+            labels: `[T]` integers an utterance, −100 where a frame has none; None for no labels at all.
+            inventory: the label set.
+            normalization: `none`, `utterance`, or a `Normalization` with statistics.
+            names: of the utterances; `0`, `1`, ... by default.
+            partition: its name.
+
+        Raises:
+            DataError: shapes or values that do not fit.
+            UsageError: no utterances, counts that differ, or `global` without statistics.
+        """
+        if normalization == "global":
+            raise UsageError("from_arrays: global normalization needs its statistics; pass a Normalization")
+        applied = normalization if isinstance(normalization, Normalization) else Normalization(normalization)
+        names = tuple(names) if names is not None else tuple(map(str, range(len(frames))))
+        if not frames or len(names) != len(frames) or (labels is not None and len(labels) != len(frames)):
+            counts = f"{len(frames)} frames, {'no' if labels is None else len(labels)} labels, {len(names)} names"
+            raise UsageError(f"from_arrays: {counts}; give one array an utterance, and at least one")
+        checked = [
+            check_utterance(name, f, labels[i] if labels is not None else None, inventory)
+            for i, (name, f) in enumerate(zip(names, frames, strict=True))
+        ]
+        dtype = np.dtype(np.float16 if all(f.dtype == np.float16 for f, _ in checked) else np.float32)
+        blocks = [store(name, applied.apply(f), dtype) for name, (f, _) in zip(names, checked, strict=True)]
+        _check_feature_dims(names, blocks)
+        stored = None
+        if labels is not None:
+            stored = np.concatenate([row for _, row in checked if row is not None])
+            stored = stored.astype(inventory.label_dtype)
+        lengths = np.array([len(b) for b in blocks], np.int64)
+        made = Partition(partition, inventory, names, lengths, (np.concatenate(blocks),), stored)
+        return cls({partition: made}, inventory, applied)
+
+    def partition(self, *names: str) -> Partition:
+        """Return a partition by name, or several joined in the order given.
+
+        Raises:
+            UsageError: a name that the corpus does not have, or no name.
+        """
+        for name in names:
+            if name not in self.partitions:
+                has = ", ".join(self.partitions)
+                raise UsageError(
+                    f"{self.path or 'corpus'}: no partition {name!r}; it has {has}"
+                    f"{did_you_mean(name, self.partitions)}"
+                )
+        return join([self.partitions[name] for name in names])
+
+    @classmethod
+    def _open_packed(cls, folder: Path) -> Corpus:
+        manifest = Manifest.read(folder)
+        arrays = open_arrays(folder, manifest)
+        lengths = np.diff(arrays.offsets)
+        partitions, first = {}, 0
+        for entry in manifest.partitions:
+            last = first + len(entry.utterances)
+            rows = slice(int(arrays.offsets[first]), int(arrays.offsets[last]))
+            partitions[entry.name] = Partition(
+                entry.name,
+                manifest.inventory,
+                entry.utterances,
+                lengths[first:last],
+                (arrays.frames[rows],),
+                arrays.labels[rows] if entry.labelled else None,
+            )
+            first = last
+        return cls(partitions, manifest.inventory, manifest.normalization, folder)
+
+    def _check_settings(self, settings: PackSettings) -> None:
+        wanted = settings.normalization
+        kind = wanted.kind if isinstance(wanted, Normalization) else wanted
+        expected = {
+            "normalization": (self.normalization.kind, kind),
+            "dtype": (self.dtype.name, settings.dtype),
+            "inventory": (self.inventory.symbols, settings.inventory.symbols),
+        }
+        for name, (packed, asked) in expected.items():
+            if packed != asked:
+                was, is_asked = (f"{len(v)} symbols" if isinstance(v, tuple) else v for v in (packed, asked))
+                raise UsageError(
+                    f"{self.path}: packed with {name} {was}, asked for {is_asked}; "
+                    f"set data.{name} to match, or pack the corpus again"
+                )
+        if isinstance(wanted, Normalization) and wanted != self.normalization:
+            raise UsageError(f"{self.path}: packed with other statistics than asked for; pack the corpus again")
+        for name in settings.partitions:
+            self.partition(name)
+
+
+def _check_feature_dims(names: Sequence[str], blocks: Sequence[NDArray[Any]]) -> None:
+    for name, block in zip(names, blocks, strict=True):
+        if block.shape[1] != blocks[0].shape[1]:
+            raise DataError(
+                f"{name}: {block.shape[1]} features a frame, {blocks[0].shape[1]} in {names[0]}; "
+                "all utterances must agree"
+            )
+

@@ -1,0 +1,124 @@
+"""Reading `.npy` files of unknown quality: never by pickle, and every fault named.
+
+The format is NumPy's own, NEP 1: https://numpy.org/neps/nep-0001-npy-format.html.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+
+from dali_asr.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_HEADER_READ = 512  # bytes; a header is 128 in practice
+HEADER_SIZE = 128  # of the files that we write
+
+
+@dataclass(frozen=True)
+class NpyHeader:
+    """What a `.npy` file says of its array.
+
+    Attributes:
+        shape: of the array.
+        dtype: of its elements.
+        fortran_order: whether the first axis runs fastest.
+        offset: bytes before the data.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran_order: bool
+    offset: int
+
+    @property
+    def data_size(self) -> int:
+        """Bytes of data that the file must hold."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_header(path: Path) -> NpyHeader:
+    """Read the header of a `.npy` file and check that the data behind it is all there.
+
+    Raises:
+        DataError: no such file, empty, not a `.npy`, of pickled objects, or truncated.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY)
+        try:
+            return _parse(path, os.read(file, _HEADER_READ), os.fstat(file).st_size)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """Read a `.npy` file whole.
+
+    Raises:
+        DataError: as `read_header`.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    header = _parse(path, content[:_HEADER_READ], len(content))
+    flat = np.frombuffer(content, header.dtype, math.prod(header.shape), header.offset)
+    return flat.reshape(header.shape, order="F" if header.fortran_order else "C")
+
+
+def header_bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """Return the `HEADER_SIZE` bytes that open a `.npy` file of this shape and dtype."""
+    buffer = io.BytesIO()
+    described = {"descr": npy_format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    npy_format.write_array_header_1_0(buffer, described)
+    content = buffer.getvalue()
+    if len(content) != HEADER_SIZE:
+        raise AssertionError(f"a .npy header of {len(content)} bytes, not {HEADER_SIZE}")
+    return content
+
+
+def _parse(path: Path, head: bytes, file_size: int) -> NpyHeader:
+    if not head:
+        raise DataError(f"{path}: the file is empty; write it again with numpy.save")
+    try:
+        header = _parse_head(head[:HEADER_SIZE] if head[6:10] == b"\x01\x00\x76\x00" else head)
+    except ValueError as error:
+        kind = "a pickle" if head[:1] == b"\x80" else "not a .npy file, or cut off in its header"
+        raise DataError(f"{path}: {kind}; write it again with numpy.save") from error
+    if header.dtype.hasobject:
+        raise DataError(
+            f"{path}: holds Python objects (dtype {header.dtype}), which are never loaded; "
+            "save an array of numbers or strings"
+        )
+    missing = header.offset + header.data_size - file_size
+    if missing > 0:
+        raise DataError(
+            f"{path}: truncated, {missing} of {header.data_size} bytes of data are missing; copy it again"
+        )
+    return header
+
+
+@lru_cache(maxsize=4096)  # many utterances are equally long, and parsing takes longer than reading
+def _parse_head(head: bytes) -> NpyHeader:
+    stream = io.BytesIO(head)
+    version = npy_format.read_magic(stream)
+    read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+    shape, fortran_order, dtype = read(stream)
+    return NpyHeader(shape, dtype, fortran_order, stream.tell())
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path}: {(error.strerror or str(error)).lower()}; check the path and its permissions")

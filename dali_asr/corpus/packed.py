@@ -1,0 +1,459 @@
+"""The packed format: a folder of plain arrays and one JSON file.
+
+    frames.npy    [F, D]      float16 or float32, normalized, utterance after utterance
+    labels.npy    [F]         uint8, uint16 or int32; its largest value means unlabelled
+    offsets.npy   [U + 1]     int64, where utterances begin and end
+    corpus.json               format version, normalization, dtype, inventory, partitions, SHA-256
+
+A partition is a run of utterances. The folder is written beside its place and renamed, so that it is there
+whole or not at all. The data is not flushed to the disk first (a power cut can lose what was just packed, and
+`verify` tells): it can always be packed again from its source.
+
+Shape letters: `T` frames of an utterance, `F` frames of a corpus, `U` utterances, `D` features of a frame.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dali_asr.corpus.normalize import Kind, Normalization
+from dali_asr.corpus.npy import HEADER_SIZE, header_bytes, read_array, read_header
+from dali_asr.errors import DataError, UsageError
+from dali_asr.inventory import Inventory
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from numpy.typing import ArrayLike, NDArray
+    from typing_extensions import Self
+
+FORMAT_VERSION = 1
+MANIFEST = "corpus.json"
+FRAMES, LABELS, OFFSETS = "frames.npy", "labels.npy", "offsets.npy"
+STORED_DTYPES = ("float32", "float16")
+_HASH_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class PartitionEntry:
+    """A partition's line in the manifest: its name, its utterances in order, whether it has labels."""
+
+    name: str
+    utterances: tuple[str, ...]
+    labelled: bool
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `corpus.json` says.
+
+    Attributes:
+        dtype: of the stored frames, `float32` or `float16`.
+        normalization: what was applied to them.
+        inventory: the label set.
+        partitions: in the order of their utterances.
+        sha256: of each array file, by name.
+    """
+
+    dtype: str
+    normalization: Normalization
+    inventory: Inventory
+    partitions: tuple[PartitionEntry, ...]
+    sha256: dict[str, str]
+
+    def write(self, folder: Path) -> None:
+        """Write `corpus.json` into a folder."""
+        values = {
+            "format": "dali-asr packed corpus",
+            "version": FORMAT_VERSION,
+            "dtype": self.dtype,
+            "normalization": self.normalization.to_json(),
+            "inventory": self.inventory.symbols,
+            "partitions": [
+                {"name": p.name, "labelled": p.labelled, "utterances": p.utterances} for p in self.partitions
+            ],
+            "sha256": self.sha256,
+        }
+        (folder / MANIFEST).write_text(json.dumps(values, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read `corpus.json`.
+
+        Raises:
+            DataError: it is damaged, or of a newer format.
+        """
+        path = folder / MANIFEST
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            version = int(values["version"])
+            if version > FORMAT_VERSION:
+                raise DataError(
+                    f"{path}: packed format {version}, this dali-asr reads up to {FORMAT_VERSION}; "
+                    "update dali-asr, or pack the corpus again"
+                )
+            return cls(
+                values["dtype"],
+                Normalization.from_json(values["normalization"]),
+                Inventory(tuple(values["inventory"])),
+                tuple(
+                    PartitionEntry(p["name"], tuple(p["utterances"]), bool(p["labelled"]))
+                    for p in values["partitions"]
+                ),
+                dict(values["sha256"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: damaged ({error!r}); pack the corpus again") from error
+
+
+@dataclass(frozen=True)
+class PackedArrays:
+    """The arrays of a packed corpus: frames `[F, D]` and labels `[F]` mapped, offsets `[U + 1]` in memory."""
+
+    frames: NDArray[Any]
+    labels: NDArray[Any]
+    offsets: NDArray[np.int64]
+
+
+def is_packed(folder: Path) -> bool:
+    """Say whether a folder holds a packed corpus."""
+    return (folder / MANIFEST).is_file()
+
+
+def open_arrays(folder: Path, manifest: Manifest) -> PackedArrays:
+    """Map the arrays of a packed corpus and check that they fit each other.
+
+    Raises:
+        DataError: a file that is missing, cut short or of another shape or dtype than the others say.
+    """
+    frames, labels, offsets = folder / FRAMES, folder / LABELS, folder / OFFSETS
+    starts = read_array(offsets)
+    utterances = sum(len(p.utterances) for p in manifest.partitions)
+    frames_header, labels_header = read_header(frames), read_header(labels)
+    expected = (
+        (offsets, starts.shape, starts.dtype, (utterances + 1,), np.dtype(np.int64)),
+        (frames, frames_header.shape[:1], frames_header.dtype, (int(starts[-1]),), np.dtype(manifest.dtype)),
+        (labels, labels_header.shape, labels_header.dtype, (int(starts[-1]),), manifest.inventory.label_dtype),
+    )
+    for path, shape, dtype, right_shape, right_dtype in expected:
+        if shape != right_shape or dtype != right_dtype:
+            raise DataError(
+                f"{path}: holds {dtype} {list(shape)}, its corpus says {right_dtype} {list(right_shape)}; "
+                "pack the corpus again"
+            )
+    if len(frames_header.shape) != 2 or starts[0] != 0 or (np.diff(starts) < 1).any():
+        raise DataError(f"{folder}: its offsets and frames do not fit each other; pack the corpus again")
+    return PackedArrays(np.load(frames, mmap_mode="r"), np.load(labels, mmap_mode="r"), starts)
+
+
+def verify(folder: Path) -> None:
+    """Read a packed corpus whole and compare it with its checksums.
+
+    Raises:
+        DataError: a file that is not the one that was packed.
+    """
+    for name, expected in Manifest.read(folder).sha256.items():
+        if _sha256(folder / name) != expected:
+            raise DataError(f"{folder / name}: its SHA-256 is not the one packed; pack the corpus again")
+
+
+@dataclass(frozen=True)
+class ArrayWriter:
+    """Writes utterances to their places in the arrays of a draft; several processes can, side by side.
+
+    Attributes:
+        folder: the draft.
+        dest: where the corpus will lie, for messages.
+        feature_dim: D.
+        dtype: of the stored frames.
+        inventory: the label set.
+    """
+
+    folder: Path
+    dest: Path
+    feature_dim: int
+    dtype: np.dtype[Any]
+    inventory: Inventory
+
+    def write(self, first: int, frames: NDArray[Any], labels: NDArray[Any] | None) -> None:
+        """Write an utterance's frames `[T, D]` and labels `[T]` (none: unlabelled) from frame `first` on.
+
+        Raises:
+            DataError: no space left, or another fault of the disk.
+        """
+        if labels is None:
+            labels = np.full(len(frames), self.inventory.unlabelled)
+        stored = np.ascontiguousarray(frames, self.dtype)
+        narrow = labels.astype(self.inventory.label_dtype)
+        self._pwrite(FRAMES, stored.data.cast("B"), HEADER_SIZE + first * self.feature_dim * stored.itemsize)
+        self._pwrite(LABELS, narrow.data.cast("B"), HEADER_SIZE + first * narrow.itemsize)
+
+    def write_headers(self, total: int) -> None:
+        """Write the headers of arrays of `total` frames."""
+        self._pwrite(FRAMES, memoryview(header_bytes((total, self.feature_dim), self.dtype)), 0)
+        self._pwrite(LABELS, memoryview(header_bytes((total,), self.inventory.label_dtype)), 0)
+
+    def fault(self, error: OSError) -> DataError:
+        """Return the error to raise for a fault of the disk."""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "free some, or store float16; nothing was kept"
+            return DataError(f"{self.dest}: no space left on the device while packing; {remedy}")
+        return DataError(f"{self.dest}: {error.strerror} while packing; nothing was kept, try another folder")
+
+    def _pwrite(self, name: str, content: memoryview, offset: int) -> None:
+        try:
+            file = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT, 0o666)
+            try:
+                while content:
+                    written = os.pwrite(file, content, offset)
+                    content, offset = content[written:], offset + written
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise self.fault(error) from error
+
+
+class PackedDraft:
+    """A packed corpus under way, in a folder beside its place.
+
+    Args:
+        dest: where the corpus will lie.
+        feature_dim: D.
+        dtype: of the stored frames.
+        inventory: the label set.
+        overwrite: whether a packed corpus at `dest` is replaced.
+
+    Raises:
+        UsageError: `dest` exists.
+        DataError: its folder cannot be written.
+    """
+
+    def __init__(
+        self, dest: Path, *, feature_dim: int, dtype: str, inventory: Inventory, overwrite: bool
+    ) -> None:
+        check_destination(dest, overwrite=overwrite)
+        folder = dest.with_name(f".{dest.name}.{secrets.token_hex(4)}.partial")
+        self.arrays = ArrayWriter(folder, dest, feature_dim, np.dtype(dtype), inventory)
+        self._overwrite = overwrite
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise self.arrays.fault(error) from error
+
+    def finish(
+        self,
+        offsets: NDArray[np.int64],
+        partitions: tuple[PartitionEntry, ...],
+        normalization: Normalization,
+    ) -> None:
+        """Write headers, offsets and the manifest, and move the folder to its place."""
+        arrays = self.arrays
+        arrays.write_headers(int(offsets[-1]))
+        try:
+            np.save(arrays.folder / OFFSETS, offsets)
+            sha256 = {name: _sha256(arrays.folder / name) for name in (FRAMES, LABELS, OFFSETS)}
+            manifest = Manifest(arrays.dtype.name, normalization, arrays.inventory, partitions, sha256)
+            manifest.write(arrays.folder)
+        except OSError as error:
+            raise arrays.fault(error) from error
+        replace_folder(arrays.folder, arrays.dest, overwrite=self._overwrite)
+
+    def discard(self) -> None:
+        """Remove all that was written."""
+        shutil.rmtree(self.arrays.folder, ignore_errors=True)
+
+
+class PackedWriter:
+    """Write a packed corpus utterance by utterance, in memory that does not grow with the corpus.
+
+    Args:
+        dest: the folder to write; it appears when the `with` block ends without an error.
+        inventory: the label set.
+        normalization: `none`, `utterance`, or a `Normalization` with statistics, applied to what is added.
+        dtype: of the stored frames, `float32` or `float16`.
+        overwrite: whether a packed corpus at `dest` is replaced.
+
+    Raises:
+        UsageError: `dest` exists, or the dtype is not stored.
+
+    Example:
+        with PackedWriter("corpus", inventory=Inventory(("silence", "speech"))) as writer:
+            writer.add("train", "recording-1", frames, labels)
+    """
+
+    def __init__(
+        self,
+        dest: str | Path,
+        *,
+        inventory: Inventory,
+        normalization: Kind | Normalization = "none",
+        dtype: str = "float32",
+        overwrite: bool = False,
+    ) -> None:
+        if dtype not in STORED_DTYPES:
+            raise UsageError(f"PackedWriter: dtype {dtype!r}; frames are stored as {' or '.join(STORED_DTYPES)}")
+        if normalization == "global":
+            raise UsageError("PackedWriter: global normalization needs its statistics; pass a Normalization")
+        self.dest, self.inventory, self.dtype = Path(dest), inventory, dtype
+        self.normalization = (
+            normalization if isinstance(normalization, Normalization) else Normalization(normalization)
+        )
+        self._overwrite = overwrite
+        check_destination(self.dest, overwrite=overwrite)
+        self._draft: PackedDraft | None = None
+        self._offsets = [0]
+        self._names: dict[str, list[str]] = {}
+        self._labelled: dict[str, bool] = {}
+
+    def add(self, partition: str, utterance: str, frames: ArrayLike, labels: ArrayLike | None = None) -> None:
+        """Append an utterance.
+
+        Args:
+            partition: its partition; one partition's utterances are added one after another.
+            utterance: its name.
+            frames: `[T, D]`, floating point, D as in the utterances before.
+            labels: `[T]` integers, indices into the inventory, −100 where a frame has none; none at all for
+                a whole partition without labels.
+
+        Raises:
+            DataError: shapes or values that do not fit, or a fault of the disk.
+        """
+        where = f"{partition}/{utterance}"
+        features, encoded = check_utterance(where, frames, labels, self.inventory)
+        arrays = self._open_draft(features.shape[1]).arrays
+        if features.shape[1] != arrays.feature_dim:
+            raise DataError(
+                f"{where}: {features.shape[1]} features a frame, {arrays.feature_dim} in the utterances before"
+            )
+        self._enter(partition, where, labelled=encoded is not None)
+        stored = store(where, self.normalization.apply(features), arrays.dtype)
+        arrays.write(self._offsets[-1], stored, encoded)
+        self._names[partition].append(utterance)
+        self._offsets.append(self._offsets[-1] + len(stored))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            if self._draft:
+                self._draft.discard()
+            return
+        if not self._draft:
+            raise DataError(f"{self.dest}: no utterance was added; a corpus needs at least one")
+        entries = tuple(PartitionEntry(n, tuple(u), self._labelled[n]) for n, u in self._names.items())
+        try:
+            self._draft.finish(np.array(self._offsets, np.int64), entries, self.normalization)
+        except BaseException:
+            self._draft.discard()
+            raise
+
+    def _open_draft(self, feature_dim: int) -> PackedDraft:
+        if self._draft is None:
+            self._draft = PackedDraft(
+                self.dest,
+                feature_dim=feature_dim,
+                dtype=self.dtype,
+                inventory=self.inventory,
+                overwrite=self._overwrite,
+            )
+        return self._draft
+
+    def _enter(self, partition: str, where: str, *, labelled: bool) -> None:
+        if partition not in self._names:
+            self._names[partition], self._labelled[partition] = [], labelled
+        elif partition != next(reversed(self._names)):
+            raise DataError(f"{where}: partition {partition} was left for another; add it in one go")
+        if self._labelled[partition] != labelled:
+            state = "labels" if labelled else "no labels"
+            raise DataError(f"{where}: has {state}, unlike the utterances before it in {partition}")
+
+
+def check_utterance(
+    where: str, frames: ArrayLike, labels: ArrayLike | None, inventory: Inventory
+) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
+    """Check an utterance given as arrays; return frames and labels, −100 as the inventory's `unlabelled`.
+
+    Raises:
+        DataError: shapes, dtypes or values that do not fit.
+    """
+    features = np.asarray(frames)
+    if features.ndim != 2 or 0 in features.shape or features.dtype.kind != "f":
+        raise DataError(f"{where}: {features.dtype} {list(features.shape)}; frames must be floats [T, D]")
+    if not np.isfinite(features).all():
+        raise DataError(f"{where}: frames hold NaN or infinity; mend or zero them first")
+    if labels is None:
+        return features, None
+    given = np.asarray(labels)
+    if given.shape != features.shape[:1] or given.dtype.kind not in "iu":
+        raise DataError(
+            f"{where}: labels are {given.dtype} {list(given.shape)}; "
+            f"expected integers [{len(features)}], one a frame"
+        )
+    encoded = given.astype(np.int64)
+    absent = encoded == -100
+    wrong = ((encoded < 0) | (encoded >= len(inventory))) & ~absent
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise DataError(
+            f"{where}: label {encoded[at]} at frame {at}; the inventory has labels 0 to {len(inventory) - 1}"
+        )
+    encoded[absent] = inventory.unlabelled
+    return features, encoded
+
+
+def store(where: str, frames: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Round normalized frames `[T, D]` to their storage dtype, once.
+
+    Raises:
+        DataError: a value beyond the range of the dtype.
+    """
+    with np.errstate(over="ignore"):
+        stored = frames.astype(dtype)
+    if not np.isfinite(stored).all():
+        raise DataError(f"{where}: {np.abs(frames).max():g} does not fit {dtype}; store float32, or normalize")
+    return stored
+
+
+def check_destination(dest: Path, *, overwrite: bool) -> None:
+    """Refuse a destination that exists, unless it is a packed corpus that may be overwritten.
+
+    Raises:
+        UsageError: it exists.
+    """
+    if not dest.exists():
+        return
+    if not overwrite:
+        raise UsageError(f"{dest}: exists; choose another place, or overwrite it (--force)")
+    if not is_packed(dest):
+        raise UsageError(f"{dest}: exists and is no packed corpus, so it is not overwritten; choose another place")
+
+
+def replace_folder(folder: Path, dest: Path, *, overwrite: bool) -> None:
+    """Rename a folder to `dest`; what was there is moved aside first and then removed."""
+    check_destination(dest, overwrite=overwrite)
+    aside = folder.with_suffix(".replaced")
+    if dest.exists():
+        dest.rename(aside)
+    folder.rename(dest)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,260 @@
+"""Packing a course folder, in parallel and in bounded memory.
+
+Two passes: shapes from the headers, which give every utterance its place, then each utterance read, normalized,
+rounded and written there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import deque
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+
+from dali_asr.corpus.course import (
+    CoursePartition,
+    read_features,
+    read_features_header,
+    read_layout,
+    read_transcript,
+)
+from dali_asr.corpus.normalize import Kind, Moments, Normalization
+from dali_asr.corpus.packed import ArrayWriter, PackedDraft, PartitionEntry, check_destination, store
+from dali_asr.errors import DataError, UsageError
+from dali_asr.inventory import ARPABET, Inventory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Future
+    from pathlib import Path
+
+    from loky import ProcessPoolExecutor
+    from numpy.typing import NDArray
+
+_R = TypeVar("_R")
+_CHUNK = 64  # utterances handed to a process at once
+_UTTERANCES_A_PROCESS = 500  # fewer are packed before a process has started
+
+
+class Progress(Protocol):
+    """Called with a stage, and how many utterances of `total` are done."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class PackSettings:
+    """All that shapes a packed corpus, beside its files.
+
+    Attributes:
+        partitions: which to pack, in this order; all, sorted, when empty.
+        normalization: `utterance`, `global` or `none`, or a `Normalization` with statistics.
+        train: the partitions that `global` takes its statistics from.
+        dtype: of the stored frames, `float32` or `float16`.
+        inventory: the label set.
+        zero_nonfinite: whether NaN and infinity become zeros instead of an error.
+    """
+
+    partitions: tuple[str, ...] = ()
+    normalization: Kind | Normalization = "utterance"
+    train: tuple[str, ...] = ()
+    dtype: str = "float32"
+    inventory: Inventory = ARPABET
+    zero_nonfinite: bool = False
+
+
+@dataclass(frozen=True)
+class _Utterance:
+    """An utterance's files, and once they are measured its place."""
+
+    features: Path
+    transcript: Path | None
+    partition: str
+    first: int = 0
+    length: int = 0
+
+
+def quiet(stage: str, done: int, total: int) -> None:
+    """Report no progress."""
+
+
+def pack_course(
+    source: Path,
+    dest: Path,
+    settings: PackSettings | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Progress = quiet,
+) -> None:
+    """Pack a course folder into `dest`.
+
+    Args:
+        source: the folder that holds the partitions.
+        dest: the folder to write; it is there whole or not at all.
+        settings: what shapes the result.
+        overwrite: whether a packed corpus at `dest` is replaced.
+        progress: told how far it is.
+
+    Raises:
+        DataError: a file that is not what it should be, or no space left.
+        UsageError: `dest` exists, a partition is not there, or `global` has nothing to learn from.
+    """
+    settings = settings or PackSettings()
+    check_destination(dest, overwrite=overwrite)
+    layout = read_layout(source, settings.partitions)
+    with _Workers(sum(len(p.utterances) for p in layout)) as workers:
+        utterances, feature_dim = _measure(layout, workers, progress)
+        normalization = _normalization(utterances, settings, workers, progress)
+        draft = PackedDraft(
+            dest,
+            feature_dim=feature_dim,
+            dtype=settings.dtype,
+            inventory=settings.inventory,
+            overwrite=overwrite,
+        )
+        try:
+            write = partial(
+                _write,
+                arrays=draft.arrays,
+                normalization=normalization,
+                zero_nonfinite=settings.zero_nonfinite,
+            )
+            report = partial(progress, "packing", total=len(utterances))
+            deque(workers.map(write, utterances, report), maxlen=0)
+            offsets = np.cumsum([0, *(u.length for u in utterances)], dtype=np.int64)
+            entries = tuple(PartitionEntry(p.name, p.utterances, p.labelled) for p in layout)
+            draft.finish(offsets, entries, normalization)
+        except BaseException:
+            workers.stop()  # nobody writes into the draft any more
+            draft.discard()
+            raise
+
+
+class _Workers:
+    """Processes that work through chunks of utterances, a bounded number in flight; none for a small corpus.
+
+    loky's processes, unlike multiprocessing's, do not import the caller's `__main__` again.
+    """
+
+    def __init__(self, utterances: int) -> None:
+        self._count = min(len(os.sched_getaffinity(0)), utterances // _UTTERANCES_A_PROCESS)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> _Workers:
+        if self._count > 1:
+            from loky import ProcessPoolExecutor
+
+            # Ctrl-C reaches the whole group of processes: the parent alone answers it.
+            ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+            self._pool = ProcessPoolExecutor(self._count, **ignore)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the processes, in the middle of their work if need be."""
+        if self._pool:
+            self._pool.shutdown(wait=True, kill_workers=True)
+
+    def map(
+        self,
+        work: Callable[[Sequence[_Utterance]], _R],
+        utterances: Sequence[_Utterance],
+        report: Callable[[int], None],
+    ) -> Iterator[_R]:
+        """Yield the results of `work` on chunks of utterances, in order; report how many are done."""
+        chunks = [utterances[i : i + _CHUNK] for i in range(0, len(utterances), _CHUNK)]
+        done = 0
+        for chunk, result in zip(chunks, self._results(work, chunks), strict=True):
+            done += len(chunk)
+            report(done)
+            yield result
+
+    def _results(
+        self, work: Callable[[Sequence[_Utterance]], _R], chunks: Sequence[Sequence[_Utterance]]
+    ) -> Iterator[_R]:
+        if self._pool is None:
+            yield from map(work, chunks)
+            return
+        flying: deque[Future[_R]] = deque()
+        for chunk in chunks:
+            flying.append(self._pool.submit(work, chunk))
+            if len(flying) > 2 * self._count:
+                yield flying.popleft().result()
+        while flying:
+            yield flying.popleft().result()
+
+
+def _measure(
+    layout: Sequence[CoursePartition], workers: _Workers, progress: Progress
+) -> tuple[list[_Utterance], int]:
+    """Give every utterance its length and its place; return them and D."""
+    found = [
+        _Utterance(p.features_path(name), p.transcript_path(name) if p.labelled else None, p.name)
+        for p in layout
+        for name in p.utterances
+    ]
+    report = partial(progress, "reading headers", total=len(found))
+    shapes = [shape for chunk in workers.map(_shapes, found, report) for shape in chunk]
+    feature_dim = shapes[0][1]
+    for utterance, (_, dim) in zip(found, shapes, strict=True):
+        if dim != feature_dim:
+            raise DataError(
+                f"{utterance.features}: {dim} features a frame, {feature_dim} in {found[0].features}; "
+                "all files of a corpus must agree"
+            )
+    firsts = np.cumsum([0, *(length for length, _ in shapes)]).tolist()
+    placed = [replace(u, first=f, length=s[0]) for u, f, s in zip(found, firsts[:-1], shapes, strict=True)]
+    return placed, feature_dim
+
+
+def _normalization(
+    utterances: Sequence[_Utterance], settings: PackSettings, workers: _Workers, progress: Progress
+) -> Normalization:
+    """Return the normalization, with the statistics of the training partitions where it is `global`."""
+    if isinstance(settings.normalization, Normalization):
+        return settings.normalization
+    if settings.normalization != "global":
+        return Normalization(settings.normalization)
+    train = [u for u in utterances if u.partition in settings.train]
+    if not train:
+        raise UsageError(
+            "global normalization: no training partition to take its statistics from; "
+            "name one that is packed (data.train, data pack --train)"
+        )
+    work = partial(_moments, zero_nonfinite=settings.zero_nonfinite)
+    parts = workers.map(work, train, partial(progress, "measuring", total=len(train)))
+    return reduce(Moments.merge, parts).normalization()
+
+
+def _shapes(utterances: Sequence[_Utterance]) -> list[tuple[int, ...]]:
+    return [read_features_header(u.features).shape for u in utterances]
+
+
+def _moments(utterances: Sequence[_Utterance], *, zero_nonfinite: bool) -> Moments:
+    return reduce(Moments.merge, (Moments.of(_read(u, zero_nonfinite)) for u in utterances))
+
+
+def _write(
+    utterances: Sequence[_Utterance],
+    *,
+    arrays: ArrayWriter,
+    normalization: Normalization,
+    zero_nonfinite: bool,
+) -> None:
+    for u in utterances:
+        frames = normalization.apply(_read(u, zero_nonfinite))
+        labels = read_transcript(u.transcript, u.length, arrays.inventory) if u.transcript else None
+        arrays.write(u.first, store(str(u.features), frames, arrays.dtype), labels)
+
+
+def _read(utterance: _Utterance, zero_nonfinite: bool) -> NDArray[Any]:
+    features = read_features(utterance.features, zero_nonfinite=zero_nonfinite)
+    if len(features) != utterance.length:
+        raise DataError(f"{utterance.features}: changed while it was packed; pack the corpus again")
+    return features
