@@ -1,0 +1,181 @@
+"""What DALI reads: the resident frames, and step after step the plan in the form the stock graph takes.
+
+Shape letters: `R` rows of the resident buffer, `B` windows of a batch, `W` frames of a window, `F` frames of a
+partition, `D` features of a frame, `M` bands of a mask.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from dali_asr.errors import DeviceError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from dali_asr.corpus import Partition
+    from dali_asr.loading.plan import Plan, Planner
+
+_STAGING_BYTES = 64 << 20
+_ZERO_ROW = 0
+
+
+class ResidentFrames:
+    """A partition's frames in the memory of a device, with rows of zeros between utterances.
+
+    `gap` rows of zeros stand before the first utterance, between utterances and after the last, so that every
+    window is one contiguous run of rows and none touches another utterance.
+
+    Args:
+        partition: whose frames.
+        left: frames before a window's own.
+        right: frames after it.
+        device: where the rows lie.
+
+    Attributes:
+        rows: `[R, D]` in the partition's dtype; a NumPy array on the CPU, else a tensor.
+        gap: rows of zeros, at least one.
+
+    Raises:
+        DeviceError: the rows do not fit the free memory of the GPU.
+    """
+
+    def __init__(self, partition: Partition, left: int, right: int, device: torch.device) -> None:
+        self.gap = max(left, right, 1)
+        self._left = left
+        self._offsets = partition.offsets
+        count = partition.frame_count + (len(partition.lengths) + 1) * self.gap
+        shape = (count, partition.feature_dim)
+        self.rows: NDArray[Any] | torch.Tensor
+        if device.type == "cpu":
+            self.rows = np.zeros(shape, partition.dtype)
+            self._lay_out(partition, self.rows)
+        else:
+            _check_memory(partition, count * shape[1] * partition.dtype.itemsize, device)
+            self.rows = torch.zeros(shape, dtype=torch.from_numpy(partition.blocks[0][:0]).dtype, device=device)
+            self._upload(partition, self.rows)
+            torch.cuda.synchronize(device)  # DALI shares the rows and records no event of its own
+
+    def first_rows(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the row that opens each frame's window, `[B]`."""
+        utterances = np.searchsorted(self._offsets, frames, side="right") - 1
+        return frames + utterances * self.gap + (self.gap - self._left)
+
+    def _lay_out(self, partition: Partition, rows: NDArray[Any]) -> None:
+        at = self.gap
+        for frames in partition.frames():
+            rows[at : at + len(frames)] = frames
+            at += len(frames) + self.gap
+
+    def _upload(self, partition: Partition, rows: torch.Tensor) -> None:
+        """Copy to the GPU, a pinned block of whole utterances at a time."""
+        row_bytes = partition.feature_dim * partition.dtype.itemsize
+        most = max(_STAGING_BYTES // row_bytes, int(partition.lengths.max()) + self.gap)
+        staging = torch.empty((most, partition.feature_dim), dtype=rows.dtype, pin_memory=True)
+        block = staging.numpy()
+        first, filled = self.gap, 0
+        for frames in partition.frames():
+            needed = len(frames) + self.gap
+            if filled + needed > most:
+                rows[first : first + filled].copy_(staging[:filled])
+                first, filled = first + filled, 0
+            block[filled : filled + len(frames)] = frames
+            block[filled + len(frames) : filled + needed] = 0
+            filled += needed
+        rows[first : first + filled].copy_(staging[:filled])
+
+
+@dataclass(frozen=True)
+class IssuedStep:
+    """A step that was handed to DALI; `turn` counts how often the source was sent elsewhere."""
+
+    turn: int
+    epoch: int
+    step: int
+
+
+class StepSource:
+    """The external source of plans: an endless run of steps, epoch after epoch.
+
+    Running on into the next epoch keeps the pipeline full where an epoch ends. What was issued and is not yet
+    delivered stands in `issued`, so that the loader can tell a step that is no longer wanted.
+
+    Args:
+        planner: plans the steps.
+        resident: where windows are cut from.
+        labels: `[F]` int64; None in an unlabelled partition.
+        mask_dtype: the integer as wide as an element of the windows.
+    """
+
+    def __init__(
+        self,
+        planner: Planner,
+        resident: ResidentFrames,
+        labels: NDArray[np.int64] | None,
+        mask_dtype: np.dtype[Any],
+    ) -> None:
+        self.issued: deque[IssuedStep] = deque()
+        self._planner, self._resident, self._labels = planner, resident, labels
+        self._mask_dtype = mask_dtype
+        self._next = IssuedStep(0, 0, 0)
+
+    @property
+    def upcoming(self) -> IssuedStep:
+        """The step that the pipeline delivers next."""
+        return self.issued[0] if self.issued else self._next
+
+    def seek(self, epoch: int, step: int) -> None:
+        """Go on from another step; what was issued before belongs to an earlier turn."""
+        self._next = IssuedStep(self._next.turn + 1, epoch, step)
+
+    @property
+    def turn(self) -> int:
+        """How often the source was sent elsewhere."""
+        return self._next.turn
+
+    def __call__(self, iteration: int) -> tuple[list[NDArray[Any]], ...]:
+        """Return the arrays of the next step, one list of one sample an output of the graph's source."""
+        now = self._next
+        plan = self._planner.plan(now.epoch, now.step)
+        ends = now.step + 1 >= self._planner.steps
+        self._next = IssuedStep(now.turn, now.epoch + ends, 0 if ends else now.step + 1)
+        self.issued.append(now)
+        return tuple([array] for array in self._arrays(plan))
+
+    def _arrays(self, plan: Plan) -> list[NDArray[Any]]:
+        arrays: list[NDArray[Any]] = [plan.frames, self._row_order(plan)]
+        if self._labels is not None:
+            arrays.append(self._labels[plan.frames])
+        if plan.frequency.shape[1]:
+            zeroed = _covered(plan.frequency, self._planner.feature_dim)
+            arrays.append(np.where(zeroed, 0, -1).astype(self._mask_dtype)[:, None, :])
+        return arrays
+
+    def _row_order(self, plan: Plan) -> NDArray[np.int32]:
+        """Return the rows that make up the windows, `[B·W]`; what is masked in time is a row of zeros."""
+        first = self._resident.first_rows(plan.frames).astype(np.int32)
+        order = first[:, None] + np.arange(self._planner.window, dtype=np.int32)
+        if plan.time.shape[1]:
+            order[_covered(plan.time, self._planner.window)] = _ZERO_ROW
+        return order.reshape(-1)
+
+
+def _covered(bands: NDArray[np.int32], size: int) -> NDArray[np.bool_]:
+    """Return which of `size` places the bands `[B, M, 2]` cover, `[B, size]`."""
+    places = np.arange(size)
+    return ((places >= bands[:, :, :1]) & (places < bands[:, :, 1:])).any(axis=1)
+
+
+def _check_memory(partition: Partition, needed: int, device: torch.device) -> None:
+    free, _ = torch.cuda.mem_get_info(device)
+    if needed > free:
+        smaller = "data.dtype: float16 (half of it), or " if partition.dtype == np.float32 else ""
+        raise DeviceError(
+            f"{partition.name}: its frames take {needed / 2**30:.2f} GiB, {device} has {free / 2**30:.2f} GiB free; "
+            f"set {smaller}loader.device: cpu"
+        )

@@ -1,0 +1,124 @@
+"""The multilayer perceptron that classifies windows, and its presets.
+
+Shape letters: `B` windows of a batch, `W` frames of a window, `D` features of a frame, `C` labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh}
+
+
+@dataclass(frozen=True)
+class HiddenLayer:
+    """A hidden layer: linear, batch norm if asked for, activation, dropout.
+
+    Attributes:
+        width: units.
+        dropout: share of them zeroed in training.
+        batch_norm: whether its sums are normalized over the batch.
+    """
+
+    width: int
+    dropout: float = 0.0
+    batch_norm: bool = False
+
+
+def _layers(widths: tuple[int, ...], dropout: tuple[float, ...]) -> tuple[HiddenLayer, ...]:
+    """Return layers with batch norm in the 1st, 3rd, 5th and so on."""
+    return tuple(
+        HiddenLayer(w, d, batch_norm=at % 2 == 0)
+        for at, (w, d) in enumerate(zip(widths, dropout, strict=True))
+    )
+
+
+PRESETS = {
+    "tiny": _layers((512,) * 3, (0.35, 0.30, 0.25)),
+    "full": _layers((2048,) * 4 + (1024, 512, 256), (0.35, 0.30, 0.25, 0.20, 0.15, 0.10, 0.05)),
+}
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron over context windows; logits out.
+
+    Weights are Glorot uniform (Glorot and Bengio 2010), biases zero.
+
+    Args:
+        window: W.
+        feature_dim: D.
+        classes: C.
+        hidden: a preset, `tiny` or `full`, or the hidden layers.
+        activation: `gelu`, `relu`, `silu` or `tanh`.
+
+    Example:
+        MLP(window=61, feature_dim=28, classes=42, hidden="tiny")(batch.windows)  # [B, 42]
+    """
+
+    def __init__(
+        self,
+        *,
+        window: int,
+        feature_dim: int,
+        classes: int,
+        hidden: str | tuple[HiddenLayer, ...] = "tiny",
+        activation: str = "gelu",
+    ) -> None:
+        super().__init__()
+        layers = PRESETS[hidden] if isinstance(hidden, str) else hidden
+        widths = [window * feature_dim, *(layer.width for layer in layers)]
+        modules: list[nn.Module] = [nn.Flatten()]
+        for (fan_in, fan_out), layer in zip(pairwise(widths), layers, strict=True):
+            modules.append(nn.Linear(fan_in, fan_out))
+            if layer.batch_norm:
+                modules.append(nn.BatchNorm1d(fan_out))
+            modules.append(ACTIVATIONS[activation]())
+            if layer.dropout:
+                modules.append(nn.Dropout(layer.dropout))
+        modules.append(nn.Linear(widths[-1], classes))
+        self.layers = nn.Sequential(*modules)
+        self.apply(_initialize)
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        """Turn windows `[B, W, D]` into logits `[B, C]`."""
+        logits: torch.Tensor = self.layers(windows)
+        return logits
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """A line of a model's summary: what it is, the shape after it, its parameters."""
+
+    name: str
+    output: str
+    parameters: int
+
+
+def summarize(model: MLP, window: int, feature_dim: int) -> Iterator[LayerSummary]:
+    """Yield a line a layer, in order."""
+    width = window * feature_dim
+    for layer in model.layers:
+        if isinstance(layer, nn.Linear):
+            width = layer.out_features
+        count = sum(p.numel() for p in layer.parameters())
+        yield LayerSummary(str(layer), f"[B, {width}]", count)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Return how many numbers training changes."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _initialize(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
