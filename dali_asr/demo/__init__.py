@@ -1,0 +1,7 @@
+"""The embedded demo corpus: synthetic speech, to see everything run, not to judge a model by."""
+
+from pathlib import Path
+
+DEMO_CORPUS = Path(__file__).parent / "corpus"
+
+__all__ = ["DEMO_CORPUS"]
