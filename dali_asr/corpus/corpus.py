@@ -13,9 +13,10 @@ import numpy as np
 
 from dali_asr.corpus.cache import cached_pack
 from dali_asr.corpus.course import is_course_folder
-from dali_asr.corpus.normalize import Kind, Normalization
+from dali_asr.corpus.normalize import Kind, Normalization, as_normalization
 from dali_asr.corpus.packed import (
     Manifest,
+    check_stored_dtype,
     check_utterance,
     is_packed,
     open_arrays,
@@ -97,16 +98,18 @@ class Corpus:
         inventory: Inventory = ARPABET,
         *,
         normalization: Kind | Normalization = "none",
+        dtype: str = "float32",
         names: Sequence[str] | None = None,
         partition: str = "all",
     ) -> Corpus:
         """Make a corpus of one partition from arrays in memory.
 
         Args:
-            frames: `[T, D]` floats an utterance; float16 is stored as it is, all else as float32.
+            frames: `[T, D]` floats an utterance.
             labels: `[T]` integers an utterance, −100 where a frame has none; None for no labels at all.
             inventory: the label set.
             normalization: `none`, `utterance`, or a `Normalization` with statistics.
+            dtype: of the stored frames, `float32` or `float16`.
             names: of the utterances; `0`, `1`, ... by default.
             partition: its name.
 
@@ -114,9 +117,8 @@ class Corpus:
             DataError: shapes or values that do not fit.
             UsageError: no utterances, counts that differ, or `global` without statistics.
         """
-        if normalization == "global":
-            raise UsageError("from_arrays: global normalization needs its statistics; pass a Normalization")
-        applied = normalization if isinstance(normalization, Normalization) else Normalization(normalization)
+        applied = as_normalization(normalization)
+        check_stored_dtype(dtype)
         names = tuple(names) if names is not None else tuple(map(str, range(len(frames))))
         if not frames or len(names) != len(frames) or (labels is not None and len(labels) != len(frames)):
             counts = f"{len(frames)} frames, {'no' if labels is None else len(labels)} labels, {len(names)} names"
@@ -125,8 +127,9 @@ class Corpus:
             check_utterance(name, f, labels[i] if labels is not None else None, inventory)
             for i, (name, f) in enumerate(zip(names, frames, strict=True))
         ]
-        dtype = np.dtype(np.float16 if all(f.dtype == np.float16 for f, _ in checked) else np.float32)
-        blocks = [store(name, applied.apply(f), dtype) for name, (f, _) in zip(names, checked, strict=True)]
+        blocks = [
+            store(name, applied.apply(f), np.dtype(dtype)) for name, (f, _) in zip(names, checked, strict=True)
+        ]
         _check_feature_dims(names, blocks)
         stored = None
         if labels is not None:

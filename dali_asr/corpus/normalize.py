@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from dali_asr.errors import UsageError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -60,6 +62,21 @@ class Normalization:
     def from_json(cls, values: dict[str, Any]) -> Normalization:
         """Read what `to_json` gave."""
         return cls(values["kind"], tuple(values.get("mean", ())), tuple(values.get("deviation", ())))
+
+
+def as_normalization(kind: Kind | Normalization) -> Normalization:
+    """Return the normalization of a kind; `global` cannot be had without its statistics.
+
+    Raises:
+        UsageError: `global`, or no such kind.
+    """
+    if isinstance(kind, Normalization):
+        return kind
+    if kind not in ("utterance", "none"):
+        raise UsageError(
+            f"normalization {kind!r}; expected none, utterance, or a Normalization that carries global statistics"
+        )
+    return Normalization(kind)
 
 
 @dataclass(frozen=True)

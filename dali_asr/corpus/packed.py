@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dali_asr.corpus.normalize import Kind, Normalization
+from dali_asr.corpus.normalize import Kind, Normalization, as_normalization
 from dali_asr.corpus.npy import HEADER_SIZE, header_bytes, read_array, read_header
 from dali_asr.errors import DataError, UsageError
 from dali_asr.inventory import Inventory
@@ -300,14 +300,9 @@ class PackedWriter:
         dtype: str = "float32",
         overwrite: bool = False,
     ) -> None:
-        if dtype not in STORED_DTYPES:
-            raise UsageError(f"PackedWriter: dtype {dtype!r}; frames are stored as {' or '.join(STORED_DTYPES)}")
-        if normalization == "global":
-            raise UsageError("PackedWriter: global normalization needs its statistics; pass a Normalization")
+        check_stored_dtype(dtype)
         self.dest, self.inventory, self.dtype = Path(dest), inventory, dtype
-        self.normalization = (
-            normalization if isinstance(normalization, Normalization) else Normalization(normalization)
-        )
+        self.normalization = as_normalization(normalization)
         self._overwrite = overwrite
         check_destination(self.dest, overwrite=overwrite)
         self._draft: PackedDraft | None = None
@@ -379,6 +374,16 @@ class PackedWriter:
         if self._labelled[partition] != labelled:
             state = "labels" if labelled else "no labels"
             raise DataError(f"{where}: has {state}, unlike the utterances before it in {partition}")
+
+
+def check_stored_dtype(dtype: str) -> None:
+    """Refuse a dtype that frames are not stored in.
+
+    Raises:
+        UsageError: neither `float32` nor `float16`.
+    """
+    if dtype not in STORED_DTYPES:
+        raise UsageError(f"dtype {dtype!r}; frames are stored as {' or '.join(STORED_DTYPES)}")
 
 
 def check_utterance(

@@ -1,0 +1,74 @@
+"""The command `dali-asr`: its groups, its errors and its exit codes."""
+
+from __future__ import annotations
+
+import signal
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from dali_asr import __version__
+from dali_asr.cli import bench, config, data, doctor, model, predict, train
+from dali_asr.cli.console import stderr
+from dali_asr.errors import DaliAsrError
+
+INTERRUPTED = 128 + signal.SIGINT
+
+
+class _Commands(TyperGroup):
+    """Commands whose errors are one line: exit 2 for usage and configuration, 1 for data, 130 for Ctrl-C."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DaliAsrError as error:
+            if ctx.params.get("debug"):
+                raise
+            stderr.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt:
+            stderr.print("interrupted; nothing half-written is left", style="red")
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dali-asr {__version__}")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog="Try `dali-asr train`: it trains a small model on the embedded demo corpus in under two minutes."
+)
+def root(
+    *,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train and run frame classifiers on speech features; NVIDIA DALI cuts every window on the GPU."""
+
+
+app.command("train")(train.train)
+app.command("predict")(predict.predict)
+app.command("doctor")(doctor.doctor)
+app.add_typer(data.app, name="data")
+app.add_typer(config.app, name="config")
+app.add_typer(model.app, name="model")
+app.add_typer(bench.app, name="bench")
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

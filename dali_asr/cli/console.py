@@ -1,0 +1,54 @@
+"""Where the command line writes: results to standard output, progress and errors to standard error."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.progress import ProgressColumn
+
+stdout = Console(highlight=False)
+stderr = Console(stderr=True, highlight=False)
+
+
+def say(text: str = "") -> None:
+    """Print a line of the result, as it is."""
+    stdout.print(text, markup=False, soft_wrap=True)
+
+
+def progress_bar(*columns: ProgressColumn) -> Progress:
+    """Return a progress bar; it shows nothing where standard error is no terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        *columns,
+        TimeRemainingColumn(compact=True),
+        console=stderr,
+        transient=True,
+        disable=not stderr.is_terminal,
+    )
+
+
+@contextmanager
+def counting(description: str | None = None) -> Iterator[Callable[[str, int, int], None]]:
+    """Show how far stages of work are; yields a function of stage, done and total.
+
+    Args:
+        description: shown instead of the stage's name.
+    """
+    with progress_bar() as bar:
+        tasks = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(description or stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield report

@@ -1,0 +1,53 @@
+"""`dali-asr model`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from dali_asr.cli.console import say, stdout
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Look at models.")
+
+
+@app.callback()
+def group() -> None:
+    """Look at models."""
+
+
+@app.command()
+def show(
+    config: Annotated[str, typer.Argument(help="A recipe or a YAML file.")] = "demo",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeat for more."),
+    ] = None,
+    features: Annotated[int, typer.Option(help="Features a frame, D.", min=1)] = 28,
+) -> None:
+    """Print a model's layers, shapes and parameter counts."""
+    from dali_asr.config import Config
+    from dali_asr.inventory import resolve_inventory
+    from dali_asr.model import MLP, parameter_count, summarize
+    from dali_asr.training.build import build_hidden
+
+    checked = Config.load(config, overrides or ())
+    left, right = checked.loader.context
+    window = left + 1 + right
+    model = MLP(
+        window=window,
+        feature_dim=features,
+        classes=len(resolve_inventory(checked.data.inventory)),
+        hidden=build_hidden(checked.model),
+        activation=checked.model.activation,
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("layer", overflow="fold")
+    table.add_column("output", justify="right", no_wrap=True)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_row("windows", f"[B, {window}, {features}]", "")
+    for line in summarize(model, window, features):
+        table.add_row(line.name, line.output, f"{line.parameters:,}" if line.parameters else "")
+    stdout.print(table, markup=False)
+    say(f"{parameter_count(model):,} parameters; B is the batch size")

@@ -1,0 +1,98 @@
+"""`dali-asr predict`."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dali_asr.cli.console import counting, say
+
+
+class Format(str, Enum):
+    """How labels are written."""
+
+    kaggle = "kaggle"
+    json = "json"
+    npz = "npz"
+
+
+class Which(str, Enum):
+    """Which checkpoint is used."""
+
+    best = "best"
+    last = "last"
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    source: Annotated[
+        list[str],
+        typer.Argument(help="A packed corpus, a course folder, `demo`, or `.npy` files of features."),
+    ],
+    partition: Annotated[
+        str | None, typer.Option(help="Of a corpus. By default the run's `data.test`.", show_default=False)
+    ] = None,
+    form: Annotated[
+        Format,
+        typer.Option(
+            "--format", help="kaggle: `id,label` as CSV; json: by utterance; npz: posteriors of every frame."
+        ),
+    ] = Format.kaggle,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="The file; `-` is standard output. By default one in the run's folder.",
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint: Annotated[Which, typer.Option(help="Which checkpoint.")] = Which.best,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Label every frame of a partition, or of single files, in order.
+
+    Examples:
+
+        dali-asr predict runs/demo-20260101-120000 demo
+
+        dali-asr predict RUN hw1p2 --partition test-clean -o submission.csv
+
+        dali-asr predict RUN one.npy two.npy --format json -o -
+    """  # noqa: D405, D410, D411, D412, D415
+    from dali_asr.prediction.writers import SUFFIXES, check_output
+
+    to_stdout = output == "-"
+    path = Path(output) if output else None
+    if path and not to_stdout:
+        check_output(path, overwrite=force)
+    with counting() as report:
+        report("starting", 0, 1)
+        from dali_asr.prediction import encode, write_prediction
+        from dali_asr.prediction import predict as run_prediction
+
+        report("starting", 1, 1)
+        prediction = run_prediction(
+            run,
+            list(source),
+            partition=partition,
+            checkpoint=checkpoint.value,
+            posteriors=form is Format.npz,
+            device=device,
+            packing=report,
+            progress=lambda done, total: report("predicting", done, total),
+        )
+        if to_stdout:
+            sys.stdout.buffer.write(encode(prediction, form.value))
+            return
+        path = path or run / f"{prediction.partition}.{SUFFIXES[form.value]}"
+        write_prediction(prediction, path, form.value, overwrite=force)
+    frames, utterances = len(prediction.labels), len(prediction.utterances)
+    say(f"{frames:,} frames of {utterances:,} utterances of {prediction.partition}, written to {path}")
+    if prediction.accuracy is not None:
+        say(f"Frame accuracy {prediction.accuracy:.2%}")

@@ -1,0 +1,5 @@
+"""Batches to checkpoint."""
+
+from dali_asr.training.loop import Reporter, TrainingInterrupted, TrainingResult, train
+
+__all__ = ["Reporter", "TrainingInterrupted", "TrainingResult", "train"]

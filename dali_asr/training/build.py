@@ -1,0 +1,99 @@
+"""From configuration to objects: the classes themselves take plain arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dali_asr.config import DEMO, DataConfig, LoaderConfig, MaskingConfig, ModelConfig
+from dali_asr.corpus import Corpus, PackSettings
+from dali_asr.demo import DEMO_CORPUS
+from dali_asr.inventory import resolve_inventory
+from dali_asr.loading import Bands, Masking, WindowLoader
+from dali_asr.model import PRESETS, HiddenLayer
+
+if TYPE_CHECKING:
+    import torch
+
+    from dali_asr.corpus import Partition
+    from dali_asr.corpus.packing import Progress
+
+
+def corpus_path(root: str) -> Path:
+    """Return the folder of a root; `demo` is the embedded corpus."""
+    return DEMO_CORPUS if root == DEMO else Path(root).expanduser()
+
+
+def open_corpus(data: DataConfig, progress: Progress) -> Corpus:
+    """Open the corpus of a configuration; a course folder is packed the first time.
+
+    Raises:
+        DataError, UsageError: as `Corpus.open`.
+    """
+    settings = PackSettings(
+        partitions=data.partitions,
+        normalization=data.normalization,
+        train=data.train if data.normalization == "global" else (),
+        dtype=data.dtype,
+        inventory=resolve_inventory(data.inventory),
+        zero_nonfinite=data.zero_nonfinite,
+    )
+    return Corpus.open(corpus_path(data.root), settings, progress=progress)
+
+
+def training_loader(
+    config: LoaderConfig, partition: Partition, *, seed: int, device: torch.device
+) -> WindowLoader:
+    """Return the loader of training batches."""
+    return WindowLoader(
+        partition,
+        context=config.context,
+        batch_size=config.batch_size,
+        shuffle=config.shuffle,
+        seed=seed,
+        masking=build_masking(config.masking),
+        subset=config.subset,
+        drop_last=config.drop_last,
+        dtype=config.dtype,
+        graph=config.graph,
+        device=device,
+        prefetch=config.prefetch,
+    )
+
+
+def complete_loader(
+    partition: Partition, *, context: tuple[int, int], batch_size: int, device: torch.device
+) -> WindowLoader:
+    """Return a loader of every frame, in order and without masks: to evaluate and predict by."""
+    return WindowLoader(partition, context=context, batch_size=batch_size, shuffle=False, device=device)
+
+
+def build_masking(config: MaskingConfig | None) -> Masking | None:
+    """Return the loader's masking."""
+    if config is None:
+        return None
+    return Masking(
+        frequency=Bands(config.frequency.count, config.frequency.width),
+        time=Bands(config.time.count, config.time.width),
+        scope=config.scope,
+    )
+
+
+def build_hidden(config: ModelConfig) -> tuple[HiddenLayer, ...]:
+    """Return the hidden layers: the preset's, or as given, with what is set for all or each of them."""
+    if config.hidden:
+        layers = tuple(HiddenLayer(width) for width in config.hidden)
+    else:
+        layers = PRESETS[config.preset or "tiny"]
+    depth = len(layers)
+    dropout, batch_norm = config.dropout, config.batch_norm
+    dropouts = dropout if isinstance(dropout, tuple) else (dropout,) * depth
+    norms = batch_norm if isinstance(batch_norm, tuple) else (batch_norm,) * depth
+    return tuple(
+        HiddenLayer(
+            layer.width,
+            layer.dropout if d is None else d,
+            layer.batch_norm if n is None else n,
+        )
+        for layer, d, n in zip(layers, dropouts, norms, strict=True)
+    )

@@ -1,0 +1,37 @@
+"""Loss and accuracy of a run, drawn."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def draw_curves(metrics: Path, picture: Path) -> None:
+    """Draw the epochs of a `metrics.jsonl` as a PNG: loss to the left, accuracy to the right."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    epochs = _epochs(metrics)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for partition, style in (("train", "o--"), ("dev", "o-")):
+            points = [(e["epoch"], e[partition][name]) for e in epochs if e.get(partition)]
+            if points:
+                axes.plot(*zip(*points, strict=True), style, label=partition, markersize=4)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("cross-entropy (nats)" if name == "loss" else "frame accuracy")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.axes[1].yaxis.set_major_formatter(PercentFormatter(1.0))
+    figure.savefig(picture, dpi=120)
+
+
+def _epochs(metrics: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line["kind"] == "epoch"]
