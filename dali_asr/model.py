@@ -109,13 +109,19 @@ def summarize(model: MLP, window: int, feature_dim: int) -> Iterator[LayerSummar
     for layer in model.layers:
         if isinstance(layer, nn.Linear):
             width = layer.out_features
-        count = sum(p.numel() for p in layer.parameters())
-        yield LayerSummary(str(layer), f"[B, {width}]", count)
+        yield LayerSummary(_name(layer), f"[B, {width}]", parameter_count(layer))
 
 
 def parameter_count(model: nn.Module) -> int:
     """Return how many numbers training changes."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _name(layer: nn.Module) -> str:
+    kind = type(layer).__name__
+    if isinstance(layer, nn.Linear):
+        return f"{kind} {layer.in_features} -> {layer.out_features}"
+    return f"{kind} {layer.p:g}" if isinstance(layer, nn.Dropout) else kind
 
 
 def _initialize(module: nn.Module) -> None:

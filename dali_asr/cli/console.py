@@ -1,4 +1,4 @@
-"""Where the command line writes: results to standard output, progress and errors to standard error."""
+"""Where the command line writes: results and progress to standard output, errors to standard error."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def say(text: str = "") -> None:
 
 
 def progress_bar(*columns: ProgressColumn) -> Progress:
-    """Return a progress bar; it shows nothing where standard error is no terminal."""
+    """Return a progress bar; it shows nothing where standard output is no terminal."""
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         *columns,
         TimeRemainingColumn(compact=True),
-        console=stderr,
+        console=stdout,
         transient=True,
-        disable=not stderr.is_terminal,
+        disable=not stdout.is_terminal,
     )
 
 

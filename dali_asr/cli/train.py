@@ -42,7 +42,7 @@ def train(
 
     checked = Config.load(config, overrides or ())
     with progress_bar(
-        TextColumn("loss {task.fields[loss]} · accuracy {task.fields[accuracy]} · {task.fields[speed]} frames/s")
+        TextColumn("loss {task.fields[loss]} accuracy {task.fields[accuracy]} {task.fields[speed]} frames/s")
     ) as bar:
         _run(checked, run, Path(config).stem, bar)
 
