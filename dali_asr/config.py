@@ -371,7 +371,7 @@ def _path(error: ErrorDetails) -> str:
     for part in error["loc"]:
         if isinstance(part, int):
             parts.append(f"[{part}]")
-        elif "[" not in part and part not in _BRANCHES or part in fields:
+        elif ("[" not in part and part not in _BRANCHES) or part in fields:
             parts.append(f".{part}")
     return "".join(parts).lstrip(".")
 
@@ -404,5 +404,3 @@ def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
         kinds = [found.annotation, *get_args(found.annotation)] if found else []
         section = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), section)
     return list(section.model_fields)
-
-

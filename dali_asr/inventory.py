@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # The 42 labels of CMU 11-785 HW1P2, in the order that its integer transcripts index.
-ARPABET_SYMBOLS = tuple(
-    "[SIL] AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW "
-    "V W Y Z ZH [SOS] [EOS]".split()
+ARPABET_SYMBOLS = (
+    *("[SIL]", "AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY"),
+    *("F", "G", "HH", "IH", "IY", "JH", "K", "L", "M", "N", "NG", "OW", "OY", "P"),
+    *("R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH", "[SOS]", "[EOS]"),
 )
 START_SYMBOL = "[SOS]"
 END_SYMBOL = "[EOS]"
@@ -86,7 +87,7 @@ class Inventory:
         Array operations only: a symbol of up to eight ASCII characters is read as one integer.
         """
         width = symbols.dtype.itemsize // 4
-        if self._packs and 0 < width:
+        if self._packs and width > 0:
             keys, packs = _pack_ascii(symbols, width)
             if packs:
                 return self._lookup(keys)

@@ -37,8 +37,7 @@ class HiddenLayer:
 def _layers(widths: tuple[int, ...], dropout: tuple[float, ...]) -> tuple[HiddenLayer, ...]:
     """Return layers with batch norm in the 1st, 3rd, 5th and so on."""
     return tuple(
-        HiddenLayer(w, d, batch_norm=at % 2 == 0)
-        for at, (w, d) in enumerate(zip(widths, dropout, strict=True))
+        HiddenLayer(w, d, batch_norm=at % 2 == 0) for at, (w, d) in enumerate(zip(widths, dropout, strict=True))
     )
 
 

@@ -47,9 +47,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(
-    epilog="Try `dali-asr train`: it trains a small model on the embedded demo corpus in under two minutes."
-)
+@app.callback(epilog="Try `dali-asr train`: it trains a small model on the embedded demo corpus in under two minutes.")
 def root(
     *,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,

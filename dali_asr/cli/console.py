@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from rich.progress import ProgressColumn
+
+    from dali_asr.corpus.packing import Progress as Report
 
 stdout = Console(highlight=False)
 stderr = Console(stderr=True, highlight=False)
@@ -37,7 +39,7 @@ def progress_bar(*columns: ProgressColumn) -> Progress:
 
 
 @contextmanager
-def counting(description: str | None = None) -> Iterator[Callable[[str, int, int], None]]:
+def counting(description: str | None = None) -> Iterator[Report]:
     """Show how far stages of work are; yields a function of stage, done and total.
 
     Args:

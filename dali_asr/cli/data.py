@@ -39,10 +39,12 @@ def pack(
     source: Annotated[Path, typer.Argument(help="A folder of PARTITION/{mfcc,transcript}/*.npy.")],
     dest: Annotated[Path, typer.Argument(help="The packed corpus to write.")],
     partition: Annotated[
-        list[str] | None, typer.Option(help="Pack this one; repeat for more. By default all.", show_default=False)
+        list[str] | None,
+        typer.Option(help="Pack this one; repeat for more. By default all.", show_default=False),
     ] = None,
     normalization: Annotated[
-        NormalizationKind, typer.Option(help="Mean and variance, over each utterance or the training partitions.")
+        NormalizationKind,
+        typer.Option(help="Mean and variance, over each utterance or the training partitions."),
     ] = NormalizationKind.utterance,
     train: Annotated[
         list[str] | None,
@@ -52,9 +54,7 @@ def pack(
     inventory: Annotated[
         str, typer.Option(help="`arpabet` (the course's 42 symbols), or a file of one symbol a line.")
     ] = "arpabet",
-    zero_nonfinite: Annotated[
-        bool, typer.Option("--zero-nonfinite", help="Turn NaN and infinity into zeros.")
-    ] = False,
+    zero_nonfinite: Annotated[bool, typer.Option("--zero-nonfinite", help="Turn NaN and infinity into zeros.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a packed corpus.")] = False,
 ) -> None:
     """Pack a course folder: normalized, in one file, opened in milliseconds."""

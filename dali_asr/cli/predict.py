@@ -38,9 +38,7 @@ def predict(
     ] = None,
     form: Annotated[
         Format,
-        typer.Option(
-            "--format", help="kaggle: `id,label` as CSV; json: by utterance; npz: posteriors of every frame."
-        ),
+        typer.Option("--format", help="kaggle: `id,label` as CSV; json: by utterance; npz: posteriors of every frame."),
     ] = Format.kaggle,
     output: Annotated[
         str | None,
@@ -64,7 +62,7 @@ def predict(
         dali-asr predict RUN hw1p2 --partition test-clean -o submission.csv
 
         dali-asr predict RUN one.npy two.npy --format json -o -
-    """  # noqa: D405, D410, D411, D412, D415
+    """  # noqa: D412
     from dali_asr.prediction.writers import SUFFIXES, check_output
 
     to_stdout = output == "-"

@@ -27,7 +27,8 @@ def train(
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeat for more."),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="The run's folder. By default one in `runs/`, by recipe, date and time.")
+        Path | None,
+        typer.Option(help="The run's folder. By default one in `runs/`, by recipe, date and time."),
     ] = None,
 ) -> None:
     """Train a model; without arguments, a small one on the embedded demo corpus.
@@ -37,7 +38,7 @@ def train(
         dali-asr train
 
         dali-asr train course-tiny --set data.root=hw1p2 --set training.epochs=10
-    """  # noqa: D405, D410, D411, D412, D415
+    """  # noqa: D412
     from dali_asr.config import Config
 
     checked = Config.load(config, overrides or ())
@@ -105,5 +106,3 @@ def _next_command(config: Config, run: Path) -> str:
     if config.data.test:
         return f"dali-asr predict {run} {config.data.root} --partition {config.data.test}"
     return f"dali-asr predict {run} FEATURES.npy"
-
-

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
@@ -23,6 +22,7 @@ from dali_asr.corpus.packing import PackSettings, pack_course, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from dali_asr.corpus.packing import Progress
 

@@ -62,9 +62,7 @@ class Corpus:
         return next(iter(self.partitions.values())).dtype
 
     @classmethod
-    def open(
-        cls, path: str | Path, settings: PackSettings | None = None, *, progress: Progress = quiet
-    ) -> Corpus:
+    def open(cls, path: str | Path, settings: PackSettings | None = None, *, progress: Progress = quiet) -> Corpus:
         """Open a packed corpus, mapped; or a course folder, which is packed into the cache the first time.
 
         Args:
@@ -85,9 +83,7 @@ class Corpus:
             return corpus
         if not is_course_folder(folder):
             state = "no packed corpus and no course folder" if folder.is_dir() else "no such folder"
-            raise DataError(
-                f"{folder}: {state}; give a folder with corpus.json, or with PARTITION/mfcc/*.npy"
-            )
+            raise DataError(f"{folder}: {state}; give a folder with corpus.json, or with PARTITION/mfcc/*.npy")
         return cls._open_packed(cached_pack(folder, settings or PackSettings(), progress))
 
     @classmethod
@@ -127,9 +123,7 @@ class Corpus:
             check_utterance(name, f, labels[i] if labels is not None else None, inventory)
             for i, (name, f) in enumerate(zip(names, frames, strict=True))
         ]
-        blocks = [
-            store(name, applied.apply(f), np.dtype(dtype)) for name, (f, _) in zip(names, checked, strict=True)
-        ]
+        blocks = [store(name, applied.apply(f), np.dtype(dtype)) for name, (f, _) in zip(names, checked, strict=True)]
         _check_feature_dims(names, blocks)
         stored = None
         if labels is not None:
@@ -149,8 +143,7 @@ class Corpus:
             if name not in self.partitions:
                 has = ", ".join(self.partitions)
                 raise UsageError(
-                    f"{self.path or 'corpus'}: no partition {name!r}; it has {has}"
-                    f"{did_you_mean(name, self.partitions)}"
+                    f"{self.path or 'corpus'}: no partition {name!r}; it has {has}{did_you_mean(name, self.partitions)}"
                 )
         return join([self.partitions[name] for name in names])
 
@@ -202,4 +195,3 @@ def _check_feature_dims(names: Sequence[str], blocks: Sequence[NDArray[Any]]) ->
                 f"{name}: {block.shape[1]} features a frame, {blocks[0].shape[1]} in {names[0]}; "
                 "all utterances must agree"
             )
-

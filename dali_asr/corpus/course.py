@@ -9,7 +9,6 @@ Shape letters: `T` frames of an utterance, `D` features of a frame.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,9 +75,7 @@ def read_layout(root: Path, partitions: Sequence[str] = ()) -> tuple[CourseParti
         raise DataError(f"{root}: no partition in it; expected PARTITION/mfcc/*.npy, as in the course data")
     for name in partitions:
         if not (root / name).is_dir():
-            raise UsageError(
-                f"{root}: no partition {name!r}; it has {', '.join(found)}{did_you_mean(name, found)}"
-            )
+            raise UsageError(f"{root}: no partition {name!r}; it has {', '.join(found)}{did_you_mean(name, found)}")
     return tuple(_read_partition(root / name) for name in partitions or found)
 
 
@@ -131,8 +128,7 @@ def read_transcript(path: Path, frames: int, inventory: Inventory) -> NDArray[np
         )
     if len(stored) != frames + 2:
         raise DataError(
-            f"{path}: holds {len(stored)} symbols for {frames} frames; "
-            f"expected {frames + 2}: start, one a frame, end"
+            f"{path}: holds {len(stored)} symbols for {frames} frames; expected {frames + 2}: start, one a frame, end"
         )
     labels = _to_labels(path, stored, inventory)
     _check_ends(path, stored, labels, inventory)
@@ -159,14 +155,11 @@ def _to_labels(path: Path, stored: NDArray[Any], inventory: Inventory) -> NDArra
 def _check_ends(path: Path, stored: NDArray[Any], labels: NDArray[np.int64], inventory: Inventory) -> None:
     for at, symbol, what in ((0, START_SYMBOL, "start"), (-1, END_SYMBOL, "end")):
         if symbol not in inventory.symbols:
-            raise DataError(
-                f"{path}: the inventory has no {symbol}, the {what} symbol of course transcripts; add it"
-            )
+            raise DataError(f"{path}: the inventory has no {symbol}, the {what} symbol of course transcripts; add it")
         if inventory.symbols[labels[at]] != symbol:
             where = "opens" if at == 0 else "closes"
             raise DataError(
-                f"{path}: {where} with {stored[at].item()!r}; "
-                f"a transcript must have the {what} symbol {symbol} there"
+                f"{path}: {where} with {stored[at].item()!r}; a transcript must have the {what} symbol {symbol} there"
             )
 
 
@@ -200,7 +193,7 @@ def _read_partition(root: Path) -> CoursePartition:
 
 def _npy_names(folder: Path) -> list[str]:
     # In the order of the file names, suffix and all, which is how the course sorts them.
-    return [name[:-4] for name in sorted(os.listdir(folder)) if name.endswith(".npy")]
+    return [name[:-4] for name in sorted(path.name for path in folder.glob("*.npy"))]
 
 
 def _check_pairs(root: Path, features: list[str], transcripts: list[str]) -> None:

@@ -105,9 +105,7 @@ def _parse(path: Path, head: bytes, file_size: int) -> NpyHeader:
         )
     missing = header.offset + header.data_size - file_size
     if missing > 0:
-        raise DataError(
-            f"{path}: truncated, {missing} of {header.data_size} bytes of data are missing; copy it again"
-        )
+        raise DataError(f"{path}: truncated, {missing} of {header.data_size} bytes of data are missing; copy it again")
     return header
 
 

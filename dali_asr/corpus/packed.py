@@ -107,8 +107,7 @@ class Manifest:
                 Normalization.from_json(values["normalization"]),
                 Inventory(tuple(values["inventory"])),
                 tuple(
-                    PartitionEntry(p["name"], tuple(p["utterances"]), bool(p["labelled"]))
-                    for p in values["partitions"]
+                    PartitionEntry(p["name"], tuple(p["utterances"]), bool(p["labelled"])) for p in values["partitions"]
                 ),
                 dict(values["sha256"]),
             )
@@ -143,7 +142,13 @@ def open_arrays(folder: Path, manifest: Manifest) -> PackedArrays:
     expected = (
         (offsets, starts.shape, starts.dtype, (utterances + 1,), np.dtype(np.int64)),
         (frames, frames_header.shape[:1], frames_header.dtype, (int(starts[-1]),), np.dtype(manifest.dtype)),
-        (labels, labels_header.shape, labels_header.dtype, (int(starts[-1]),), manifest.inventory.label_dtype),
+        (
+            labels,
+            labels_header.shape,
+            labels_header.dtype,
+            (int(starts[-1]),),
+            manifest.inventory.label_dtype,
+        ),
     )
     for path, shape, dtype, right_shape, right_dtype in expected:
         if shape != right_shape or dtype != right_dtype:
@@ -238,9 +243,7 @@ class PackedDraft:
         DataError: its folder cannot be written.
     """
 
-    def __init__(
-        self, dest: Path, *, feature_dim: int, dtype: str, inventory: Inventory, overwrite: bool
-    ) -> None:
+    def __init__(self, dest: Path, *, feature_dim: int, dtype: str, inventory: Inventory, overwrite: bool) -> None:
         check_destination(dest, overwrite=overwrite)
         folder = dest.with_name(f".{dest.name}.{secrets.token_hex(4)}.partial")
         self.arrays = ArrayWriter(folder, dest, feature_dim, np.dtype(dtype), inventory)
@@ -404,8 +407,7 @@ def check_utterance(
     given = np.asarray(labels)
     if given.shape != features.shape[:1] or given.dtype.kind not in "iu":
         raise DataError(
-            f"{where}: labels are {given.dtype} {list(given.shape)}; "
-            f"expected integers [{len(features)}], one a frame"
+            f"{where}: labels are {given.dtype} {list(given.shape)}; expected integers [{len(features)}], one a frame"
         )
     encoded = given.astype(np.int64)
     absent = encoded == -100

@@ -43,7 +43,8 @@ _UTTERANCES_A_PROCESS = 500  # fewer are packed before a process has started
 class Progress(Protocol):
     """Called with a stage, and how many utterances of `total` are done."""
 
-    def __call__(self, stage: str, done: int, total: int) -> None: ...
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Report."""
 
 
 @dataclass(frozen=True)
@@ -190,9 +191,7 @@ class _Workers:
             yield flying.popleft().result()
 
 
-def _measure(
-    layout: Sequence[CoursePartition], workers: _Workers, progress: Progress
-) -> tuple[list[_Utterance], int]:
+def _measure(layout: Sequence[CoursePartition], workers: _Workers, progress: Progress) -> tuple[list[_Utterance], int]:
     """Give every utterance its length and its place; return them and D."""
     found = [
         _Utterance(p.features_path(name), p.transcript_path(name) if p.labelled else None, p.name)

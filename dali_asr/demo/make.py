@@ -58,7 +58,7 @@ def speak(text: str, voice: str) -> tuple[NDArray[np.float32], list[tuple[float,
     for item in printed.split():
         phone, end = item.split(":")
         phones.append((float(end), SYMBOLS.get(phone, phone.upper())))
-    return samples.astype(np.float32) / 32768, phones
+    return samples.astype(np.float32) / np.float32(32768), phones
 
 
 def frame_labels(phones: list[tuple[float, str]], frames: int) -> NDArray[np.int64]:
@@ -109,9 +109,7 @@ def main() -> None:
                 for number, text in enumerate(sentences):
                     samples, phones = speak(text, voice)
                     features = mfcc(samples)
-                    writer.add(
-                        partition, f"{voice}-{number:02d}", features, frame_labels(phones, len(features))
-                    )
+                    writer.add(partition, f"{voice}-{number:02d}", features, frame_labels(phones, len(features)))
 
 
 if __name__ == "__main__":

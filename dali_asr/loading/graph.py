@@ -62,12 +62,8 @@ def stock_graph(
     )
     stored = str(rows.dtype).removeprefix("torch.")
     with pipeline:
-        frames_in = fn.external_source(
-            lambda _: [rows], device="gpu" if on_gpu else "cpu", batch=True, no_copy=True
-        )
-        numbers, order, *rest = fn.external_source(
-            steps, num_outputs=2 + labelled + masked, device="cpu", batch=True
-        )
+        frames_in = fn.external_source(lambda _: [rows], device="gpu" if on_gpu else "cpu", batch=True, no_copy=True)
+        numbers, order, *rest = fn.external_source(steps, num_outputs=2 + labelled + masked, device="cpu", batch=True)
         windows = fn.reshape(fn.sequence_rearrange(frames_in, new_order=order), shape=[-1, *shape])
         if stored != dtype:
             windows = fn.cast(windows, dtype=OUTPUT_TYPES[dtype])

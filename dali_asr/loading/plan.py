@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -79,9 +79,7 @@ class Masking:
         """
         for name, bands, size in (("frequency", self.frequency, feature_dim), ("time", self.time, window)):
             if bands.count[1] and bands.width[1] > size:
-                raise UsageError(
-                    f"masking.{name}: width up to {bands.width[1]}, a window has {size}; make it narrower"
-                )
+                raise UsageError(f"masking.{name}: width up to {bands.width[1]}, a window has {size}; make it narrower")
 
 
 @dataclass(frozen=True)
@@ -179,9 +177,7 @@ class Planner:
         if self.masking.scope == "window":
             return draw_masks(self.masking, positions, epoch, self.seed, self.window, self.feature_dim)
         at = np.array([epoch * self.steps + step], np.int64)
-        drawn = draw_masks(
-            self.masking, at, 0, self.seed, self.window, self.feature_dim, stream=_BATCH_SCOPE
-        )
+        drawn = draw_masks(self.masking, at, 0, self.seed, self.window, self.feature_dim, stream=_BATCH_SCOPE)
         frequency, time = (np.repeat(bands, len(positions), axis=0) for bands in drawn)
         return frequency, time
 
@@ -277,7 +273,8 @@ def _in_range(words: Words, low: int, high: int) -> NDArray[np.int64]:
 
 def _multiply_high(words: Words, size: int | NDArray[np.int64]) -> NDArray[np.int64]:
     """Turn 32-bit draws into integers in [0, size)."""
-    return (words.astype(np.uint64) * np.asarray(size, np.uint64) >> _32).astype(np.int64)
+    high: NDArray[np.uint64] = words.astype(np.uint64) * np.asarray(size, np.uint64) >> _32
+    return high.astype(np.int64)
 
 
 @lru_cache(maxsize=16)
@@ -286,9 +283,7 @@ def _round_keys(seed: int, epoch: int) -> tuple[np.uint32, ...]:
     return tuple(np.uint32(word) for word in np.stack(blocks, axis=1).ravel()[:_ROUNDS])
 
 
-def _feistel(
-    values: NDArray[np.uint64], rows: int, columns: int, keys: tuple[np.uint32, ...]
-) -> NDArray[np.uint64]:
+def _feistel(values: NDArray[np.uint64], rows: int, columns: int, keys: tuple[np.uint32, ...]) -> NDArray[np.uint64]:
     """Permute [0, rows x columns): row and column are shifted, in turn, by a hash of the other."""
     row, column = np.divmod(values, np.uint64(columns))
     for at, key in enumerate(keys):
@@ -296,7 +291,8 @@ def _feistel(
             row = (row + _hash(column, key, rows)) % np.uint64(rows)
         else:
             column = (column + _hash(row, key, columns)) % np.uint64(columns)
-    return row * np.uint64(columns) + column
+    joined: NDArray[np.uint64] = row * np.uint64(columns) + column
+    return joined
 
 
 def _hash(values: NDArray[np.uint64], key: np.uint32, size: int) -> NDArray[np.uint64]:
@@ -308,4 +304,5 @@ def _hash(values: NDArray[np.uint64], key: np.uint32, size: int) -> NDArray[np.u
     mixed ^= mixed >> np.uint32(15)
     mixed *= np.uint32(0x846CA68B)
     mixed ^= mixed >> np.uint32(16)
-    return mixed.astype(np.uint64) * np.uint64(size) >> _32
+    hashed: NDArray[np.uint64] = mixed.astype(np.uint64) * np.uint64(size) >> _32
+    return hashed

@@ -138,37 +138,41 @@ class StepSource:
         """How often the source was sent elsewhere."""
         return self._next.turn
 
-    def __call__(self, iteration: int) -> tuple[list[NDArray[Any]], ...]:
+    def __call__(self, _iteration: int) -> tuple[list[NDArray[Any]], ...]:
         """Return the arrays of the next step, one list of one sample an output of the graph's source."""
         now = self._next
         plan = self._planner.plan(now.epoch, now.step)
         ends = now.step + 1 >= self._planner.steps
         self._next = IssuedStep(now.turn, now.epoch + ends, 0 if ends else now.step + 1)
         self.issued.append(now)
-        return tuple([array] for array in self._arrays(plan))
+        return tuple([array] for array in self.arrays(plan))
 
-    def _arrays(self, plan: Plan) -> list[NDArray[Any]]:
+    def arrays(self, plan: Plan) -> list[NDArray[Any]]:
+        """Return a plan in the form the graph takes: frames, row order, labels if any, mask if any."""
         arrays: list[NDArray[Any]] = [plan.frames, self._row_order(plan)]
         if self._labels is not None:
             arrays.append(self._labels[plan.frames])
         if plan.frequency.shape[1]:
-            zeroed = _covered(plan.frequency, self._planner.feature_dim)
+            zeroed = covered(plan.frequency, self._planner.feature_dim)
             arrays.append(np.where(zeroed, 0, -1).astype(self._mask_dtype)[:, None, :])
         return arrays
 
     def _row_order(self, plan: Plan) -> NDArray[np.int32]:
         """Return the rows that make up the windows, `[B·W]`; what is masked in time is a row of zeros."""
         first = self._resident.first_rows(plan.frames).astype(np.int32)
-        order = first[:, None] + np.arange(self._planner.window, dtype=np.int32)
+        order = np.add.outer(first, np.arange(self._planner.window, dtype=np.int32))
         if plan.time.shape[1]:
-            order[_covered(plan.time, self._planner.window)] = _ZERO_ROW
-        return order.reshape(-1)
+            order[covered(plan.time, self._planner.window)] = _ZERO_ROW
+        rows: NDArray[np.int32] = order.ravel()
+        return rows
 
 
-def _covered(bands: NDArray[np.int32], size: int) -> NDArray[np.bool_]:
+def covered(bands: NDArray[np.int32], size: int) -> NDArray[np.bool_]:
     """Return which of `size` places the bands `[B, M, 2]` cover, `[B, size]`."""
     places = np.arange(size)
-    return ((places >= bands[:, :, :1]) & (places < bands[:, :, 1:])).any(axis=1)
+    inside = (places >= bands[:, :, :1]) & (places < bands[:, :, 1:])
+    anywhere: NDArray[np.bool_] = np.logical_or.reduce(inside, axis=1)
+    return anywhere
 
 
 def _check_memory(partition: Partition, needed: int, device: torch.device) -> None:

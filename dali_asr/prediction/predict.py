@@ -114,9 +114,7 @@ def label(
     """Label every frame of an open partition; arguments and errors as in `predict`."""
     where = resolve_device(device)
     model = checkpoint.build(where)
-    loader = complete_loader(
-        partition, context=checkpoint.description.context, batch_size=BATCH_SIZE, device=where
-    )
+    loader = complete_loader(partition, context=checkpoint.description.context, batch_size=BATCH_SIZE, device=where)
     labels = np.empty(partition.frame_count, np.int64)
     kept: NDArray[Any] | None = None
     if posteriors:

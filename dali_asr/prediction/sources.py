@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dali_asr.corpus import Corpus, PackSettings
@@ -14,6 +13,7 @@ from dali_asr.training.build import corpus_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from dali_asr.corpus import Partition
     from dali_asr.corpus.packing import Progress

@@ -1,15 +1,14 @@
 """Predictions as files.
 
-    kaggle   CSV `id,label`: frames numbered from 0 over the partition, labels as symbols
-    json     partition, inventory, accuracy, and of each utterance its name and symbols
-    npz      posteriors [F, C] float32, labels [F], offsets [U + 1], utterances [U], inventory [C]
+kaggle   CSV `id,label`: frames numbered from 0 over the partition, labels as symbols
+json     partition, inventory, accuracy, and of each utterance its name and symbols
+npz      posteriors [F, C] float32, labels [F], offsets [U + 1], utterances [U], inventory [C]
 """
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import secrets
 from typing import TYPE_CHECKING, Literal
 
@@ -40,7 +39,7 @@ def write_prediction(prediction: Prediction, path: Path, form: Format, *, overwr
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside.write_bytes(content)
-        os.replace(aside, path)
+        aside.replace(path)
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise DataError(f"{path}: {error.strerror}; nothing was written, choose another place") from error
@@ -79,8 +78,7 @@ def _json(prediction: Prediction) -> bytes:
         "inventory": prediction.inventory.symbols,
         "accuracy": prediction.accuracy,
         "utterances": [
-            {"name": name, "labels": row.tolist()}
-            for name, row in zip(prediction.utterances, symbols, strict=True)
+            {"name": name, "labels": row.tolist()} for name, row in zip(prediction.utterances, symbols, strict=True)
         ],
     }
     return (json.dumps(values, ensure_ascii=False) + "\n").encode()

@@ -41,9 +41,7 @@ def open_corpus(data: DataConfig, progress: Progress) -> Corpus:
     return Corpus.open(corpus_path(data.root), settings, progress=progress)
 
 
-def training_loader(
-    config: LoaderConfig, partition: Partition, *, seed: int, device: torch.device
-) -> WindowLoader:
+def training_loader(config: LoaderConfig, partition: Partition, *, seed: int, device: torch.device) -> WindowLoader:
     """Return the loader of training batches."""
     return WindowLoader(
         partition,
@@ -81,10 +79,7 @@ def build_masking(config: MaskingConfig | None) -> Masking | None:
 
 def build_hidden(config: ModelConfig) -> tuple[HiddenLayer, ...]:
     """Return the hidden layers: the preset's, or as given, with what is set for all or each of them."""
-    if config.hidden:
-        layers = tuple(HiddenLayer(width) for width in config.hidden)
-    else:
-        layers = PRESETS[config.preset or "tiny"]
+    layers = tuple(HiddenLayer(width) for width in config.hidden) if config.hidden else PRESETS[config.preset or "tiny"]
     depth = len(layers)
     dropout, batch_norm = config.dropout, config.batch_norm
     dropouts = dropout if isinstance(dropout, tuple) else (dropout,) * depth

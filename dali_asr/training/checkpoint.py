@@ -13,16 +13,19 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from safetensors.torch import load, save
 
 from dali_asr.corpus import Normalization
 from dali_asr.errors import CheckpointError
 from dali_asr.inventory import Inventory
 from dali_asr.model import MLP, HiddenLayer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
 
 VERSION = 1
 Which = Literal["last", "best"]

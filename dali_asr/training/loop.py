@@ -45,7 +45,7 @@ class Reporter:
         """An epoch ended, with this line of metrics."""
 
 
-class TrainingInterrupted(DaliAsrError):
+class TrainingInterrupted(DaliAsrError):  # noqa: N818 - no fault of anybody
     """Ctrl-C."""
 
     exit_code = 130
@@ -95,9 +95,7 @@ def train(
 class _Training:
     """One run: the objects that its epochs share."""
 
-    def __init__(
-        self, config: Config, corpus: Corpus, device: torch.device, path: Path, reporter: Reporter
-    ) -> None:
+    def __init__(self, config: Config, corpus: Corpus, device: torch.device, path: Path, reporter: Reporter) -> None:
         self.config, self.device, self.reporter = config, device, reporter
         train, dev = _partitions(config, corpus)
         torch.manual_seed(config.training.seed)
@@ -116,9 +114,7 @@ class _Training:
             corpus.normalization,
         )
         self.dev = (
-            complete_loader(
-                dev, context=config.loader.context, batch_size=config.loader.batch_size, device=device
-            )
+            complete_loader(dev, context=config.loader.context, batch_size=config.loader.batch_size, device=device)
             if dev
             else None
         )
@@ -212,11 +208,9 @@ class _Training:
 
     def _save(self, line: dict[str, Any]) -> None:
         measured = {"train": line["train"], "dev": line["dev"]}
-        checkpoint = Checkpoint(
-            self.description, line["epoch"], self.step, measured, self.model.state_dict()
-        )
+        checkpoint = Checkpoint(self.description, line["epoch"], self.step, measured, self.model.state_dict())
         score = line["dev"]["accuracy"] if line["dev"] else None
-        if self.dev is None or score is not None and score > self.best:
+        if self.dev is None or (score is not None and score > self.best):
             self.best = score if score is not None else self.best
             save_checkpoint(self.folder.checkpoints, checkpoint, ("last", "best"))
         else:
@@ -254,5 +248,3 @@ def _run_path(config: Config, run: str | Path | None, recipe: str) -> Path:
         return Path(run).expanduser()
     name = config.run.name or f"{recipe}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
     return Path(config.run.folder).expanduser() / name
-
-

@@ -23,9 +23,9 @@ class FrameMetrics:
 
     def __init__(self, classes: int, device: torch.device) -> None:
         self._loss = MeanMetric().to(device)
-        self._accuracy = MulticlassAccuracy(
-            classes, average="micro", ignore_index=NO_LABEL, validate_args=False
-        ).to(device)
+        self._accuracy = MulticlassAccuracy(classes, average="micro", ignore_index=NO_LABEL, validate_args=False).to(
+            device
+        )
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor) -> None:
         """Add a batch: logits `[B, C]`, labels `[B]` and their mean loss."""

@@ -1,11 +1,11 @@
 """The run folder: what a run leaves behind, so that it explains itself.
 
-    config.yaml         the resolved configuration
-    environment.json    versions and machine
-    metrics.jsonl       a line every so many steps and one an epoch; the same for the same seed
-    timings.jsonl       seconds and frames per second of each epoch
-    curves.png          loss and accuracy
-    checkpoints/        last and best
+config.yaml         the resolved configuration
+environment.json    versions and machine
+metrics.jsonl       a line every so many steps and one an epoch; the same for the same seed
+timings.jsonl       seconds and frames per second of each epoch
+curves.png          loss and accuracy
+checkpoints/        last and best
 """
 
 from __future__ import annotations

@@ -1,0 +1,130 @@
+"""`bench loader`: the DALI loader beside the loaders that people use today, in one run."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dali_asr.bench.contenders import Case, contenders
+from dali_asr.bench.measure import Result, check, measure
+from dali_asr.corpus import Corpus
+from dali_asr.loading import Masking, resolve_device
+from dali_asr.training.tracking import environment
+
+if TYPE_CHECKING:
+    from dali_asr.corpus import Partition
+    from dali_asr.corpus.packing import Progress
+
+FEATURE_DIM = 28
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """How the loaders are measured.
+
+    Attributes:
+        context: frames (left, right) of a window's own.
+        batch_sizes: B, one after the other.
+        masking: the masks of the cases that have them.
+        workers: of the DataLoaders.
+        repeats: of each contender.
+        seconds: of each repeat, at least.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`; the CPU is measured in any case.
+    """
+
+    context: tuple[int, int] = (30, 30)
+    batch_sizes: tuple[int, ...] = (512, 4096)
+    masking: Masking = field(default_factory=Masking)
+    workers: tuple[int, ...] = (0, 2, 4)
+    repeats: int = 5
+    seconds: float = 1.0
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """The results of one batch size, with or without masks."""
+
+    batch_size: int
+    masks: bool
+    results: list[Result]
+
+    @property
+    def dataloader(self) -> float:
+        """Windows per second of the DataLoader at its best worker count."""
+        return max(r.median for r in self.results if r.name.startswith("dataloader"))
+
+
+def synthetic_partition(frames: int, seed: int = 0) -> Partition:
+    """Return a partition of random frames `[frames, 28]` in utterances of 1,265 frames, as train-clean-100's mean."""
+    rng = np.random.default_rng(seed)
+    features = rng.standard_normal((frames, FEATURE_DIM), dtype=np.float32)
+    labels = rng.integers(0, 40, frames)
+    cuts = np.arange(1265, frames, 1265)
+    return Corpus.from_arrays(np.split(features, cuts), np.split(labels, cuts)).partition("all")
+
+
+def bench_loader(
+    partition: Partition,
+    settings: BenchSettings,
+    progress: Progress,
+) -> list[CaseResult]:
+    """Measure all contenders, with masks off and on, at each batch size.
+
+    Raises:
+        BenchError: two loaders give different windows for the same plan.
+    """
+    device = resolve_device(settings.device)
+    cases = []
+    for batch_size in settings.batch_sizes:
+        for masking in (None, settings.masking):
+            case = Case(partition, settings.context, batch_size, masking)
+            entered = contenders(case, settings.workers, device)
+            check(entered)
+            stage = f"batch {batch_size}, masks {'on' if masking else 'off'}"
+            results = measure(
+                entered,
+                repeats=settings.repeats,
+                seconds=settings.seconds,
+                progress=partial(progress, stage),
+            )
+            cases.append(CaseResult(batch_size, masking is not None, results))
+            del entered
+            gc.collect()  # ends the DataLoaders' workers
+    return cases
+
+
+def to_json(partition: Partition, settings: BenchSettings, cases: list[CaseResult]) -> dict[str, Any]:
+    """Return the results with machine, versions, settings and all repeats, as JSON values."""
+    return {
+        "benchmark": "loader",
+        **environment(resolve_device(settings.device)),
+        "corpus": {
+            "partition": partition.name,
+            "frames": partition.frame_count,
+            "feature_dim": partition.feature_dim,
+            "dtype": partition.dtype.name,
+        },
+        "settings": asdict(settings),
+        "cases": [
+            {
+                "batch_size": case.batch_size,
+                "masks": case.masks,
+                "results": [
+                    {
+                        **asdict(r),
+                        "median": r.median,
+                        "spread": r.spread,
+                        "gigabytes_per_second": r.gigabytes_per_second,
+                        "ratio_to_dataloader": r.median / case.dataloader,
+                    }
+                    for r in case.results
+                ],
+            }
+            for case in cases
+        ],
+    }
