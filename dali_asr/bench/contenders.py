@@ -98,10 +98,9 @@ def contenders(case: Case, workers: tuple[int, ...], device: torch.device) -> li
     """Return every contender; DataLoaders first, so that their workers are forked before DALI has threads."""
     cpu = torch.device("cpu")
     host, size = case.resident(cpu), case.batch_size
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores
-        found = [_dataloader(case, host, count) for count in workers]
-        found += [_unmodified(case, count) for count in workers]
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores
+    found = [_dataloader(case, host, count) for count in workers]
+    found += [_unmodified(case, count) for count in workers]
     found.append(Contender("numpy gather", cpu, size, _numpy_gather(case, host), 0))
     for where in dict.fromkeys((cpu, device)):
         resident = host if where == cpu else case.resident(where)

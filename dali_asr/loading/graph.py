@@ -5,9 +5,15 @@ Shape letters: `R` rows of the resident buffer, `B` windows of a batch, `W` fram
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+# DALI reads this when it is loaded. Without it every batch on the CPU lies in fresh pages, whose first touch costs
+# more than the gather: at 4,096 windows 0.65 instead of 1.15 M windows/s, on two cores.
+os.environ.setdefault("DALI_MALLOC_POOL_THRESHOLD", "1M")
+
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import Pipeline
 
