@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -41,13 +41,15 @@ def loader(
     seconds: Annotated[float, typer.Option(min=0.01, help="Of each repeat, at least.")] = 1.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N, beside the CPU.")] = "auto",
     output: Annotated[Path | None, typer.Option("--json", help="Write machine, versions and all repeats here.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    chart: Annotated[Path | None, typer.Option("--chart", help="Draw the results here, as PNG or SVG.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the files.")] = False,
 ) -> None:
     """Time the DALI loader beside the loaders that people use today, in one run."""
     from dali_asr.prediction.writers import check_output
 
-    if output:
-        check_output(output, overwrite=force)
+    for path in (output, chart):
+        if path:
+            check_output(path, overwrite=force)
     with counting() as report:
         report("starting", 0, 1)
         from dali_asr.bench import BenchSettings, bench_loader, synthetic_partition, to_json
@@ -76,9 +78,19 @@ def loader(
     for case in cases:
         stdout.print(_table(case))
     say("× is the ratio to the DataLoader at its best worker count; unmodified: not the same windows")
+    _write(to_json(partition, settings, cases), output, chart)
+
+
+def _write(values: dict[str, Any], output: Path | None, chart: Path | None) -> None:
+    from dali_asr.bench.chart import draw_chart
+
     if output:
-        output.write_text(json.dumps(to_json(partition, settings, cases), indent=1) + "\n", encoding="utf-8")
-        say(f"Written to {output}")
+        output.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    if chart:
+        draw_chart(values, chart)
+    for path in (output, chart):
+        if path:
+            say(f"Written to {path}")
 
 
 def _table(case: CaseResult) -> Table:

@@ -1,0 +1,92 @@
+"""What is timed is right, and what is wrong is not timed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dali_asr.bench import synthetic_partition
+from dali_asr.bench.contenders import Case, Contender, contenders
+from dali_asr.bench.measure import BenchError, check, measure
+from dali_asr.loading import Masking
+from tests.judge import judge_windows, same_bits
+from tests.makers import make_partition
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("masking", [None, Masking()])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_every_contender_gives_the_judges_windows(masking: Masking | None, dtype: str) -> None:
+    partition = make_partition([30, 1, 14], dim=6, dtype=dtype)
+    case = Case(partition, (4, 3), 8, masking)
+    utterances = list(partition.frames())
+    for contender in contenders(case, (0, 1), CPU):
+        if contender.compared:
+            for step in range(3):
+                windows, labels = next(contender.batches)
+                plan = case.planner.plan(0, step)
+                assert same_bits(windows.numpy(), judge_windows(utterances, 4, 3, plan, dtype)), contender.name
+                truth = partition.labels(plan.frames)
+                assert truth is not None
+                assert labels.tolist() == truth.tolist()
+        else:
+            assert next(contender.batches)[0].shape == (8, 8, 6)
+
+
+def fixed(name: str, value: float) -> Contender:
+    """Return a contender that always gives the same windows."""
+    windows = torch.full((4, 3, 2), value)
+    return Contender(name, CPU, 4, itertools.repeat((windows, torch.zeros(4, dtype=torch.int64))), 0)
+
+
+def test_a_contender_that_differs_in_one_bit_is_refused() -> None:
+    check([fixed("a", 0.0), fixed("b", 0.0)])
+    with pytest.raises(BenchError, match="b on cpu: batch 0 differs from that of a; nothing was timed"):
+        check([fixed("a", 0.0), fixed("b", -0.0)])
+
+
+def test_all_repeats_are_kept() -> None:
+    results = measure([fixed("a", 0.0), fixed("b", 1.0)], repeats=3, seconds=0.01, progress=lambda *_: None)
+    assert [r.name for r in results] == ["a", "b"]
+    for result in results:
+        assert len(result.windows_per_second) == 3
+        assert min(result.windows_per_second) <= result.median <= max(result.windows_per_second)
+        assert result.bytes_per_window == 24
+        assert result.gigabytes_per_second == pytest.approx(result.median * 24e-9)
+
+
+def test_synthetic_frames() -> None:
+    partition = synthetic_partition(3000)
+    assert partition.frame_count == 3000
+    assert partition.lengths.tolist() == [1265, 1265, 470]
+
+
+def test_the_command(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    files = {"--json": tmp_path / "b.json", "--chart": tmp_path / "b.png"}
+    arguments = ["bench", "loader", "--frames", 20_000, "--batch-size", 64, "--repeats", 2, "--seconds", 0.02]
+    arguments += itertools.chain.from_iterable(files.items())
+    result = run_cli(*arguments)
+    assert result.exit_code == 0, result.output
+    values = json.loads(files["--json"].read_text())
+    assert {"date", "machine", "packages", "corpus", "settings", "cases"} <= set(values)
+    assert [case["masks"] for case in values["cases"]] == [False, True]
+    names = [r["name"] for r in values["cases"][0]["results"]]
+    assert {"dataloader, 0 workers", "dataloader, 4 workers", "numpy gather", "torch gather", "dali stock"} <= set(names)
+    for entry in values["cases"][1]["results"]:
+        assert len(entry["windows_per_second"]) == 2
+        assert entry["name"] in result.output
+    assert files["--chart"].read_bytes()[:4] == b"\x89PNG"
+    assert run_cli(*arguments).exit_code == 2
+
+
+def test_the_command_on_a_recipe(run_cli: Callable[..., Any]) -> None:
+    result = run_cli("bench", "loader", "demo", "--batch-size", 32, "--repeats", 1, "--seconds", 0.01)
+    assert result.exit_code == 0, result.output
+    assert "52,297 frames of 28 features, windows of 12 + 1 + 12 frames" in result.output

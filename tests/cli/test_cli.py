@@ -1,0 +1,175 @@
+"""The command line: what it prints, its exit codes, and that it is quick to answer."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dali_asr import Corpus
+from tests.makers import make_features
+
+Run = Callable[..., Any]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """Under 0.4 s is the promise; here the imports are counted, which no slow day changes."""
+    code = (
+        "import sys; from dali_asr.cli import main; sys.argv = ['dali-asr', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print('heavy:', sorted({'torch', 'numpy', 'nvidia', 'pydantic', 'matplotlib'} & set(sys.modules)))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "heavy: []" in printed
+    for command in ("train", "predict", "doctor", "data", "config", "model", "bench"):
+        assert re.search(rf"│ {command} ", printed)
+
+
+def test_module_and_version() -> None:
+    command = [sys.executable, "-m", "dali_asr", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "dali-asr 0.1.0\n"
+
+
+def test_train_predict_and_what_they_say(run_cli: Run, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    small = ["--set", "model.preset=null", "--set", "model.hidden=[8]", "--set", "training.max_steps=5"]
+    result = run_cli("train", "--run", run, *small)
+    assert result.exit_code == 0, result.output
+    assert "Training on the" in result.output
+    assert "epoch 1  dev" in result.output
+    assert f"Next: dali-asr predict {run} demo --partition test" in result.output
+    next_command = re.search(r"Next: dali-asr (.*)", result.output)
+    assert next_command
+    result = run_cli(*next_command[1].split())
+    assert result.exit_code == 0, result.output
+    assert f"3,978 frames of 12 utterances of test, written to {run / 'test.csv'}" in result.output
+    assert "Frame accuracy" in result.output
+    lines = (run / "test.csv").read_text().splitlines()
+    assert lines[0] == "id,label"
+    assert [line.split(",")[0] for line in lines[1:]] == [str(i) for i in range(3978)]
+    again = run_cli(*next_command[1].split())
+    assert again.exit_code == 2
+    assert "exists; choose another file, or overwrite it (--force)" in again.output
+    assert run_cli(*next_command[1].split(), "--force").exit_code == 0
+    posteriors = tmp_path / "p.npz"
+    assert run_cli("predict", run, "demo", "--format", "npz", "-o", posteriors).exit_code == 0
+    with np.load(posteriors) as stored:
+        assert stored["posteriors"].shape == (3978, 42)
+    np.save(tmp_path / "one.npy", make_features(9, dim=28))
+    out = run_cli("predict", run, tmp_path / "one.npy", "--format", "json", "-o", "-")
+    assert len(json.loads(out.stdout)["utterances"][0]["labels"]) == 9
+    assert run_cli("train", "--run", run, *small).exit_code == 2
+
+
+def test_data(run_cli: Run, course: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "packed"
+    packed = run_cli("data", "pack", course, dest, "--dtype", "float16", "--partition", "train", "--partition", "test")
+    assert packed.exit_code == 0, packed.output
+    assert f"Packed 61 frames of 2 partitions into {dest}" in packed.output
+    shown = run_cli("data", "info", dest, "--verify")
+    assert shown.exit_code == 0, shown.output
+    assert "5 features a frame, float16, normalized: utterance, 42 symbols, checksums right" in shown.output
+    assert re.search(r"train +0\.00 +4 +50 +yes", shown.output)
+    assert re.search(r"test +0\.00 +2 +11 +no", shown.output)
+    labels = Corpus.open(dest).partition("train").labels()
+    assert labels is not None
+    most = np.bincount(labels).max()
+    assert f"{most / 50:.2%}" in shown.output
+    assert run_cli("data", "pack", course, dest).exit_code == 2
+    assert run_cli("data", "pack", course, dest, "--force", "--normalization", "global", "--train", "train").exit_code == 0
+    assert Corpus.open(dest).normalization.kind == "global"
+    assert "train: 40 of 42 symbols occur" in run_cli("data", "info", "demo").output
+
+
+def test_config(run_cli: Run, tmp_path: Path) -> None:
+    listed = run_cli("config", "list").output
+    for name in ("demo", "course-tiny", "course-full", "so762-mini"):
+        assert name in listed
+        shown = run_cli("config", "show", name)
+        assert shown.output.startswith("# ")
+        file = tmp_path / f"{name}.yaml"
+        assert run_cli("config", "copy", name, file).exit_code == 0
+        assert file.read_text() == shown.output
+        assert run_cli("config", "validate", file).output.strip() == f"{file}: valid"
+    assert run_cli("config", "copy", "demo", tmp_path / "demo.yaml").exit_code == 2
+    assert json.loads(run_cli("config", "schema").output)["additionalProperties"] is False
+    file.write_text("loader: {contxt: 3}\ntraining: {epochs: 0}")
+    bad = run_cli("config", "validate", file)
+    assert bad.exit_code == 2
+    assert "2 mistakes" in bad.output
+    assert "loader.contxt: unknown key" in bad.output
+    assert "did you mean context?" in bad.output
+
+
+def test_model(run_cli: Run) -> None:
+    shown = run_cli("model", "show", "course-full")
+    assert "18,864,938 parameters" in shown.output
+    assert re.search(r"Linear 1708 -> 2048 +\[B, 2048\] +3,500,032", shown.output)
+    assert "[B, 61, 28]" in shown.output
+
+
+def test_doctor(run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run_cli("doctor")
+    assert result.exit_code == 0, result.output
+    assert "windows cut by DALI equal NumPy's" in result.output
+    assert "Ready: dali-asr train" in result.output
+    from dali_asr.cli import doctor
+
+    monkeypatch.setattr(doctor, "_check_windows", lambda _: "windows differ from NumPy's")
+    result = run_cli("doctor")
+    assert result.exit_code == 1
+    assert re.search(r"Not ready: (cpu|cuda:0): windows differ", result.output)
+
+
+def test_doctor_without_dali(run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    result = run_cli("doctor")
+    assert result.exit_code == 1
+    assert "Not ready: nvidia.dali cannot be imported" in result.output
+    assert "pip install 'nvidia-dali-cuda120>=2.4'" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["train", "nothing"], 2, "error: nothing: no such file, and no recipe"),
+        (["train", "--set", "loader.batch_size=0"], 2, "loader.batch_size: received 0"),
+        (["train", "--set", "data.root=/nowhere"], 1, "error: /nowhere: no such folder"),
+        (["train", "--set", "loader.device=cuda:99"], 1, "error: device cuda:99"),
+        (["predict", "/nowhere", "demo"], 1, "error: /nowhere: no such folder; give the folder of a run"),
+        (["data", "pack", "/nowhere", "/tmp/x"], 1, "error: /nowhere: no such folder"),
+        (["data", "info", "/nowhere"], 1, "error: /nowhere: no such folder"),
+        (["bench", "loader", "nothing"], 2, "error: nothing: no such file, and no recipe"),
+        (["config", "copy", "demo", "/nowhere/x.yaml"], 1, "error: /nowhere/x.yaml: No such file or directory"),
+        (["trian"], 2, "No such command"),
+    ],
+)
+def test_errors_are_one_line_with_their_exit_code(
+    run_cli: Run, arguments: list[str], code: int, message: str
+) -> None:
+    result = run_cli(*arguments)
+    assert result.exit_code == code, result.output
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_debug_shows_the_traceback(run_cli: Run) -> None:
+    result = run_cli("--debug", "data", "info", "/nowhere")
+    assert type(result.exception).__name__ == "DataError"
+
+
+def test_quiet_when_piped(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dali_asr", "data", "info", "demo"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout
+
+

@@ -1,0 +1,56 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.makers import make_course
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from click.testing import Result
+
+REAL_SPEECH = Path(__file__).parents[2] / "shared" / "data" / "so762-mini"
+
+os.environ["COLUMNS"] = "200"  # so that messages are not broken into lines
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every test a cache folder of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def real_speech() -> Path:
+    """Return the folder of real recorded speech."""
+    if not REAL_SPEECH.is_dir():
+        pytest.skip(f"real speech is not at {REAL_SPEECH}; the tests that need it cannot run")
+    return REAL_SPEECH
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> Path:
+    """Return a small course folder: partitions train and dev, labelled, and test, unlabelled."""
+    root = tmp_path / "course"
+    make_course(root, {"train": [7, 1, 30, 12], "dev": [9, 4], "test": [5, 6]}, unlabelled=("test",))
+    return root
+
+
+@pytest.fixture
+def run_cli() -> Callable[..., Result]:
+    """Return a function that runs the command line in this process."""
+    from dali_asr.cli import app
+
+    runner = CliRunner()
+
+    def run(*arguments: object) -> Result:
+        return runner.invoke(app, [str(a) for a in arguments])
+
+    return run

@@ -1,0 +1,214 @@
+"""The course's layout in all its spellings, and everything that can be wrong with it."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dali_asr import Corpus
+from dali_asr.corpus import PackSettings, pack_course
+from dali_asr.errors import DaliAsrError, DataError, UsageError
+from dali_asr.inventory import ARPABET_SYMBOLS, Inventory
+from tests.makers import make_course, make_features, make_transcript
+
+ARRAY = "train/mfcc/u02.npy"
+TRANSCRIPT = "train/transcript/u02.npy"
+
+
+@pytest.mark.parametrize("width", [5, 6, 12])
+@pytest.mark.parametrize("spelling", ["brackets", "bare", "bytes", "int64", "uint8"])
+def test_transcripts_of_every_year(course: Path, tmp_path: Path, spelling: str, width: int) -> None:
+    symbols = np.load(course / TRANSCRIPT).astype(f"<U{width}")
+    expected = [ARPABET_SYMBOLS.index(s) for s in symbols[1:-1]]
+    if spelling == "bare":
+        table = {"[SIL]": "SIL", "[SOS]": "<sos>", "[EOS]": "<eos>"}
+        symbols = np.array([table.get(s, s) for s in symbols], f"<U{width}")
+    elif spelling == "bytes":
+        symbols = symbols.astype("S")
+    elif spelling != "brackets":
+        symbols = np.array([ARPABET_SYMBOLS.index(s) for s in symbols], spelling)
+    np.save(course / TRANSCRIPT, symbols)
+    partition = Corpus.open(course).partition("train")
+    labels = partition.labels()
+    assert labels is not None
+    assert labels[8:38].tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4"])
+@pytest.mark.parametrize("dim", [1, 15, 28, 40])
+def test_any_width_and_precision(tmp_path: Path, dtype: str, dim: int) -> None:
+    make_course(tmp_path / "c", {"train": [4, 9]}, dim=dim, dtype=dtype)
+    corpus = Corpus.open(tmp_path / "c", PackSettings(normalization="none"))
+    stored = np.load(tmp_path / "c/train/mfcc/u01.npy")
+    assert np.array_equal(list(corpus.partition("train").frames())[1], stored.astype(np.float32))
+
+
+def test_arrays_in_fortran_order(course: Path) -> None:
+    expected = Corpus.open(course).partition("train").blocks[0].copy()
+    np.save(course / ARRAY, np.asfortranarray(np.load(course / ARRAY)))
+    assert np.array_equal(Corpus.open(course).partition("train").blocks[0], expected)
+
+
+def test_order_is_that_of_the_file_names(tmp_path: Path) -> None:
+    make_course(tmp_path / "c", {"train": [3]})
+    names = ["b", "a-1", "a", "B", "10", "9"]
+    (tmp_path / "c/train/mfcc/u00.npy").unlink()
+    (tmp_path / "c/train/transcript/u00.npy").unlink()
+    for at, name in enumerate(names):
+        np.save(tmp_path / f"c/train/mfcc/{name}.npy", make_features(at + 1))
+        np.save(tmp_path / f"c/train/transcript/{name}.npy", make_transcript(at + 1))
+    partition = Corpus.open(tmp_path / "c").partition("train")
+    files = sorted(f"{name}.npy" for name in names)
+    assert [f"{u}.npy" for u in partition.utterances] == files
+    assert partition.lengths.tolist() == [names.index(file[:-4]) + 1 for file in files]
+
+
+def test_real_speech(real_speech: Path) -> None:
+    """Against a plain loop over the files."""
+    corpus = Corpus.open(real_speech, PackSettings(partitions=("dev-clean",)))
+    partition = corpus.partition("dev-clean")
+    truth = partition.labels()
+    assert truth is not None
+    first = 0
+    for name, frames in zip(partition.utterances, partition.frames(), strict=True):
+        raw = np.load(real_speech / "dev-clean/mfcc" / f"{name}.npy").astype(np.float64)
+        expected = (raw - raw.mean(axis=0)) / raw.std(axis=0)
+        assert np.allclose(frames, expected, rtol=0, atol=1e-6)
+        symbols = np.load(real_speech / "dev-clean/transcript" / f"{name}.npy")[1:-1]
+        assert [ARPABET_SYMBOLS[i] for i in truth[first : first + len(frames)]] == symbols.tolist()
+        first += len(frames)
+    assert (truth == 0).mean() == pytest.approx(0.300, abs=5e-4)
+
+
+def save(path: str, make: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
+    """Return a fault: the array at `path`, changed."""
+    return lambda root: np.save(root / path, make(np.load(root / path)), allow_pickle=True)
+
+
+def put(path: str, content: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """Return a fault: the bytes at `path`, changed."""
+    return lambda root: void((root / path).write_bytes(content((root / path).read_bytes())))
+
+
+def void(_: object) -> None:
+    """Return nothing."""
+
+
+def symbol(at: int, text: str) -> Callable[[Path], None]:
+    """Return a fault: one symbol of the transcript, changed."""
+
+    def change(symbols: np.ndarray) -> np.ndarray:
+        symbols[at] = text
+        return symbols
+
+    return save(TRANSCRIPT, change)
+
+
+def value(what: float) -> Callable[[Path], None]:
+    """Return a fault: one value of the features, changed."""
+
+    def change(features: np.ndarray) -> np.ndarray:
+        features[3, 2] = what
+        return features
+
+    return save(ARRAY, change)
+
+
+def rename_folder(name: str) -> Callable[[Path], None]:
+    """Return a fault: a folder of train is not there."""
+    return lambda root: void((root / "train" / name).rename(root / f"moved-{name}"))
+
+
+FAULTS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
+    "no mfcc folder": (rename_folder("mfcc"), ("train: has no folder mfcc",)),
+    "no files": (
+        lambda root: [void(p.unlink()) for p in (root / "train/mfcc").iterdir()] and None,
+        ("holds no .npy file",),
+    ),
+    "counts differ": (
+        lambda root: (root / TRANSCRIPT).unlink(),
+        ("4 mfcc files and 3 transcripts", "u02.npy is in mfcc but not in transcript"),
+    ),
+    "names differ": (
+        lambda root: void((root / TRANSCRIPT).rename(root / "train/transcript/zz.npy")),
+        ("u02.npy is in mfcc but not in transcript",),
+    ),
+    "lengths differ": (save(TRANSCRIPT, lambda a: a[:-1]), (TRANSCRIPT, "holds 31 symbols for 30 frames", "32")),
+    "unknown symbol": (symbol(4, "[SLI]"), (TRANSCRIPT, "'[SLI]' at position 4", "did you mean [SIL]?")),
+    "label out of range": (
+        save(TRANSCRIPT, lambda a: np.array([40, *[42] * 30, 41])),
+        (TRANSCRIPT, "unknown symbol 42 at position 1", "labels 0 to 41"),
+    ),
+    "no start symbol": (symbol(0, "AA"), (TRANSCRIPT, "opens with 'AA'", "start symbol [SOS]")),
+    "no end symbol": (symbol(-1, "AA"), (TRANSCRIPT, "closes with 'AA'", "end symbol [EOS]")),
+    "2-D transcript": (save(TRANSCRIPT, lambda a: a[:, None]), (TRANSCRIPT, "a row of symbols or integers")),
+    "float transcript": (save(TRANSCRIPT, lambda a: np.zeros(32)), (TRANSCRIPT, "float64")),
+    "D changes": (save(ARRAY, lambda a: a[:, :4]), (ARRAY, "4 features a frame, 5 in")),
+    "empty file": (put(ARRAY, lambda _: b""), (ARRAY, "the file is empty")),
+    "truncated": (put(ARRAY, lambda b: b[:-7]), (ARRAY, "truncated, 7 of 600 bytes")),
+    "truncated header": (put(ARRAY, lambda b: b[:40]), (ARRAY, "cut off in its header")),
+    "truncated transcript": (put(TRANSCRIPT, lambda b: b[:-7]), (TRANSCRIPT, "truncated")),
+    "1-D": (save(ARRAY, lambda a: a[:, 0]), (ARRAY, "shape (30,)", "[frames, features per frame]")),
+    "no frames": (save(ARRAY, lambda a: a[:0]), (ARRAY, "no frames")),
+    "integers": (save(ARRAY, lambda a: a.astype(np.int64)), (ARRAY, "dtype int64")),
+    "pickled": (put(ARRAY, lambda _: pickle.dumps([1.0])), (ARRAY, "a pickle")),
+    "objects": (save(ARRAY, lambda a: a.astype(object)), (ARRAY, "Python objects", "never loaded")),
+    "object transcript": (save(TRANSCRIPT, lambda a: a.astype(object)), (TRANSCRIPT, "Python objects")),
+    "no .npy": (put(ARRAY, lambda _: b"hello, world"), (ARRAY, "not a .npy file")),
+    "NaN": (value(np.nan), (ARRAY, "nan at frame 3, feature 2", "zero_nonfinite")),
+    "infinity": (value(np.inf), (ARRAY, "inf at frame 3, feature 2", "--zero-nonfinite")),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults_are_one_line_and_leave_nothing(course: Path, tmp_path: Path, name: str) -> None:
+    fault, parts = FAULTS[name]
+    fault(course)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(DataError) as error:
+        pack_course(course, tmp_path / "packed")
+    assert "\n" not in str(error.value)
+    for part in parts:
+        assert part in str(error.value)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("normalization", ["utterance", "global", "none"])
+def test_nonfinite_values_can_be_zeroed(course: Path, tmp_path: Path, normalization: str) -> None:
+    value(np.nan)(course)
+    settings = PackSettings(normalization=normalization, train=("train",), zero_nonfinite=True)  # type: ignore[arg-type]
+    pack_course(course, tmp_path / "zeroed", settings)
+    value(0.0)(course)
+    pack_course(course, tmp_path / "plain", settings)
+    a, b = (Corpus.open(tmp_path / n).partition("train").blocks[0] for n in ("zeroed", "plain"))
+    assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "parts"),
+    [
+        (lambda p: p / "none", DataError, ("no such folder", "corpus.json", "mfcc")),
+        (lambda p: p, DataError, ("no packed corpus and no course folder",)),
+    ],
+)
+def test_folders_that_are_none(
+    tmp_path: Path, make: Callable[[Path], Path], error: type[DaliAsrError], parts: tuple[str, ...]
+) -> None:
+    with pytest.raises(error) as raised:
+        Corpus.open(make(tmp_path))
+    assert all(part in str(raised.value) for part in parts)
+
+
+def test_a_partition_that_is_not_there(course: Path) -> None:
+    with pytest.raises(UsageError, match="no partition 'trian'; it has dev, test, train; did you mean train"):
+        Corpus.open(course, PackSettings(partitions=("trian",)))
+
+
+def test_an_inventory_without_start_and_end(course: Path, tmp_path: Path) -> None:
+    settings = PackSettings(inventory=Inventory(ARPABET_SYMBOLS[:40]))
+    with pytest.raises(DataError, match=r"unknown symbol '\[SOS\]' at position 0"):
+        pack_course(course, tmp_path / "packed", settings)

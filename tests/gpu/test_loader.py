@@ -1,0 +1,81 @@
+"""The stock graph on a GPU, held to the judge and to the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+
+from dali_asr import Corpus, Masking, WindowLoader
+from dali_asr.config import Config
+from dali_asr.errors import DeviceError
+from dali_asr.training import train
+from tests.judge import judge_windows, same_bits
+from tests.loading.test_loader import loaders
+from tests.makers import make_partition
+
+
+@settings(max_examples=40, deadline=None)
+@given(loaders())
+def test_windows_equal_the_judges_to_the_bit(case: tuple[Any, dict[str, Any]]) -> None:
+    partition, arguments = case
+    loader = WindowLoader(partition, **(arguments | {"device": "cuda"}))
+    utterances = list(partition.frames())
+    for step, batch in enumerate(loader):
+        assert batch.windows.is_cuda
+        assert batch.frames.is_cuda
+        plan = loader.planner.plan(0, step)
+        expected = judge_windows(utterances, *arguments["context"], plan, arguments["dtype"])
+        assert same_bits(batch.windows.cpu().numpy(), expected)
+        assert batch.labels is not None
+        assert np.array_equal(batch.labels.cpu().numpy(), partition.labels()[plan.frames])
+
+
+def test_many_staging_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The upload in blocks of a few utterances gives the rows that one copy gives."""
+    from dali_asr.loading import source
+
+    monkeypatch.setattr(source, "_STAGING_BYTES", 2_000)
+    partition = make_partition([40, 7, 1, 90, 33, 2])
+    on_gpu = source.ResidentFrames(partition, 4, 2, torch.device("cuda", 0))
+    on_cpu = source.ResidentFrames(partition, 4, 2, torch.device("cpu"))
+    assert isinstance(on_gpu.rows, torch.Tensor)
+    assert same_bits(on_gpu.rows.cpu().numpy(), np.asarray(on_cpu.rows))
+
+
+def test_same_batches_as_on_the_cpu() -> None:
+    partition = make_partition([300, 20, 500, 1])
+    pair = [
+        WindowLoader(partition, context=7, batch_size=64, masking=Masking(), device=device)
+        for device in ("cuda", "cpu")
+    ] if partition.feature_dim >= 3 else []
+    for on_gpu, on_cpu in zip(*pair, strict=True):
+        assert same_bits(on_gpu.windows.cpu().numpy(), on_cpu.windows.numpy())
+
+
+def test_batches_survive_competing_allocations() -> None:
+    """Batches that are kept while torch allocates on its own stream keep their values."""
+    loader = WindowLoader(make_partition([5000]), context=20, batch_size=500, device="cuda")
+    kept = []
+    for batch in loader:
+        noise = torch.randn(2_000_000, device="cuda")
+        kept.append((batch.windows, batch.windows.clone(), noise.sum()))
+    torch.cuda.synchronize()
+    assert all(torch.equal(windows, copy) for windows, copy, _ in kept)
+
+
+def test_a_corpus_that_does_not_fit() -> None:
+    frames = np.broadcast_to(np.float32(1), (10, 28))
+    partition = Corpus.from_arrays([frames]).partition("all")
+    object.__setattr__(partition, "lengths", np.array([2**34]))
+    with pytest.raises(DeviceError, match="GiB free"):
+        WindowLoader(partition, context=1, batch_size=2, device="cuda")
+
+
+def test_the_demo_trains(tmp_path: Any) -> None:
+    config = Config.load("demo", ["training.epochs=1", "training.precision=bf16"])
+    result = train(config, run=tmp_path / "run")
+    assert result.epochs[-1]["dev"]["accuracy"] > 0.5

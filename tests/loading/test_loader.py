@@ -1,0 +1,221 @@
+"""WindowLoader against the judge, to the bit, and what a PyTorch user expects of an iterable."""
+
+from __future__ import annotations
+
+import gc
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dali_asr import Bands, Corpus, Masking, WindowLoader
+from dali_asr.errors import DeviceError, UsageError
+from tests.judge import judge_windows, same_bits
+from tests.makers import make_partition
+
+few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@st.composite
+def loaders(draw: st.DrawFn) -> tuple[Any, dict[str, Any]]:
+    """A partition and a loader's arguments."""
+    dim = draw(st.integers(1, 6))
+    left, right = draw(st.integers(0, 5)), draw(st.integers(0, 5))
+    lengths = draw(st.lists(st.integers(1, 12), min_size=1, max_size=6))
+
+    def bands(size: int) -> Bands:
+        counts = sorted(draw(st.tuples(st.integers(0, 3), st.integers(0, 3))))
+        widths = sorted(draw(st.tuples(st.integers(1, size), st.integers(1, size))))
+        return Bands((counts[0], counts[1]), (widths[0], widths[1]))
+
+    masking = None
+    if draw(st.booleans()):
+        masking = Masking(bands(dim), bands(left + 1 + right), draw(st.sampled_from(["window", "batch"])))
+    partition = make_partition(lengths, dim, draw(st.integers(0, 99)), draw(st.sampled_from(["float32", "float16"])))
+    return partition, {
+        "context": (left, right),
+        "batch_size": draw(st.integers(1, 20)),
+        "masking": masking,
+        "shuffle": draw(st.booleans()),
+        "seed": draw(st.integers(0, 2**64 - 1)),
+        "subset": draw(st.integers(1, 3)),
+        "drop_last": draw(st.booleans()),
+        "dtype": draw(st.sampled_from(["float32", "float16"])),
+        "device": "cpu",
+    }
+
+
+def as_arrays(batch: Any) -> tuple[Any, ...]:
+    labels = None if batch.labels is None else batch.labels.cpu().numpy()
+    return batch.windows.cpu().numpy(), labels, batch.frames.cpu().numpy()
+
+
+def same_batch(a: Any, b: Any) -> bool:
+    return all(same_bits(x, y) for x, y in zip(as_arrays(a), as_arrays(b), strict=True))
+
+
+@few
+@given(loaders())
+def test_windows_equal_the_judges_to_the_bit(case: tuple[Any, dict[str, Any]]) -> None:
+    """So no window crosses an utterance, labels belong to their frames, and each frame comes once an epoch."""
+    partition, arguments = case
+    loader = WindowLoader(partition, **arguments)
+    utterances = list(partition.frames())
+    truth = partition.labels()
+    for epoch in range(2):
+        read = []
+        for step, batch in enumerate(loader):
+            windows, labels, frames = as_arrays(batch)
+            plan = loader.planner.plan(epoch, step)
+            expected = judge_windows(utterances, *arguments["context"], plan, arguments["dtype"])
+            assert same_bits(windows, expected)
+            assert labels.dtype == frames.dtype == np.int64
+            assert np.array_equal(frames, plan.frames)
+            assert np.array_equal(labels, truth[frames])
+            read.append(frames)
+        assert len(read) == len(loader)
+        seen = np.concatenate([np.zeros(0, np.int64), *read])
+        assert len(np.unique(seen)) == len(seen)
+        if not arguments["drop_last"]:
+            assert np.array_equal(np.sort(seen), np.arange(0, partition.frame_count, arguments["subset"]))
+
+
+@settings(max_examples=12, deadline=None)
+@given(loaders())
+def test_resume_after_every_step_gives_the_same_tail(case: tuple[Any, dict[str, Any]]) -> None:
+    """Over the end of an epoch too; the state goes through JSON, as in a file."""
+    partition, arguments = case
+    arguments = arguments | {"batch_size": max(arguments["batch_size"], partition.frame_count // 6 + 1)}
+    straight = WindowLoader(partition, **arguments)
+    states, batches = [json.dumps(straight.state_dict())], []
+    for _ in range(2):
+        for batch in straight:
+            batches.append(batch)
+            states.append(json.dumps(straight.state_dict()))
+    resumed = WindowLoader(partition, **arguments)
+    for at, state in enumerate(states):
+        resumed.load_state_dict(json.loads(state))
+        tail = []
+        while len(tail) < len(batches) - at:
+            tail += list(resumed)
+        assert all(same_batch(a, b) for a, b in zip(batches[at:], tail, strict=False))
+
+
+def test_epochs_differ_and_seeds_differ() -> None:
+    partition = make_partition([40, 30])
+    loader = WindowLoader(partition, context=1, batch_size=70, seed=1)
+    orders = [next(iter(loader)).frames.tolist() for _ in range(3)]
+    orders.append(next(iter(WindowLoader(partition, context=1, batch_size=70, seed=2))).frames.tolist())
+    assert len({tuple(order) for order in orders}) == 4
+    assert loader.epoch == 2
+
+
+def test_break_then_a_new_loop_is_the_next_epoch_from_its_first_batch() -> None:
+    partition = make_partition([50, 30])
+    loader = WindowLoader(partition, context=2, batch_size=8, masking=Masking(Bands((0, 1), (1, 2)), Bands((0, 1), (1, 2))))
+    for at, _ in enumerate(loader):
+        if at == 2:
+            break
+    whole = WindowLoader(partition, context=2, batch_size=8, masking=loader.planner.masking)
+    first, second = list(whole), list(whole)
+    assert len(first) == len(second) == len(loader) == 10
+    assert all(same_batch(a, b) for a, b in zip(loader, second, strict=True))
+
+
+def test_batches_stay_what_they_were() -> None:
+    loader = WindowLoader(make_partition([60]), context=3, batch_size=4)
+    kept = list(loader)
+    copies = [as_arrays(batch)[0].copy() for batch in kept]
+    for _ in loader:
+        pass
+    gc.collect()
+    assert all(same_bits(as_arrays(batch)[0], copy) for batch, copy in zip(kept, copies, strict=True))
+
+
+def test_two_loops_at_once_are_refused() -> None:
+    loader = WindowLoader(make_partition([20]), context=1, batch_size=4)
+    first = iter(loader)
+    next(first)
+    next(iter(loader))
+    with pytest.raises(UsageError, match="another loop"):
+        next(first)
+
+
+def test_a_lone_last_frame_joins_the_batch_before() -> None:
+    loader = WindowLoader(make_partition([9]), context=1, batch_size=4)
+    assert [len(batch.frames) for batch in loader] == [4, 5]
+    assert len(loader) == 2
+
+
+def test_unlabelled_frames_and_partitions() -> None:
+    frames = [np.ones((3, 2), np.float32)]
+    some = Corpus.from_arrays(frames, [np.array([5, -100, 7])]).partition("all")
+    none = Corpus.from_arrays(frames).partition("all")
+    arguments: dict[str, Any] = {"context": 1, "batch_size": 3, "shuffle": False}
+    labels = next(iter(WindowLoader(some, **arguments))).labels
+    assert labels is not None
+    assert labels.tolist() == [5, -100, 7]
+    assert next(iter(WindowLoader(none, **arguments))).labels is None
+
+
+def test_a_state_of_another_loader_is_refused() -> None:
+    partition = make_partition([30])
+    state = WindowLoader(partition, context=1, batch_size=4, seed=1).state_dict()
+    with pytest.raises(UsageError, match=r"seed 1 \(here 2\)"):
+        WindowLoader(partition, context=1, batch_size=4, seed=2).load_state_dict(state)
+
+
+def test_batches_are_tensors_on_the_device() -> None:
+    loader = WindowLoader(make_partition([10]), context=2, batch_size=10, dtype="float16", device="cpu")
+    batch = next(iter(loader))
+    assert batch.windows.dtype == torch.float16
+    assert batch.windows.device == loader.device == torch.device("cpu")
+    assert batch.windows.shape == (10, 5, 5)
+
+
+def test_joined_partitions_read_as_one(course: Any) -> None:
+    corpus = Corpus.open(course)
+    joined = corpus.partition("train", "dev")
+    loader = WindowLoader(joined, context=2, batch_size=7, shuffle=False)
+    utterances = [*corpus.partition("train").frames(), *corpus.partition("dev").frames()]
+    for step, batch in enumerate(loader):
+        expected = judge_windows(utterances, 2, 2, loader.planner.plan(0, step), "float32")
+        assert same_bits(batch.windows.cpu().numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"context": -1}, "context -1"),
+        ({"dtype": "float64"}, "dtype 'float64'; expected float32 or float16"),
+        ({"graph": "fast"}, "graph 'fast'"),
+        ({"prefetch": 0}, "prefetch 0"),
+        ({"device": "tpu"}, "device 'tpu'"),
+        ({"batch_size": 0}, "batch_size 0"),
+    ],
+)
+def test_arguments_out_of_range(changed: dict[str, Any], message: str) -> None:
+    arguments = {"context": 1, "batch_size": 2} | changed
+    with pytest.raises(UsageError, match=message):
+        WindowLoader(make_partition([5]), **arguments)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device, so asking for one is no error")
+def test_cuda_where_there_is_none() -> None:
+    with pytest.raises(DeviceError, match="no CUDA device was found; use cpu"):
+        WindowLoader(make_partition([5]), context=1, batch_size=2, device="cuda")
+
+
+def test_frames_that_do_not_fit_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check alone: it needs no GPU to be right."""
+    from dali_asr.loading import source
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2**30, 2**31))
+    with pytest.raises(DeviceError) as error:
+        source._check_memory(make_partition([5]), 3 * 2**30, torch.device("cuda:0"))
+    for part in ("3.00 GiB", "1.00 GiB free", "data.dtype: float16", "loader.device: cpu"):
+        assert part in str(error.value)

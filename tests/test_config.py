@@ -1,0 +1,182 @@
+"""Configuration: recipes, overrides, and all mistakes at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError as SchemaError
+from pydantic import BaseModel
+
+from dali_asr.config import Config, recipe_names, recipes_folder
+from dali_asr.errors import ConfigError, UsageError
+
+RECIPES = ["course-full", "course-tiny", "demo", "so762-mini"]
+
+BAD = """
+data: {normalization: utternce, trian: x, train: []}
+loader:
+  context: [3]
+  masking: {scope: windows, time: {count: [2, 1], width: [0, 3]}, frequncy: 3}
+  batch_size: 0
+  device: gpu
+model: {dropout: 2, preset: tiny, hidden: [3], batch_norm: [true, false]}
+training: {optimizer: {lr: 3, betas: [0.9, 1.5]}, precision: fp8, epochs: many}
+run: {name: ../up}
+modle: 3
+"""
+
+PROBLEMS = {
+    "data.normalization": "'utternce'; allowed are utterance, global, none; did you mean utterance?",
+    "data.trian": "did you mean train?",
+    "data.train": "received []",
+    "loader.context": "received [3]; expected one number of frames, or [left, right]",
+    "loader.masking.scope": "did you mean window?",
+    "loader.masking.time.count": "[2, 1]; the first must not exceed the second",
+    "loader.masking.time.width[0]": "received 0; input should be greater than or equal to 1",
+    "loader.masking.frequncy": "did you mean frequency?",
+    "loader.batch_size": "received 0",
+    "loader.device": "received 'gpu'; allowed are auto, cpu, cuda, cuda:N",
+    "model.dropout": "received 2",
+    "model.hidden": "received [3] beside preset tiny",
+    "model.batch_norm": "received [True, False] for 3 hidden layers",
+    "training.optimizer.lr": "unknown key",
+    "training.optimizer.betas[1]": "received 1.5",
+    "training.precision": "'fp8'; allowed are fp32, bf16",
+    "training.epochs": "received 'many'",
+    "run.name": "received '../up'",
+    "modle": "did you mean model?",
+}
+
+
+def test_all_mistakes_are_reported_at_once_each_with_its_path(tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(BAD)
+    with pytest.raises(ConfigError) as error:
+        Config.load(file)
+    found = dict(problem.split(": ", 1) for problem in error.value.problems)
+    assert set(found) == set(PROBLEMS)
+    for path, part in PROBLEMS.items():
+        assert part in found[path]
+
+
+def test_the_shipped_recipes() -> None:
+    assert recipe_names() == RECIPES
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_opens_with_what_it_is_and_its_command(name: str) -> None:
+    text = (recipes_folder() / f"{name}.yaml").read_text()
+    assert text.startswith("# ")
+    assert text.splitlines()[1] == "#"
+    commands = [line.lstrip("# ") for line in text.splitlines() if "dali-asr train" in line]
+    assert len(commands) == 2
+    assert commands[0].startswith("dali-asr train" if name == "demo" else f"dali-asr train {name}")
+    Config.load(name)
+
+
+def test_course_recipes_are_the_notebooks() -> None:
+    for name in ("course-tiny", "course-full"):
+        config = Config.load(name)
+        assert config.loader.context == (30, 30)
+        assert config.loader.batch_size == 512
+        assert config.training.epochs == 5
+        assert config.loader.drop_last
+        assert config.loader.masking is None
+    default = Config.load("course-tiny", ["loader.masking={}"]).loader.masking
+    assert default is not None
+    assert (default.frequency.width, default.time.width, default.time.count) == ((3, 3), (3, 7), (0, 2))
+
+
+def test_overrides() -> None:
+    config = Config.load(
+        None, ["loader.context=[3, 1]", "training.optimizer.learning_rate=1e-4", "data.train=[a, b]", "data.dev=null"]
+    )
+    assert config.loader.context == (3, 1)
+    assert config.training.optimizer.learning_rate == 1e-4
+    assert config.data.partitions == ("a", "b", "test")
+    assert Config.load(None, ["loader.context=7"]).loader.context == (7, 7)
+    with pytest.raises(UsageError, match=r"section\.key=value"):
+        Config.load(None, ["training.epochs"])
+    with pytest.raises(ConfigError, match=r"training\.epoch: unknown key.*did you mean epochs"):
+        Config.load(None, ["training.epoch=1"])
+
+
+def test_what_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean course-tiny"):
+        Config.load("course-tinny")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1")
+    with pytest.raises(ConfigError, match=r"(?s)broken\.yaml.*line 1"):
+        Config.load(broken)
+    broken.write_text("- a")
+    with pytest.raises(ConfigError, match="expected sections: data, loader"):
+        Config.load(broken)
+    broken.write_text("a: !!python/object/apply:os.getcwd []")
+    with pytest.raises(ConfigError, match="could not determine a constructor"):
+        Config.load(broken)
+
+
+def test_yaml_round_trip() -> None:
+    config = Config.load("course-full", ["loader.masking={}", "model.dropout=[0,0,0,0,0,0,0.5]"])
+    assert Config.check(yaml.safe_load(config.to_yaml())) == config
+
+
+def test_configurations_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Config().data.root = "elsewhere"  # type: ignore[misc]
+
+
+def sections(model: type[BaseModel]) -> list[type[BaseModel]]:
+    """Return a section and all sections in it."""
+    found = [model]
+    for field in model.model_fields.values():
+        for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                found += sections(kind)
+    return found
+
+
+def test_every_field_is_documented() -> None:
+    for section in sections(Config):
+        for name, field in section.model_fields.items():
+            assert field.description, f"{section.__name__}.{name}"
+
+
+@pytest.mark.parametrize(
+    ("values", "valid"),
+    [
+        ({"loader": {"context": 3}}, True),
+        ({"loader": {"context": [3, 4]}}, True),
+        ({"loader": {"context": [3]}}, False),
+        ({"loader": {"masking": {"time": {"count": [0, 1]}}}}, True),
+        ({"loader": {"masking": {"time": {"count": 1}}}}, False),
+        ({"data": {"train": "a"}}, True),
+        ({"data": {"normalization": "x"}}, False),
+        ({"nothing": 1}, False),
+    ],
+)
+def test_the_schema_allows_what_the_models_allow(values: dict[str, Any], valid: bool) -> None:
+    schema = Config.model_json_schema()
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema)
+    if valid:
+        validator.validate(values)
+        Config.check(values)
+    else:
+        with pytest.raises(SchemaError):
+            validator.validate(values)
+        with pytest.raises(ConfigError):
+            Config.check(values)
+
+
+def test_depths_of_the_presets_agree_with_the_model() -> None:
+    from dali_asr.model import PRESETS
+
+    for preset, layers in PRESETS.items():
+        Config.check({"model": {"preset": preset, "dropout": [0.1] * len(layers)}})
+        with pytest.raises(ConfigError):
+            Config.check({"model": {"preset": preset, "dropout": [0.1] * (len(layers) + 1)}})

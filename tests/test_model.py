@@ -1,0 +1,57 @@
+"""The presets are the notebook's, layer by layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from dali_asr.config import Config
+from dali_asr.model import MLP, PRESETS, HiddenLayer, parameter_count, summarize
+from dali_asr.training.build import build_hidden
+
+
+def test_presets() -> None:
+    expected = {
+        "tiny": ([512] * 3, [0.35, 0.30, 0.25], {0, 2}),
+        "full": ([2048] * 4 + [1024, 512, 256], [0.35, 0.30, 0.25, 0.20, 0.15, 0.10, 0.05], {0, 2, 4, 6}),
+    }
+    assert set(PRESETS) == set(expected)
+    for name, (widths, dropout, normed) in expected.items():
+        layers = PRESETS[name]
+        assert [layer.width for layer in layers] == widths
+        assert [layer.dropout for layer in layers] == dropout
+        assert {i for i, layer in enumerate(layers) if layer.batch_norm} == normed
+
+
+def test_layers_parameters_and_shapes() -> None:
+    model = MLP(window=61, feature_dim=28, classes=42, hidden="full")
+    widths = [61 * 28, 2048, 2048, 2048, 2048, 1024, 512, 256, 42]
+    linear = sum(a * b + b for a, b in zip(widths[:-1], widths[1:], strict=True))
+    assert parameter_count(model) == linear + 2 * (2048 + 2048 + 1024 + 256) == 18_864_938
+    assert sum(line.parameters for line in summarize(model, 61, 28)) == parameter_count(model)
+    assert [line.output for line in summarize(model, 61, 28)][-1] == "[B, 42]"
+    assert model(torch.zeros(3, 61, 28)).shape == (3, 42)
+    kinds = [type(layer) for layer in model.layers]
+    assert kinds[:5] == [nn.Flatten, nn.Linear, nn.BatchNorm1d, nn.GELU, nn.Dropout]
+
+
+def test_initialization_is_glorot_uniform_with_zero_biases() -> None:
+    torch.manual_seed(0)
+    model = MLP(window=10, feature_dim=40, classes=42, hidden=(HiddenLayer(600),))
+    linear = [layer for layer in model.layers if isinstance(layer, nn.Linear)]
+    for layer in linear:
+        bound = (6 / (layer.in_features + layer.out_features)) ** 0.5
+        assert layer.bias.count_nonzero() == 0
+        assert layer.weight.abs().max() <= bound
+        assert abs(layer.weight.std().item() - bound / 3**0.5) < 0.02 * bound
+
+
+def test_hidden_layers_from_configuration() -> None:
+    def built(**model: object) -> list[tuple[int, float, bool]]:
+        layers = build_hidden(Config.check({"model": model}).model)
+        return [(layer.width, layer.dropout, layer.batch_norm) for layer in layers]
+
+    assert build_hidden(Config().model) == PRESETS["tiny"]
+    assert built(hidden=[7, 5]) == [(7, 0.0, False), (5, 0.0, False)]
+    assert built(hidden=[7, 5], dropout=0.5, batch_norm=[True, False]) == [(7, 0.5, True), (5, 0.5, False)]
+    assert built(preset="tiny", dropout=0)[0] == (512, 0.0, True)

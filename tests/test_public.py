@@ -1,0 +1,82 @@
+"""The library's surface, and the direction in which its parts import each other."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dali_asr
+
+PACKAGE = Path(dali_asr.__file__).parent
+
+# What each room may import of the others, besides itself: the stages before it.
+ROOMS = {
+    "errors": set(),
+    "inventory": {"errors"},
+    "config": {"errors"},
+    "corpus": {"errors", "inventory"},
+    "demo": {"corpus", "inventory"},
+    "model": set(),
+    "loading": {"errors", "corpus"},
+    "training": {"errors", "inventory", "config", "corpus", "demo", "model", "loading"},
+    "prediction": {"errors", "inventory", "config", "corpus", "loading", "training"},
+    "bench": {"errors", "corpus", "loading", "training"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Return the full names of all modules that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+        elif isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+    return names
+
+
+def files_of(room: str) -> list[Path]:
+    folder = PACKAGE / room
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{room}.py"]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_stage_imports_only_the_stages_before_it(room: str) -> None:
+    for path in files_of(room):
+        rooms = {name.split(".")[1] for name in imported(path) if name.startswith("dali_asr.")}
+        assert rooms <= ROOMS[room] | {room}, path
+
+
+def test_every_room_is_known() -> None:
+    found = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}
+    assert found - {"__init__", "__main__", "cli"} == set(ROOMS)
+
+
+def test_dali_is_imported_in_loading_alone() -> None:
+    """And by the script that makes the demo corpus, for its audio operators."""
+    users = {p.relative_to(PACKAGE).parts[0] for p in PACKAGE.rglob("*.py") if any("nvidia" in n for n in imported(p))}
+    assert users == {"loading", "demo"}
+
+
+@pytest.mark.parametrize("room", ["corpus", "inventory", "errors"])
+def test_the_corpus_needs_neither_torch_nor_dali(room: str) -> None:
+    for path in files_of(room):
+        assert not any(name.split(".")[0] in ("torch", "nvidia") for name in imported(path)), path
+
+
+def test_public_names_are_the_documented_ones() -> None:
+    for name in dali_asr.__all__:
+        assert getattr(dali_asr, name).__doc__, name
+    assert set(dali_asr._HOME) == set(dali_asr.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = dali_asr.nothing
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = "import sys, dali_asr, dali_asr.cli; print(sorted({'torch', 'numpy', 'nvidia.dali', 'pydantic'} & set(sys.modules)))"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "[]"
