@@ -34,6 +34,7 @@ DEMO = "demo"  # a root, and the name of its recipe
 NonNegative = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+_MOST_CONTEXT = 1000  # ten seconds
 _PAIR = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 2, "maxItems": 2}
 
 
@@ -46,14 +47,23 @@ def _two(value: Any) -> Any:
 def _both_sides(value: Any) -> Any:
     if isinstance(value, (list, tuple)) and len(value) == 2:
         return value
-    if isinstance(value, (int, str)) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_CONTEXT:
         return [value, value]
-    raise ValueError(f"received {value!r}; expected one number of frames, or [left, right]")
+    raise ValueError(f"received {value!r}; expected one number of frames, 0 to {_MOST_CONTEXT}, or [left, right]")
 
 
 def _ordered(value: tuple[int, int]) -> tuple[int, int]:
     if value[0] > value[1]:
         raise ValueError(f"received {list(value)}; the first must not exceed the second")
+    return value
+
+
+def _unique(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    if not value:
+        raise ValueError("received nothing; expected arpabet, a file, or a list of symbols")
+    if not isinstance(value, str) and len(set(value)) < len(value):
+        twice = next(symbol for at, symbol in enumerate(value) if symbol in value[:at])
+        raise ValueError(f"received {twice!r} twice; every symbol must be unique")
     return value
 
 
@@ -79,10 +89,11 @@ CountRange = Annotated[
 WidthRange = Annotated[
     tuple[Positive, Positive], BeforeValidator(_two), AfterValidator(_ordered), WithJsonSchema(_PAIR)
 ]
+_Side = Annotated[int, Field(ge=0, le=_MOST_CONTEXT)]
 Context = Annotated[
-    tuple[NonNegative, NonNegative],
+    tuple[_Side, _Side],
     BeforeValidator(_both_sides),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, _PAIR]}),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": _MOST_CONTEXT}, _PAIR]}),
 ]
 Names = Annotated[
     tuple[str, ...],
@@ -95,7 +106,7 @@ Names = Annotated[
 class Section(BaseModel):
     """A part of the configuration: frozen, and strict about its keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
@@ -109,7 +120,7 @@ class DataConfig(Section):
     """Partition that is evaluated during training; null for none."""
     test: str | None = "test"
     """Partition to predict by default; null for none."""
-    inventory: str | tuple[str, ...] = "arpabet"
+    inventory: Annotated[str | tuple[str, ...], AfterValidator(_unique)] = "arpabet"
     """Label set: `arpabet` (the course's 42 symbols), a text file of one symbol a line, or a list of symbols."""
     normalization: Literal["utterance", "global", "none"] = "utterance"
     """Mean and variance normalization, over each utterance or over the training partitions."""
@@ -327,9 +338,22 @@ def find_config(source: str) -> Path:
     return path
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """PyYAML's loader takes the last of two equal keys without a word; this one refuses them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping, as the base class does."""
+        keys = [self.construct_object(key) for key, _ in node.value]
+        for at, key in enumerate(keys):
+            if key in keys[:at]:
+                line = node.value[at][0].start_mark.line + 1
+                raise yaml.MarkedYAMLError(problem=f"line {line}: key {key!r} stands twice; keep one of them")
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read ({error})") from error
     except yaml.YAMLError as error:
@@ -362,7 +386,8 @@ def _problems(errors: Sequence[ErrorDetails]) -> list[str]:
     for error in errors:
         path = _path(error)
         lines.setdefault(path, f"{path}: {_explain(error)}" if path else _explain(error))
-    return list(lines.values())
+    # A fault inside a list says more than that the list is no number.
+    return [line for path, line in lines.items() if not any(other.startswith(f"{path}[") for other in lines)]
 
 
 def _path(error: ErrorDetails) -> str:

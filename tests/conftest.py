@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner
@@ -14,7 +14,6 @@ from tests.makers import make_course
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from click.testing import Result
 
 REAL_SPEECH = Path(__file__).parents[2] / "shared" / "data" / "so762-mini"
 
@@ -44,13 +43,13 @@ def course(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run_cli() -> Callable[..., Result]:
+def run_cli() -> Callable[..., Any]:
     """Return a function that runs the command line in this process."""
     from dali_asr.cli import app
 
     runner = CliRunner()
 
-    def run(*arguments: object) -> Result:
+    def run(*arguments: object) -> Any:
         return runner.invoke(app, [str(a) for a in arguments])
 
     return run

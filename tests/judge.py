@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from dali_asr.loading import Plan
 
 
-def judge_windows(
-    utterances: Sequence[NDArray[Any]], left: int, right: int, plan: Plan, dtype: str
-) -> NDArray[Any]:
+def judge_windows(utterances: Sequence[NDArray[Any]], left: int, right: int, plan: Plan, dtype: str) -> NDArray[Any]:
     """Return the windows `[B, W, D]` of a plan, value by value in loops over frames."""
     owner = [(u, t) for u, frames in enumerate(utterances) for t in range(len(frames))]
     windows = np.zeros((len(plan.frames), left + 1 + right, utterances[0].shape[1]), dtype)

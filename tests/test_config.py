@@ -33,7 +33,7 @@ PROBLEMS = {
     "data.normalization": "'utternce'; allowed are utterance, global, none; did you mean utterance?",
     "data.trian": "did you mean train?",
     "data.train": "received []",
-    "loader.context": "received [3]; expected one number of frames, or [left, right]",
+    "loader.context": "received [3]; expected one number of frames, 0 to 1000, or [left, right]",
     "loader.masking.scope": "did you mean window?",
     "loader.masking.time.count": "[2, 1]; the first must not exceed the second",
     "loader.masking.time.width[0]": "received 0; input should be greater than or equal to 1",
@@ -118,6 +118,27 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     broken.write_text("a: !!python/object/apply:os.getcwd []")
     with pytest.raises(ConfigError, match="could not determine a constructor"):
         Config.load(broken)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("data: {root: a}\nloader: {}\ndata: {root: b}", "line 3: key 'data' stands twice; keep one of them"),
+        ("data: {inventory: [A, B, A]}", "data.inventory: received 'A' twice; every symbol must be unique"),
+        ("data: {inventory: []}", "data.inventory: received nothing"),
+        ("loader: {context: -3}", "loader.context: received -3; expected one number of frames, 0 to 1000"),
+        ("loader: {context: 5000000}", "loader.context: received 5000000; expected one number"),
+        ("model: {dropout: [0.1, 2, 0.1]}", "model.dropout[1]: received 2"),
+        ("training: {optimizer: {eps: .inf}}", "training.optimizer.eps: received inf; input should be a finite"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path: Path, text: str, problem: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        Config.load(file)
+    (line,) = error.value.problems
+    assert line.startswith(problem)
 
 
 def test_yaml_round_trip() -> None:

@@ -67,6 +67,10 @@ def test_resolving(tmp_path: Path) -> None:
     assert resolve_inventory(["x", "y"]).symbols == ("x", "y")
     assert resolve_inventory(str(file)).symbols == ("a", "b", "c")
     file.write_text("a\na\n")
-    for bad, message in ((str(file), "'a' stands twice"), (str(tmp_path / "none"), "one symbol a line"), ([], "no symbols")):
+    for bad, message in (
+        (str(file), "'a' stands twice"),
+        (str(tmp_path / "none"), "one symbol a line"),
+        ([], "no symbols"),
+    ):
         with pytest.raises(DataError, match=message):
             resolve_inventory(bad)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import nn
 
@@ -26,7 +28,7 @@ def test_presets() -> None:
 def test_layers_parameters_and_shapes() -> None:
     model = MLP(window=61, feature_dim=28, classes=42, hidden="full")
     widths = [61 * 28, 2048, 2048, 2048, 2048, 1024, 512, 256, 42]
-    linear = sum(a * b + b for a, b in zip(widths[:-1], widths[1:], strict=True))
+    linear = sum(a * b + b for a, b in itertools.pairwise(widths))
     assert parameter_count(model) == linear + 2 * (2048 + 2048 + 1024 + 256) == 18_864_938
     assert sum(line.parameters for line in summarize(model, 61, 28)) == parameter_count(model)
     assert [line.output for line in summarize(model, 61, 28)][-1] == "[B, 42]"

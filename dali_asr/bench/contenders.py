@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from dali_asr.loading import Batch, WindowLoader
-from dali_asr.loading.plan import Masking, Planner, draw_masks
+from dali_asr.loading.plan import Masking, Planner
 from dali_asr.loading.source import ResidentFrames, StepSource, covered
 
 if TYPE_CHECKING:
@@ -147,23 +147,16 @@ class PlannedBatches:
 class PlannedCollate:
     """Stacks windows and masks each by the plan of its position, in the first epoch."""
 
-    def __init__(self, case: Case) -> None:
-        self._case = case
+    def __init__(self, planner: Planner) -> None:
+        self._planner = planner
 
     def __call__(self, items: list[tuple[torch.Tensor, int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return windows `[B, W, D]` and labels `[B]`."""
         windows, labels, positions = zip(*items, strict=True)
         stacked = torch.stack(windows)
-        if self._case.masking:
-            drawn = draw_masks(
-                self._case.masking,
-                np.array(positions, np.int64),
-                0,
-                self._case.seed,
-                self._case.window,
-                self._case.partition.feature_dim,
-            )
-            stacked.masked_fill_(_zeroed(*drawn, self._case.window, stacked.shape[2]), 0)
+        if self._planner.masking:
+            drawn = self._planner.masks(0, positions[0] // self._planner.batch_size)
+            stacked.masked_fill_(_zeroed(*drawn, *stacked.shape[1:]), 0)
         return stacked, torch.tensor(labels)
 
 
@@ -171,7 +164,7 @@ def _dataloader(case: Case, resident: ResidentFrames, workers: int) -> Contender
     loader = DataLoader(
         CourseDataset(case, resident),
         batch_sampler=PlannedBatches(case.planner),
-        collate_fn=PlannedCollate(case),
+        collate_fn=PlannedCollate(case.planner),
         num_workers=workers,
         prefetch_factor=_PREFETCH if workers else None,
     )

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dali_asr.bench.contenders import Case, contenders
-from dali_asr.bench.measure import Result, check, measure
+from dali_asr.bench.measure import CHECKED_BATCHES, Result, check, measure
 from dali_asr.corpus import Corpus
+from dali_asr.environment import environment
+from dali_asr.errors import UsageError
 from dali_asr.loading import Masking, resolve_device
-from dali_asr.training.tracking import environment
 
 if TYPE_CHECKING:
     from dali_asr.corpus import Partition
@@ -77,8 +78,10 @@ def bench_loader(
 
     Raises:
         BenchError: two loaders give different windows for the same plan.
+        UsageError: a partition without labels, or of too few frames for a batch.
     """
     device = resolve_device(settings.device)
+    _check_partition(partition, settings)
     cases = []
     for batch_size in settings.batch_sizes:
         for masking in (None, settings.masking):
@@ -96,6 +99,17 @@ def bench_loader(
             del entered
             gc.collect()  # ends the DataLoaders' workers
     return cases
+
+
+def _check_partition(partition: Partition, settings: BenchSettings) -> None:
+    if partition.stored_labels is None:
+        raise UsageError(f"{partition.name}: has no labels, which the loaders are to deliver; name another partition")
+    largest = max(settings.batch_sizes)
+    if partition.frame_count < CHECKED_BATCHES * largest:
+        raise UsageError(
+            f"{partition.name}: {partition.frame_count} frames are too few for batches of {largest}; "
+            "give a smaller --batch-size, or more frames"
+        )
 
 
 def to_json(partition: Partition, settings: BenchSettings, cases: list[CaseResult]) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from typing import Annotated, Any
+import sys
+from multiprocessing import active_children
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -30,6 +33,18 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt:
             stderr.print("interrupted; nothing half-written is left", style="red")
             raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            if ctx.params.get("debug") or type(error).__module__.partition(".")[0] in ("typer", "click"):
+                raise
+            cause = " ".join(f"{type(error).__name__}: {error}".split())
+            stderr.print(
+                f"error: unexpected {cause}; dali-asr --debug shows the traceback, please report it",
+                style="red",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+            raise typer.Exit(1) from error
 
 
 app = typer.Typer(
@@ -69,4 +84,18 @@ app.add_typer(bench.app, name="bench")
 
 def main() -> None:
     """Run the command line."""
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            _leave_at_once()
+        raise
+
+
+def _leave_at_once() -> NoReturn:
+    """End the process without the second that torch and DALI take to be torn down."""
+    for child in active_children():
+        child.kill()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)

@@ -54,7 +54,7 @@ def loader(
         report("starting", 0, 1)
         from dali_asr.bench import BenchSettings, bench_loader, synthetic_partition, to_json
         from dali_asr.config import Config
-        from dali_asr.loading import Masking
+        from dali_asr.loading import Masking, describe_device, resolve_device
         from dali_asr.training.build import build_masking, open_corpus
 
         settings = BenchSettings(repeats=repeats, seconds=seconds, device=device)
@@ -69,6 +69,7 @@ def loader(
             partition = synthetic_partition(frames)
             settings = BenchSettings(batch_sizes=batch_sizes, repeats=repeats, seconds=seconds, device=device)
         report("starting", 1, 1)
+        say(f"Measuring on the {describe_device(resolve_device(device))}")
         cases = bench_loader(partition, settings, report)
     left, right = settings.context
     say(
@@ -84,6 +85,8 @@ def loader(
 def _write(values: dict[str, Any], output: Path | None, chart: Path | None) -> None:
     from dali_asr.bench.chart import draw_chart
 
+    for folder in {path.parent for path in (output, chart) if path}:
+        folder.mkdir(parents=True, exist_ok=True)
     if output:
         output.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     if chart:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def doctor() -> None:
     """Say what is installed, what will run where, and whether the main job works; exit 1 if it does not."""
-    from dali_asr.training.tracking import PACKAGES, installed_version
+    from dali_asr.environment import PACKAGES, installed_version
 
     for package in PACKAGES:
         say(f"{package:<22} {installed_version(package)}")

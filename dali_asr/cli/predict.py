@@ -71,24 +71,26 @@ def predict(
         check_output(path, overwrite=force)
     with counting() as report:
         report("starting", 0, 1)
-        from dali_asr.prediction import encode, write_prediction
-        from dali_asr.prediction import predict as run_prediction
+        from dali_asr.loading import describe_device, resolve_device
+        from dali_asr.prediction import encode, label, prepare, write_prediction
 
         report("starting", 1, 1)
-        prediction = run_prediction(
-            run,
-            list(source),
-            partition=partition,
-            checkpoint=checkpoint.value,
+        where = resolve_device(device)
+        trained, opened = prepare(run, source, partition=partition, checkpoint=checkpoint.value, packing=report)
+        path = path or run / f"{opened.name}.{SUFFIXES[form.value]}"
+        if not to_stdout:
+            check_output(path, overwrite=force)
+            say(f"Predicting on the {describe_device(where)}")
+        prediction = label(
+            trained,
+            opened,
             posteriors=form is Format.npz,
             device=device,
-            packing=report,
             progress=lambda done, total: report("predicting", done, total),
         )
         if to_stdout:
-            sys.stdout.buffer.write(encode(prediction, form.value))
+            encode(prediction, form.value, sys.stdout.buffer)
             return
-        path = path or run / f"{prediction.partition}.{SUFFIXES[form.value]}"
         write_prediction(prediction, path, form.value, overwrite=force)
     frames, utterances = len(prediction.labels), len(prediction.utterances)
     say(f"{frames:,} frames of {utterances:,} utterances of {prediction.partition}, written to {path}")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from dali_asr.config import Config
+    from dali_asr.training.metrics import Measured
 
 
 def train(
@@ -77,13 +78,13 @@ def _run(config: Config, run: Path | None, recipe: str, bar: Progress) -> None:
             self._began = time.perf_counter()
             self._task = bar.add_task("training", total=steps, loss="–", accuracy="–", speed="–")
 
-        def stepped(self, step: int, metrics: dict[str, float], frames: int) -> None:
+        def stepped(self, step: int, metrics: Measured, frames: int) -> None:
             speed = frames / (time.perf_counter() - self._began)
             bar.update(
                 self._task,
                 completed=step,
-                loss=f"{metrics['loss']:.3f}",
-                accuracy=f"{metrics['accuracy']:.1%}",
+                loss=_format(metrics["loss"], ".3f"),
+                accuracy=_format(metrics["accuracy"], ".1%"),
                 speed=f"{speed:,.0f}",
             )
 
@@ -92,14 +93,18 @@ def _run(config: Config, run: Path | None, recipe: str, bar: Progress) -> None:
                 measured = epoch[name]
                 if measured:
                     say(
-                        f"epoch {epoch['epoch']}  {name:<5}  loss {measured['loss']:.3f}  "
-                        f"accuracy {measured['accuracy']:.2%}"
+                        f"epoch {epoch['epoch']}  {name:<5}  loss {_format(measured['loss'], '.3f')}  "
+                        f"accuracy {_format(measured['accuracy'], '.2%')}"
                     )
 
     reporter = Terminal()
     result = run_training(config, run=run, recipe=recipe, reporter=reporter)
     say(f"Done in {time.perf_counter() - reporter._began:.0f} s. The run lies in {result.run}/")
     say(f"Next: {_next_command(config, result.run)}")
+
+
+def _format(number: float | None, form: str) -> str:
+    return "nan" if number is None else format(number, form)
 
 
 def _next_command(config: Config, run: Path) -> str:

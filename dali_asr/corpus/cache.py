@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from platformdirs import user_cache_path
 from dali_asr.corpus.course import CoursePartition, read_layout
 from dali_asr.corpus.packed import FORMAT_VERSION, is_packed
 from dali_asr.corpus.packing import PackSettings, pack_course, quiet
+from dali_asr.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,23 +29,33 @@ if TYPE_CHECKING:
     from dali_asr.corpus.packing import Progress
 
 
-def cached_pack(source: Path, settings: PackSettings, progress: Progress = quiet) -> Path:
+def cached_pack(source: Path, settings: PackSettings, progress: Progress = quiet, *, anew: bool = False) -> Path:
     """Return the packed corpus of a course folder; pack it unless the cache has it.
 
     Two processes that ask at once pack it once.
 
+    Args:
+        source: the course folder.
+        settings: how it is packed.
+        progress: told how far it is.
+        anew: pack it even if the cache has it.
+
     Raises:
-        DataError, UsageError: as `pack_course`.
+        DataError, UsageError: as `pack_course`; also a cache folder that cannot be made.
     """
     layout = read_layout(source, settings.partitions)
     settings = replace(settings, partitions=tuple(p.name for p in layout))
     cache = user_cache_path("dali-asr", appauthor=False) / "corpora"
     packed = cache / fingerprint(source, layout, settings)
-    if is_packed(packed):
+    if is_packed(packed) and not anew:
         return packed
-    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{cache}: cannot be made ({error.strerror}); set XDG_CACHE_HOME to another folder") from error
     with FileLock(packed.with_suffix(".lock")):
-        if not is_packed(packed):
+        if anew or not is_packed(packed):
+            shutil.rmtree(packed, ignore_errors=True)
             pack_course(source, packed, settings, progress=progress)
     return packed
 
@@ -56,7 +68,7 @@ def fingerprint(source: Path, layout: Sequence[CoursePartition], settings: PackS
     for partition in layout:
         for folder in ("mfcc", "transcript") if partition.labelled else ("mfcc",):
             for line in sorted(_stat_lines(partition.root / folder)):
-                digest.update(line.encode())
+                digest.update(f"{partition.name}/{folder}/{line}".encode())
     return digest.hexdigest()[:32]
 
 
@@ -65,4 +77,4 @@ def _stat_lines(folder: Path) -> Iterator[str]:
         for entry in entries:
             if entry.name.endswith(".npy"):
                 stat = entry.stat()
-                yield f"{folder.name}/{entry.name} {stat.st_size} {stat.st_mtime_ns}\n"
+                yield f"{entry.name} {stat.st_size} {stat.st_mtime_ns}\n"

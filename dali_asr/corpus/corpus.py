@@ -84,7 +84,12 @@ class Corpus:
         if not is_course_folder(folder):
             state = "no packed corpus and no course folder" if folder.is_dir() else "no such folder"
             raise DataError(f"{folder}: {state}; give a folder with corpus.json, or with PARTITION/mfcc/*.npy")
-        return cls._open_packed(cached_pack(folder, settings or PackSettings(), progress))
+        settings = settings or PackSettings()
+        cached = cached_pack(folder, settings, progress)
+        try:
+            return cls._open_packed(cached)
+        except DataError:  # damage in the cache is mended
+            return cls._open_packed(cached_pack(folder, settings, progress, anew=True))
 
     @classmethod
     def from_arrays(
@@ -123,6 +128,8 @@ class Corpus:
             check_utterance(name, f, labels[i] if labels is not None else None, inventory)
             for i, (name, f) in enumerate(zip(names, frames, strict=True))
         ]
+        for name, (features, _) in zip(names, checked, strict=True):
+            applied.check(name, features.shape[1])
         blocks = [store(name, applied.apply(f), np.dtype(dtype)) for name, (f, _) in zip(names, checked, strict=True)]
         _check_feature_dims(names, blocks)
         stored = None

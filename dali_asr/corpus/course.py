@@ -76,7 +76,10 @@ def read_layout(root: Path, partitions: Sequence[str] = ()) -> tuple[CourseParti
     for name in partitions:
         if not (root / name).is_dir():
             raise UsageError(f"{root}: no partition {name!r}; it has {', '.join(found)}{did_you_mean(name, found)}")
-    return tuple(_read_partition(root / name) for name in partitions or found)
+    layout = tuple(_read_partition(root / name) for name in partitions or found)
+    if not partitions:
+        _check_strays(root, found)
+    return layout
 
 
 def read_features_header(path: Path) -> NpyHeader:
@@ -141,7 +144,7 @@ def _to_labels(path: Path, stored: NDArray[Any], inventory: Inventory) -> NDArra
         wrong = (labels < 0) | (labels >= len(inventory))
         remedy = f"; the inventory has labels 0 to {len(inventory) - 1}"
     else:
-        symbols = stored.astype(np.str_) if stored.dtype.kind == "S" else stored
+        symbols = _decode(path, stored) if stored.dtype.kind == "S" else stored
         labels = inventory.encode(symbols)
         wrong = labels == UNKNOWN
         remedy = "; mend the file or name its inventory"
@@ -150,6 +153,13 @@ def _to_labels(path: Path, stored: NDArray[Any], inventory: Inventory) -> NDArra
         near = inventory.nearest(str(stored[at])) if stored.dtype.kind != "i" else ""
         raise DataError(f"{path}: unknown symbol {stored[at].item()!r} at position {at}{near}{remedy}")
     return labels
+
+
+def _decode(path: Path, stored: NDArray[np.bytes_]) -> NDArray[np.str_]:
+    try:
+        return np.char.decode(stored, "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: its symbols are bytes that are no UTF-8; save them as strings") from error
 
 
 def _check_ends(path: Path, stored: NDArray[Any], labels: NDArray[np.int64], inventory: Inventory) -> None:
@@ -179,9 +189,23 @@ def _partition_names(root: Path) -> list[str]:
     return sorted(f.name for f in folders if (f / "mfcc").is_dir() or (f / "transcript").is_dir())
 
 
+def _check_strays(root: Path, found: Sequence[str]) -> None:
+    """Refuse a folder that is meant as a partition and has no features: empty, or with arrays elsewhere in it."""
+    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+        if folder.name not in found and (not any(folder.iterdir()) or any(folder.glob("*.npy"))):
+            raise _without_features(folder)
+
+
+def _without_features(folder: Path) -> DataError:
+    return DataError(
+        f"{folder}: has no folder mfcc; a partition keeps its features in {folder / 'mfcc'}, "
+        "and what is none must not be named, or lie elsewhere"
+    )
+
+
 def _read_partition(root: Path) -> CoursePartition:
     if not (root / "mfcc").is_dir():
-        raise DataError(f"{root}: has no folder mfcc; a partition keeps its features in {root / 'mfcc'}")
+        raise _without_features(root)
     features = _npy_names(root / "mfcc")
     if not features:
         raise DataError(f"{root / 'mfcc'}: holds no .npy file; copy the features of {root.name} into it")

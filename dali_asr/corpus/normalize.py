@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from dali_asr.errors import UsageError
+from dali_asr.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,6 +35,18 @@ class Normalization:
     kind: Kind
     mean: tuple[float, ...] = ()
     deviation: tuple[float, ...] = ()
+
+    def check(self, where: str, feature_dim: int) -> None:
+        """Check that statistics fit features of D = `feature_dim`, found at `where`.
+
+        Raises:
+            DataError: they are of another D.
+        """
+        if self.kind == "global" and len(self.mean) != feature_dim:
+            raise DataError(
+                f"{where}: {feature_dim} features a frame, the statistics to normalize by have {len(self.mean)}; "
+                "give features of the kind that they were taken from"
+            )
 
     def apply(self, features: NDArray[Any]) -> NDArray[np.float64]:
         """Return features `[T, D]`, T at least 1, normalized, in float64; rounding to storage is the caller's."""
@@ -113,6 +125,9 @@ class Moments:
 
 
 def _divide(centred: NDArray[np.float64], deviation: NDArray[np.float64]) -> NDArray[np.float64]:
-    centred /= np.where(deviation == 0, np.inf, deviation)
-    centred += 0.0  # a negative zero becomes a positive one
+    constant = deviation == 0
+    if constant.any():
+        centred[:, constant] = 0.0
+        deviation = np.where(constant, 1.0, deviation)
+    centred /= deviation
     return centred

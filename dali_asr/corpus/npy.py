@@ -10,6 +10,7 @@ import math
 import os
 from dataclasses import dataclass
 from functools import lru_cache
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,7 +96,7 @@ def _parse(path: Path, head: bytes, file_size: int) -> NpyHeader:
         raise DataError(f"{path}: the file is empty; write it again with numpy.save")
     try:
         header = _parse_head(head[:HEADER_SIZE] if head[6:10] == b"\x01\x00\x76\x00" else head)
-    except ValueError as error:
+    except (ValueError, TypeError, SyntaxError, TokenError) as error:  # all that damaged headers end in
         kind = "a pickle" if head[:1] == b"\x80" else "not a .npy file, or cut off in its header"
         raise DataError(f"{path}: {kind}; write it again with numpy.save") from error
     if header.dtype.hasobject:
@@ -115,6 +116,8 @@ def _parse_head(head: bytes) -> NpyHeader:
     version = npy_format.read_magic(stream)
     read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
     shape, fortran_order, dtype = read(stream)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"shape {shape}")
     return NpyHeader(shape, dtype, fortran_order, stream.tell())
 
 

@@ -138,9 +138,13 @@ def open_arrays(folder: Path, manifest: Manifest) -> PackedArrays:
     frames, labels, offsets = folder / FRAMES, folder / LABELS, folder / OFFSETS
     starts = read_array(offsets)
     utterances = sum(len(p.utterances) for p in manifest.partitions)
+    if starts.shape != (utterances + 1,) or starts.dtype != np.int64 or not utterances:
+        raise DataError(
+            f"{offsets}: holds {starts.dtype} {list(starts.shape)}, its corpus has {utterances} utterances; "
+            "pack the corpus again"
+        )
     frames_header, labels_header = read_header(frames), read_header(labels)
     expected = (
-        (offsets, starts.shape, starts.dtype, (utterances + 1,), np.dtype(np.int64)),
         (frames, frames_header.shape[:1], frames_header.dtype, (int(starts[-1]),), np.dtype(manifest.dtype)),
         (
             labels,
@@ -168,7 +172,11 @@ def verify(folder: Path) -> None:
         DataError: a file that is not the one that was packed.
     """
     for name, expected in Manifest.read(folder).sha256.items():
-        if _sha256(folder / name) != expected:
+        try:
+            found = _sha256(folder / name)
+        except OSError as error:
+            raise DataError(f"{folder / name}: cannot be read ({error.strerror}); pack the corpus again") from error
+        if found != expected:
             raise DataError(f"{folder / name}: its SHA-256 is not the one packed; pack the corpus again")
 
 
@@ -248,10 +256,21 @@ class PackedDraft:
         folder = dest.with_name(f".{dest.name}.{secrets.token_hex(4)}.partial")
         self.arrays = ArrayWriter(folder, dest, feature_dim, np.dtype(dtype), inventory)
         self._overwrite = overwrite
+        self._digests = {name: _GrowingDigest(folder / name) for name in (FRAMES, LABELS)}
         try:
             folder.mkdir(parents=True)
         except OSError as error:
             raise self.arrays.fault(error) from error
+
+    def digest(self, frames: int) -> None:
+        """Take the checksums of headers and the first `frames` frames, which must be in their places.
+
+        Called while packing goes on, it finds them in the page cache, and little is left to read at the end.
+        """
+        arrays = self.arrays
+        frame_bytes = arrays.feature_dim * arrays.dtype.itemsize
+        self._digests[FRAMES].advance(HEADER_SIZE + frames * frame_bytes)
+        self._digests[LABELS].advance(HEADER_SIZE + frames * arrays.inventory.label_dtype.itemsize)
 
     def finish(
         self,
@@ -264,12 +283,14 @@ class PackedDraft:
         arrays.write_headers(int(offsets[-1]))
         try:
             np.save(arrays.folder / OFFSETS, offsets)
-            sha256 = {name: _sha256(arrays.folder / name) for name in (FRAMES, LABELS, OFFSETS)}
+            self.digest(int(offsets[-1]))
+            sha256 = {name: digest.hexdigest() for name, digest in self._digests.items()}
+            sha256[OFFSETS] = _sha256(arrays.folder / OFFSETS)
             manifest = Manifest(arrays.dtype.name, normalization, arrays.inventory, partitions, sha256)
             manifest.write(arrays.folder)
+            replace_folder(arrays.folder, arrays.dest, overwrite=self._overwrite)
         except OSError as error:
             raise arrays.fault(error) from error
-        replace_folder(arrays.folder, arrays.dest, overwrite=self._overwrite)
 
     def discard(self) -> None:
         """Remove all that was written."""
@@ -333,10 +354,12 @@ class PackedWriter:
             raise DataError(
                 f"{where}: {features.shape[1]} features a frame, {arrays.feature_dim} in the utterances before"
             )
-        self._enter(partition, where, labelled=encoded is not None)
+        self.normalization.check(where, features.shape[1])
+        self._check_order(partition, where, labelled=encoded is not None)
         stored = store(where, self.normalization.apply(features), arrays.dtype)
         arrays.write(self._offsets[-1], stored, encoded)
-        self._names[partition].append(utterance)
+        self._names.setdefault(partition, []).append(utterance)
+        self._labelled[partition] = encoded is not None
         self._offsets.append(self._offsets[-1] + len(stored))
 
     def __enter__(self) -> Self:
@@ -369,10 +392,10 @@ class PackedWriter:
             )
         return self._draft
 
-    def _enter(self, partition: str, where: str, *, labelled: bool) -> None:
+    def _check_order(self, partition: str, where: str, *, labelled: bool) -> None:
         if partition not in self._names:
-            self._names[partition], self._labelled[partition] = [], labelled
-        elif partition != next(reversed(self._names)):
+            return
+        if partition != next(reversed(self._names)):
             raise DataError(f"{where}: partition {partition} was left for another; add it in one go")
         if self._labelled[partition] != labelled:
             state = "labels" if labelled else "no labels"
@@ -440,7 +463,7 @@ def check_destination(dest: Path, *, overwrite: bool) -> None:
     Raises:
         UsageError: it exists.
     """
-    if not dest.exists():
+    if not dest.exists() and not dest.is_symlink():
         return
     if not overwrite:
         raise UsageError(f"{dest}: exists; choose another place, or overwrite it (--force)")
@@ -449,18 +472,42 @@ def check_destination(dest: Path, *, overwrite: bool) -> None:
 
 
 def replace_folder(folder: Path, dest: Path, *, overwrite: bool) -> None:
-    """Rename a folder to `dest`; what was there is moved aside first and then removed."""
+    """Rename a folder to `dest`; what was there is moved aside first and then removed, or put back."""
     check_destination(dest, overwrite=overwrite)
+    if not dest.exists():
+        folder.rename(dest)
+        return
     aside = folder.with_suffix(".replaced")
-    if dest.exists():
-        dest.rename(aside)
-    folder.rename(dest)
+    dest.rename(aside)
+    try:
+        folder.rename(dest)
+    except BaseException:
+        aside.rename(dest)
+        raise
     shutil.rmtree(aside, ignore_errors=True)
 
 
+class _GrowingDigest:
+    """SHA-256 of a file that is written from its start on, taken while it grows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._digest, self._read = path, hashlib.sha256(), 0
+
+    def advance(self, end: int) -> None:
+        """Take in all bytes up to `end` that were not taken in before."""
+        block = memoryview(bytearray(_HASH_BLOCK))
+        with self._path.open("rb", buffering=0) as file:
+            file.seek(self._read)
+            while self._read < end and (count := file.readinto(block[: end - self._read])):
+                self._digest.update(block[:count])
+                self._read += count
+
+    def hexdigest(self) -> str:
+        """Return the digest so far."""
+        return self._digest.hexdigest()
+
+
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(_HASH_BLOCK):
-            digest.update(block)
+    digest = _GrowingDigest(path)
+    digest.advance(path.stat().st_size)
     return digest.hexdigest()

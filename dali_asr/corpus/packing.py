@@ -24,7 +24,7 @@ from dali_asr.corpus.course import (
 )
 from dali_asr.corpus.normalize import Kind, Moments, Normalization
 from dali_asr.corpus.packed import ArrayWriter, PackedDraft, PartitionEntry, check_destination, store
-from dali_asr.errors import DataError, UsageError
+from dali_asr.errors import DataError, UsageError, did_you_mean
 from dali_asr.inventory import ARPABET, Inventory
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 _R = TypeVar("_R")
 _CHUNK = 64  # utterances handed to a process at once
+# glibc's malloc gives freed arrays back to the system and faults them in again for the next utterance, which takes
+# a quarter of the time of packing; so it keeps what it has, a few MB.
+_KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(1 << 30)}
 _UTTERANCES_A_PROCESS = 500  # fewer are packed before a process has started
 
 
@@ -109,7 +112,7 @@ def pack_course(
     layout = read_layout(source, settings.partitions)
     with _Workers(sum(len(p.utterances) for p in layout)) as workers:
         utterances, feature_dim = _measure(layout, workers, progress)
-        normalization = _normalization(utterances, settings, workers, progress)
+        normalization = _normalization(utterances, feature_dim, settings, workers, progress)
         draft = PackedDraft(
             dest,
             feature_dim=feature_dim,
@@ -124,9 +127,10 @@ def pack_course(
                 normalization=normalization,
                 zero_nonfinite=settings.zero_nonfinite,
             )
-            report = partial(progress, "packing", total=len(utterances))
-            deque(workers.map(write, utterances, report), maxlen=0)
             offsets = np.cumsum([0, *(u.length for u in utterances)], dtype=np.int64)
+            draft.arrays.write_headers(int(offsets[-1]))
+            for frames in workers.map(write, utterances, partial(progress, "packing", total=len(utterances))):
+                draft.digest(frames)
             entries = tuple(PartitionEntry(p.name, p.utterances, p.labelled) for p in layout)
             draft.finish(offsets, entries, normalization)
         except BaseException:
@@ -151,7 +155,7 @@ class _Workers:
 
             # Ctrl-C reaches the whole group of processes: the parent alone answers it.
             ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
-            self._pool = ProcessPoolExecutor(self._count, **ignore)
+            self._pool = ProcessPoolExecutor(self._count, env=_KEEP_MEMORY, **ignore)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -213,19 +217,27 @@ def _measure(layout: Sequence[CoursePartition], workers: _Workers, progress: Pro
 
 
 def _normalization(
-    utterances: Sequence[_Utterance], settings: PackSettings, workers: _Workers, progress: Progress
+    utterances: Sequence[_Utterance],
+    feature_dim: int,
+    settings: PackSettings,
+    workers: _Workers,
+    progress: Progress,
 ) -> Normalization:
     """Return the normalization, with the statistics of the training partitions where it is `global`."""
     if isinstance(settings.normalization, Normalization):
+        settings.normalization.check(str(utterances[0].features), feature_dim)
         return settings.normalization
     if settings.normalization != "global":
         return Normalization(settings.normalization)
-    train = [u for u in utterances if u.partition in settings.train]
-    if not train:
+    packed = sorted({u.partition for u in utterances})
+    strange = [name for name in settings.train if name not in packed]
+    if strange or not settings.train:
+        lacks = f"training partition {strange[0]!r} is not packed" if strange else "no training partition is named"
         raise UsageError(
-            "global normalization: no training partition to take its statistics from; "
-            "name one that is packed (data.train, data pack --train)"
+            f"global normalization: {lacks}; name those to take its statistics from (data.train, "
+            f"data pack --train), of {', '.join(packed)}{did_you_mean(strange[0], packed) if strange else ''}"
         )
+    train = [u for u in utterances if u.partition in settings.train]
     work = partial(_moments, zero_nonfinite=settings.zero_nonfinite)
     parts = workers.map(work, train, partial(progress, "measuring", total=len(train)))
     return reduce(Moments.merge, parts).normalization()
@@ -245,11 +257,13 @@ def _write(
     arrays: ArrayWriter,
     normalization: Normalization,
     zero_nonfinite: bool,
-) -> None:
+) -> int:
+    """Write utterances to their places; return where the last one ends."""
     for u in utterances:
         frames = normalization.apply(_read(u, zero_nonfinite))
         labels = read_transcript(u.transcript, u.length, arrays.inventory) if u.transcript else None
         arrays.write(u.first, store(str(u.features), frames, arrays.dtype), labels)
+    return utterances[-1].first + utterances[-1].length
 
 
 def _read(utterance: _Utterance, zero_nonfinite: bool) -> NDArray[Any]:

@@ -84,11 +84,23 @@ class Partition:
             start += length
 
     def labels(self, frames: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.int64] | None:
-        """Return labels by frame number as int64, −100 where a frame has none; None in an unlabelled partition."""
+        """Return labels by frame number as int64, −100 where a frame has none; None in an unlabelled partition.
+
+        Raises:
+            DataError: a label beyond the inventory.
+        """
         if self.stored_labels is None:
             return None
-        labels = self.stored_labels[frames].astype(np.int64)
-        labels[labels == self.inventory.unlabelled] = NO_LABEL
+        stored = self.stored_labels[frames]
+        absent = stored == self.inventory.unlabelled
+        wrong = (stored >= len(self.inventory)) & ~absent
+        if wrong.any():
+            raise DataError(
+                f"{self.name}: label {stored[wrong][0]} in a corpus whose inventory has {len(self.inventory)} symbols; "
+                "it is damaged, pack it again"
+            )
+        labels = stored.astype(np.int64)
+        labels[absent] = NO_LABEL
         return labels
 
 

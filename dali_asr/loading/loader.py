@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from dali_asr.errors import UsageError
@@ -20,13 +21,15 @@ from dali_asr.loading.plan import Masking, Planner
 from dali_asr.loading.source import ResidentFrames, StepSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import torch
+    from nvidia.dali.pipeline import Pipeline
 
     from dali_asr.corpus import Partition
 
 _MOST_THREADS = 8
+_BATCHES_HELD = 3  # of windows, a prefetched iteration: DALI's gather, its masked copy, torch's
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ class WindowLoader:
         device: str | torch.device = "auto",
         prefetch: int = 2,
     ) -> None:
-        left, right = context if isinstance(context, (tuple, list)) else (context, context)
+        left, right = map(int, context if isinstance(context, (tuple, list)) else (context, context))
+        batch_size, seed, subset = int(batch_size), int(seed), int(subset)  # NumPy's integers are no JSON
         _check_arguments(left, right, dtype, graph, prefetch)
         self.device = resolve_device(str(device))
         self.epoch = 0
@@ -116,9 +120,25 @@ class WindowLoader:
         self._delivered = 0
         self._begun = False
         self._loop = 0
-        self._resident = ResidentFrames(partition, left, right, self.device)
-        self._source = StepSource(self.planner, self._resident, partition.labels(), mask_dtype(dtype))
-        self._batches = self._build(dtype, prefetch, labelled=partition.stored_labels is not None)
+        window_bytes = self.planner.window * partition.feature_dim * mask_dtype(dtype).itemsize
+        working_memory = _BATCHES_HELD * prefetch * batch_size * window_bytes
+        resident = ResidentFrames(partition, left, right, self.device, working_memory=working_memory)
+        source = StepSource(self.planner, resident, partition.labels(), mask_dtype(dtype))
+        self._feed: _Feed | None = _Feed(
+            source,
+            partial(
+                stock_graph,
+                resident.rows,
+                source,
+                device=self.device,
+                shape=(self.planner.window, partition.feature_dim),
+                dtype=dtype,
+                labelled=partition.stored_labels is not None,
+                masked=self.planner.masking is not None and self.planner.masking.frequency.count[1] > 0,
+                prefetch=prefetch,
+                threads=min(len(os.sched_getaffinity(0)), _MOST_THREADS),
+            ),
+        )
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -128,16 +148,20 @@ class WindowLoader:
         """Iterate over the next epoch, or over what a loaded state has left of its own.
 
         Raises:
-            UsageError: another loop over this loader was begun meanwhile.
+            UsageError: another loop over this loader was begun meanwhile, or the loader closed.
         """
-        self._begin()
-        turn = self._loop
+        feed = self._begin()
+        loop = self._loop
         while self._delivered < len(self):
-            if turn != self._loop:
-                raise UsageError("WindowLoader: another loop over it was begun; use one loader a loop")
-            batch = self._next_batch()
+            output = feed.next()
             self._delivered += 1
-            yield batch
+            # The one sample of DALI's batch is the minibatch.
+            labels = output["labels"][0] if "labels" in output else None
+            yield Batch(output["windows"][0], labels, output["frames"][0])
+            if loop != self._loop:
+                raise UsageError(
+                    "WindowLoader: it was closed, a state was loaded, or another loop begun; use one loader a loop"
+                )
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the loader is: what was delivered, and what it belongs to; JSON values only."""
@@ -155,50 +179,24 @@ class WindowLoader:
             raise UsageError(f"WindowLoader: the state belongs to another loader: {', '.join(differing)}")
         self.epoch, self._delivered = int(state["epoch"]), int(state["delivered"])
         self._begun = False
+        self._loop += 1  # a loop that is under way ends
 
     def close(self) -> None:
         """Give the frames and the pipeline's memory back; the loader cannot be used after."""
-        del self._batches, self._source, self._resident
+        self._feed = None
+        self._loop += 1
 
-    def _build(self, dtype: str, prefetch: int, *, labelled: bool) -> Iterator[Any]:
-        # DALI's torch plugin takes long to import.
-        from nvidia.dali.plugin.pytorch import DALIGenericIterator
-
-        masking = self.planner.masking
-        pipeline, outputs = stock_graph(
-            self._resident.rows,
-            self._source,
-            device=self.device,
-            shape=(self.planner.window, self.planner.feature_dim),
-            dtype=dtype,
-            labelled=labelled,
-            masked=masking is not None and masking.frequency.count[1] > 0,
-            prefetch=prefetch,
-            threads=min(len(os.sched_getaffinity(0)), _MOST_THREADS),
-        )
-        batches: Iterator[Any] = DALIGenericIterator([pipeline], outputs, size=-1, prepare_first_batch=False)
-        return batches
-
-    def _begin(self) -> None:
+    def _begin(self) -> _Feed:
         """Set out for the next epoch, or for the rest of the one that was loaded."""
+        if self._feed is None:
+            raise UsageError("WindowLoader: it was closed; make another")
         self._loop += 1
         if self._begun or self._delivered >= len(self):
             self.epoch += 1
             self._delivered = 0
         self._begun = True
-        upcoming = self._source.upcoming
-        if (upcoming.epoch, upcoming.step) != (self.epoch, self._delivered):
-            self._source.seek(self.epoch, self._delivered)
-
-    def _next_batch(self) -> Batch:
-        while True:
-            (output,) = next(self._batches)
-            issued = self._source.issued.popleft()
-            if issued.turn == self._source.turn:  # else it was prefetched for a loop that was left
-                break
-        # The one sample of DALI's batch is the minibatch.
-        labels = output["labels"][0] if "labels" in output else None
-        return Batch(output["windows"][0], labels, output["frames"][0])
+        self._feed.seek(self.epoch, self._delivered)
+        return self._feed
 
     def _identity(self) -> dict[str, Any]:
         """Return all that the sequence of batches follows from."""
@@ -210,6 +208,47 @@ class WindowLoader:
             "context": list(self._context),
             "masking": json.loads(json.dumps(masking)),
         }
+
+
+class _Feed:
+    """A DALI pipeline under its source: delivers the steps that are wanted, in order.
+
+    The pipeline is built when it is first needed, and again after an error or an interrupt broke into it, when
+    nobody knows what it still holds.
+    """
+
+    def __init__(self, source: StepSource, build: Callable[[], tuple[Pipeline, list[str]]]) -> None:
+        self._source, self._build = source, build
+        self._batches: Iterator[Any] | None = None
+
+    def seek(self, epoch: int, step: int) -> None:
+        """Deliver this step next."""
+        if self._batches is None:
+            self._source.issued.clear()
+        upcoming = self._source.upcoming
+        if (upcoming.epoch, upcoming.step) != (epoch, step):
+            self._source.seek(epoch, step)
+
+    def next(self) -> dict[str, Any]:
+        """Return the outputs of the next step, by name."""
+        batches = self._start() if self._batches is None else self._batches
+        self._batches = None
+        while True:
+            (output,) = next(batches)
+            issued = self._source.issued.popleft()
+            if issued.turn == self._source.turn:  # else it was prefetched for a loop that was left
+                break
+        self._batches = batches
+        found: dict[str, Any] = output
+        return found
+
+    def _start(self) -> Iterator[Any]:
+        # DALI's torch plugin takes long to import.
+        from nvidia.dali.plugin.pytorch import DALIGenericIterator
+
+        pipeline, outputs = self._build()
+        batches: Iterator[Any] = DALIGenericIterator([pipeline], outputs, size=-1, prepare_first_batch=False)
+        return batches
 
 
 def _check_arguments(left: int, right: int, dtype: str, graph: str, prefetch: int) -> None:

@@ -165,12 +165,11 @@ class Planner:
         first, end = self.batch(step)
         positions = np.arange(first, end, dtype=np.int64)
         order = permute(positions, self.positions, self.seed, epoch) if self.shuffle else positions
-        frequency, time = self._masks(epoch, step, positions)
-        return Plan(order * self.subset, frequency, time)
+        return Plan(order * self.subset, *self.masks(epoch, step))
 
-    def _masks(
-        self, epoch: int, step: int, positions: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def masks(self, epoch: int, step: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Draw a step's bands of frequency and time, as in a `Plan`."""
+        positions = np.arange(*self.batch(step), dtype=np.int64)
         if self.masking is None:
             nothing = np.zeros((len(positions), 0, 2), np.int32)
             return nothing, nothing

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from dali_asr.errors import DeviceError
+from dali_asr.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _STAGING_BYTES = 64 << 20
 _ZERO_ROW = 0
+MOST_ROWS = 1 << 31  # DALI gathers rows by int32
 
 
 class ResidentFrames:
@@ -36,6 +37,7 @@ class ResidentFrames:
         left: frames before a window's own.
         right: frames after it.
         device: where the rows lie.
+        working_memory: bytes of the device that must stay free beside them.
 
     Attributes:
         rows: `[R, D]` in the partition's dtype; a NumPy array on the CPU, else a tensor.
@@ -43,23 +45,33 @@ class ResidentFrames:
 
     Raises:
         DeviceError: the rows do not fit the free memory of the GPU.
+        UsageError: more rows than can be numbered.
     """
 
-    def __init__(self, partition: Partition, left: int, right: int, device: torch.device) -> None:
+    def __init__(
+        self, partition: Partition, left: int, right: int, device: torch.device, *, working_memory: int = 0
+    ) -> None:
         self.gap = max(left, right, 1)
         self._left = left
         self._offsets = partition.offsets
         count = partition.frame_count + (len(partition.lengths) + 1) * self.gap
+        if count >= MOST_ROWS:
+            raise UsageError(
+                f"{partition.name}: {partition.frame_count:,} frames and the gaps of context {max(left, right)} are "
+                f"{count:,} rows; DALI numbers fewer than {MOST_ROWS:,}, read fewer partitions"
+            )
         shape = (count, partition.feature_dim)
         self.rows: NDArray[Any] | torch.Tensor
         if device.type == "cpu":
             self.rows = np.zeros(shape, partition.dtype)
             self._lay_out(partition, self.rows)
         else:
-            _check_memory(partition, count * shape[1] * partition.dtype.itemsize, device)
-            self.rows = torch.zeros(shape, dtype=torch.from_numpy(partition.blocks[0][:0]).dtype, device=device)
-            self._upload(partition, self.rows)
-            torch.cuda.synchronize(device)  # DALI shares the rows and records no event of its own
+            size = count * shape[1] * partition.dtype.itemsize
+            _check_memory(partition, size, working_memory, device)
+            with torch.cuda.device(device):
+                self.rows = _zeros(partition, shape, size, device)
+                self._upload(partition, self.rows)
+                torch.cuda.synchronize()  # DALI shares the rows and records no event of its own
 
     def first_rows(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the row that opens each frame's window, `[B]`."""
@@ -141,11 +153,12 @@ class StepSource:
     def __call__(self, _iteration: int) -> tuple[list[NDArray[Any]], ...]:
         """Return the arrays of the next step, one list of one sample an output of the graph's source."""
         now = self._next
-        plan = self._planner.plan(now.epoch, now.step)
+        arrays = self.arrays(self._planner.plan(now.epoch, now.step))
         ends = now.step + 1 >= self._planner.steps
+        # Last, so that an interrupt on the way here leaves nothing half counted.
         self._next = IssuedStep(now.turn, now.epoch + ends, 0 if ends else now.step + 1)
         self.issued.append(now)
-        return tuple([array] for array in self.arrays(plan))
+        return tuple([array] for array in arrays)
 
     def arrays(self, plan: Plan) -> list[NDArray[Any]]:
         """Return a plan in the form the graph takes: frames, row order, labels if any, mask if any."""
@@ -175,11 +188,25 @@ def covered(bands: NDArray[np.int32], size: int) -> NDArray[np.bool_]:
     return anywhere
 
 
-def _check_memory(partition: Partition, needed: int, device: torch.device) -> None:
+def _check_memory(partition: Partition, frames: int, working: int, device: torch.device) -> None:
+    torch.cuda.empty_cache()  # what torch keeps and does not use is free
     free, _ = torch.cuda.mem_get_info(device)
-    if needed > free:
-        smaller = "data.dtype: float16 (half of it), or " if partition.dtype == np.float32 else ""
-        raise DeviceError(
-            f"{partition.name}: its frames take {needed / 2**30:.2f} GiB, {device} has {free / 2**30:.2f} GiB free; "
-            f"set {smaller}loader.device: cpu"
-        )
+    if frames + working > free:
+        raise _does_not_fit(partition, frames, working, free, device)
+
+
+def _zeros(partition: Partition, shape: tuple[int, int], size: int, device: torch.device) -> torch.Tensor:
+    try:
+        return torch.zeros(shape, dtype=torch.from_numpy(partition.blocks[0][:0]).dtype, device=device)
+    except torch.OutOfMemoryError as error:  # somebody else took it meanwhile
+        free, _ = torch.cuda.mem_get_info(device)
+        raise _does_not_fit(partition, size, 0, free, device) from error
+
+
+def _does_not_fit(partition: Partition, frames: int, working: int, free: int, device: torch.device) -> DeviceError:
+    batches = f" and its batches {working / 2**30:.2f} GiB" if working else ""
+    smaller = "data.dtype: float16 (half of the frames), or " if partition.dtype == np.float32 else ""
+    return DeviceError(
+        f"{partition.name}: its frames take {frames / 2**30:.2f} GiB{batches}, {device} has {free / 2**30:.2f} GiB "
+        f"free; set {smaller}loader.device: cpu"
+    )

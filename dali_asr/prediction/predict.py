@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from dali_asr.config import Config
+from dali_asr.corpus.packing import quiet
 from dali_asr.errors import CheckpointError
 from dali_asr.inventory import resolve_inventory
 from dali_asr.loading import resolve_device
@@ -69,7 +70,7 @@ def predict(
     checkpoint: Which = "best",
     posteriors: bool = False,
     device: str = "auto",
-    packing: Progress | None = None,
+    packing: Progress = quiet,
     progress: Callable[[int, int], None] | None = None,
 ) -> Prediction:
     """Label every frame of a source by a trained model.
@@ -88,18 +89,24 @@ def predict(
         CheckpointError: a run or checkpoint that is damaged or does not fit.
         DataError, UsageError, DeviceError: as the parts.
     """
+    trained, opened = prepare(run, source, partition=partition, checkpoint=checkpoint, packing=packing)
+    return label(trained, opened, posteriors=posteriors, device=device, progress=progress)
+
+
+def prepare(
+    run: str | Path,
+    source: str | Path | Sequence[str | Path],
+    *,
+    partition: str | None = None,
+    checkpoint: Which = "best",
+    packing: Progress = quiet,
+) -> tuple[Checkpoint, Partition]:
+    """Load a checkpoint and open what it is to label; arguments and errors as in `predict`."""
     run = Path(run).expanduser()
     trained = load_checkpoint(run, checkpoint)
     config = _config(run, trained)
     sources = [source] if isinstance(source, (str, Path)) else list(source)
-    opened = open_source(
-        sources,
-        partition,
-        trained.description,
-        default=config.data.test,
-        **({"progress": packing} if packing else {}),
-    )
-    return label(trained, opened, posteriors=posteriors, device=device, progress=progress)
+    return trained, open_source(sources, partition, trained.description, config.data, packing)
 
 
 @torch.inference_mode()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from dali_asr.config import DataConfig
     from dali_asr.corpus import Partition
     from dali_asr.corpus.packing import Progress
     from dali_asr.training.checkpoint import ModelDescription
@@ -24,8 +25,7 @@ def open_source(
     sources: Sequence[str | Path],
     partition: str | None,
     description: ModelDescription,
-    *,
-    default: str | None = None,
+    data: DataConfig,
     progress: Progress = quiet,
 ) -> Partition:
     """Open what is to be predicted, normalized as the model's features were.
@@ -33,9 +33,9 @@ def open_source(
     Args:
         sources: `.npy` files of features `[T, D]`; or one folder: a packed corpus, a course folder, or a
             folder of such files; or `demo`.
-        partition: which one of a corpus; by default `default` where the corpus has it, or its only one.
+        partition: which one of a corpus; by default `data.test` where the corpus has it, or its only one.
         description: of the model.
-        default: the partition that the model's configuration names for tests.
+        data: the section of the model's configuration, by which features are stored.
         progress: told how far the packing of a course folder is.
 
     Raises:
@@ -47,21 +47,27 @@ def open_source(
     if len(paths) == 1 and paths[0].is_dir() and not (is_packed(paths[0]) or is_course_folder(paths[0])):
         paths = sorted(paths[0].glob("*.npy")) or paths
     if all(path.suffix == ".npy" for path in paths):
-        return _open_files(paths, partition, description)
+        return _open_files(paths, partition, description, data)
     if len(paths) > 1:
         raise UsageError(f"{paths[0]}: several sources must all be .npy files; give one corpus at a time")
-    return _open_corpus(paths[0], partition, description, default, progress)
+    return _open_corpus(paths[0], partition, description, data, progress)
 
 
-def _open_files(paths: Sequence[Path], partition: str | None, description: ModelDescription) -> Partition:
+def _open_files(
+    paths: Sequence[Path], partition: str | None, description: ModelDescription, data: DataConfig
+) -> Partition:
     if partition:
         raise UsageError(f"--partition {partition}: single files have no partitions; leave it out")
-    frames = [read_features(path) for path in paths]
+    frames = [read_features(path, zero_nonfinite=data.zero_nonfinite) for path in paths]
     for path, features in zip(paths, frames, strict=True):
         _check_feature_dim(path, features.shape[1], description)
     names = [path.stem for path in paths]
     corpus = Corpus.from_arrays(
-        frames, inventory=description.inventory, normalization=description.normalization, names=names
+        frames,
+        inventory=description.inventory,
+        normalization=description.normalization,
+        dtype=data.dtype,
+        names=names,
     )
     return corpus.partition("all")
 
@@ -70,16 +76,22 @@ def _open_corpus(
     path: Path,
     partition: str | None,
     description: ModelDescription,
-    default: str | None,
+    data: DataConfig,
     progress: Progress,
 ) -> Partition:
     names = _partition_names(path)
-    chosen = partition or _choose(path, names, default)
+    chosen = partition or _choose(path, names, data.test)
     if is_packed(path):
         corpus = Corpus.open(path)
         _check_corpus(path, corpus, description)
     else:
-        settings = PackSettings((chosen,), description.normalization, inventory=description.inventory)
+        settings = PackSettings(
+            (chosen,),
+            description.normalization,
+            dtype=data.dtype,
+            inventory=description.inventory,
+            zero_nonfinite=data.zero_nonfinite,
+        )
         corpus = Corpus.open(path, settings, progress=progress)
     _check_feature_dim(path, corpus.feature_dim, description)
     return corpus.partition(chosen)

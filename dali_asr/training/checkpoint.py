@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from safetensors.torch import load, save
 
 from dali_asr.corpus import Normalization
-from dali_asr.errors import CheckpointError
+from dali_asr.errors import CheckpointError, DataError
 from dali_asr.inventory import Inventory
-from dali_asr.model import MLP, HiddenLayer
+from dali_asr.model import ACTIVATIONS, MLP, HiddenLayer
+from dali_asr.training.tracking import writing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,7 +86,7 @@ class ModelDescription:
             (int(left), int(right)),
             int(values["feature_dim"]),
             tuple(HiddenLayer(**layer) for layer in values["hidden"]),
-            values["activation"],
+            _known_activation(values["activation"]),
             Inventory(tuple(values["inventory"])),
             Normalization.from_json(values["normalization"]),
         )
@@ -110,18 +111,36 @@ class Checkpoint:
     weights: dict[str, torch.Tensor]
 
     def build(self, device: torch.device) -> MLP:
-        """Return the trained model on a device, in evaluation mode."""
+        """Return the trained model on a device, in evaluation mode.
+
+        Raises:
+            CheckpointError: the weights are of another model.
+        """
         model = self.description.build()
-        model.load_state_dict(self.weights)
+        try:
+            model.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"checkpoint of step {self.step}: its weights are not of the model that it describes; "
+                "use the other checkpoint, or train again"
+            ) from error
         return model.to(device).eval()
 
 
+def _known_activation(name: str) -> str:
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation {name!r}")
+    return name
+
+
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, names: tuple[Which, ...]) -> None:
-    """Write a checkpoint under one or both names, and remove weights that no name holds any more."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a checkpoint under one or both names, and remove weights that no name holds any more.
+
+    Raises:
+        DataError: the disk is full, or cannot be written; what was saved before stays.
+    """
     content = save({name: tensor.cpu().contiguous() for name, tensor in checkpoint.weights.items()})
     weights = f"step-{checkpoint.step:08d}.safetensors"
-    _write(folder / weights, content)
     values = {
         "version": VERSION,
         "weights": weights,
@@ -131,11 +150,22 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, names: tuple[Which, ..
         "metrics": checkpoint.metrics,
         "model": checkpoint.description.to_json(),
     }
-    for name in names:
-        _write(folder / f"{name}.json", (json.dumps(values, indent=2) + "\n").encode())
-    held = {json.loads(path.read_text())["weights"] for path in folder.glob("*.json")}
-    for path in folder.glob("*.safetensors"):
-        if path.name not in held:
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with writing(folder):
+            _write(folder / weights, content)
+            for name in names:
+                _write(folder / f"{name}.json", (json.dumps(values, indent=2) + "\n").encode())
+    finally:
+        _prune(folder)
+
+
+def _prune(folder: Path) -> None:
+    """Remove weights that no name holds, and what was left half-written."""
+    held = {json.loads(path.read_text(encoding="utf-8"))["weights"] for path in folder.glob("*.json")}
+    for path in folder.iterdir():
+        if path.suffix == ".partial" or (path.suffix == ".safetensors" and path.name not in held):
             path.unlink()
 
 
@@ -150,14 +180,18 @@ def load_checkpoint(run: Path, which: Which = "best") -> Checkpoint:
     if not run.is_dir():
         raise CheckpointError(f"{run}: no such folder; give the folder of a run, as dali-asr train prints it")
     if not path.is_file():
-        raise CheckpointError(f"{run}: no run with a {which} checkpoint ({path} is missing); train one first")
+        others = " and ".join(sorted(other.stem for other in folder.glob("*.json")))
+        remedy = f"it has the checkpoint {others} (--checkpoint {others})" if others else "train one first"
+        raise CheckpointError(f"{run}: no run with a {which} checkpoint ({path} is missing); {remedy}")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values["version"] > VERSION:
             raise CheckpointError(f"{path}: checkpoint format {values['version']}; update dali-asr")
         description = ModelDescription.from_json(values["model"])
         content = (folder / values["weights"]).read_bytes()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, DataError) as error:
         raise CheckpointError(f"{path}: damaged ({error!r}); use the other checkpoint, or train again") from error
     if hashlib.sha256(content).hexdigest() != values["sha256"]:
         raise CheckpointError(

@@ -20,14 +20,15 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     FigureCanvasAgg(figure)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for partition, style in (("train", "o--"), ("dev", "o-")):
-            points = [(e["epoch"], e[partition][name]) for e in epochs if e.get(partition)]
+            points = [(e["epoch"], e[partition][name]) for e in epochs if (e[partition] or {}).get(name) is not None]
             if points:
                 axes.plot(*zip(*points, strict=True), style, label=partition, markersize=4)
         axes.set_xlabel("epoch")
         axes.set_ylabel("cross-entropy (nats)" if name == "loss" else "frame accuracy")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        axes.legend()
+        if axes.lines:
+            axes.legend()
     figure.axes[1].yaxis.set_major_formatter(PercentFormatter(1.0))
     figure.savefig(picture, dpi=120)
 

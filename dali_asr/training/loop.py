@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from dali_asr.corpus import NO_LABEL
-from dali_asr.errors import DaliAsrError, DataError, UsageError
+from dali_asr.errors import DaliAsrError, DataError, DeviceError, UsageError
 from dali_asr.loading import resolve_device
 from dali_asr.training.build import build_hidden, complete_loader, open_corpus, training_loader
 from dali_asr.training.checkpoint import Checkpoint, ModelDescription, save_checkpoint
@@ -23,8 +23,10 @@ from dali_asr.training.tracking import RunFolder
 if TYPE_CHECKING:
     from dali_asr.config import Config, OptimizerConfig
     from dali_asr.corpus import Corpus, Partition
-    from dali_asr.loading import Batch
-    from dali_asr.model import MLP
+    from dali_asr.inventory import Inventory
+    from dali_asr.loading import Batch, WindowLoader
+    from dali_asr.model import MLP, HiddenLayer
+    from dali_asr.training.metrics import Measured
 
 LOG_EVERY = 20  # steps between two readings of the metrics
 
@@ -38,7 +40,7 @@ class Reporter:
     def started(self, run: Path, device: torch.device, steps: int) -> None:
         """Training begins; it will take so many steps."""
 
-    def stepped(self, step: int, metrics: dict[str, float], frames: int) -> None:
+    def stepped(self, step: int, metrics: Measured, frames: int) -> None:
         """A step was done; metrics are those of the epoch so far, frames the run's."""
 
     def evaluated(self, epoch: dict[str, Any]) -> None:
@@ -83,7 +85,7 @@ def train(
 
     Raises:
         DataError, DeviceError, UsageError: as the parts; also a partition without labels, or of fewer frames
-            than a batch.
+            than a batch, a disk that is full, a GPU that is too small.
         TrainingInterrupted: by Ctrl-C; the message says what is kept.
     """
     reporter = reporter or Reporter()
@@ -100,11 +102,6 @@ class _Training:
         train, dev = _partitions(config, corpus)
         torch.manual_seed(config.training.seed)
         self.batches = training_loader(config.loader, train, seed=config.training.seed, device=device)
-        if not len(self.batches):
-            raise UsageError(
-                f"{train.name}: {train.frame_count} frames are fewer than a batch of {config.loader.batch_size}; "
-                "lower loader.batch_size, or set loader.drop_last: false"
-            )
         self.description = ModelDescription(
             config.loader.context,
             train.feature_dim,
@@ -118,6 +115,7 @@ class _Training:
             if dev
             else None
         )
+        _check_batches(self.batches, train, self.description.hidden)
         self.model = self.description.build().to(device)
         self.optimizer = _optimizer(self.model, config.training.optimizer, device)
         self.metrics = FrameMetrics(len(corpus.inventory), device)
@@ -133,16 +131,19 @@ class _Training:
 
     def run(self) -> TrainingResult:
         """Run all epochs."""
-        self.folder.describe(self.config, self.device)
+        self.folder.describe(_resolved(self.config, self.description.inventory), self.device)
         self.reporter.started(self.folder.path, self.device, self.total_steps)
         try:
             while self.step < self.total_steps:
                 self._epoch()
         except KeyboardInterrupt as error:
+            self._draw()
             raise TrainingInterrupted(self._what_is_kept()) from error
-        finally:
-            if self.epochs:
-                draw_curves(self.folder.path / "metrics.jsonl", self.folder.path / "curves.png")
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(
+                f"{self.device}: out of memory at step {self.step}; lower loader.batch_size, or choose a smaller model"
+            ) from error
+        self._draw()
         return TrainingResult(self.folder.path, self.epochs)
 
     def _epoch(self) -> None:
@@ -166,35 +167,35 @@ class _Training:
             "train": self.metrics.compute(),
             "dev": self._evaluate(number),
         }
-        self.epochs.append(line)
-        self.folder.log(line)
         speed = (self.frames - frames) / seconds
-        self.folder.time({"epoch": number, "train_seconds": seconds, "frames_per_second": speed})
         self._save(line)
+        self.folder.log(line)
+        self.folder.time({"epoch": number, "train_seconds": seconds, "frames_per_second": speed})
+        self.epochs.append(line)
         self.reporter.evaluated(line)
 
     def _step(self, batch: Batch) -> None:
         assert batch.labels is not None
         logits, loss = self._forward(batch)
+        labelled = (batch.labels != NO_LABEL).sum().clamp(min=1)  # a batch may have none
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss / labelled).backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.metrics.update(logits.detach(), batch.labels, loss.detach())
         self.step += 1
         self.frames += len(batch.frames)
 
     def _forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return logits `[B, C]` and the mean loss of the labelled frames, 0 where there is none."""
+        """Return logits `[B, C]` and the sum of the losses of the labelled frames."""
         assert batch.labels is not None
         bf16 = self.config.training.precision == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
             logits = self.model(batch.windows.float())
         logits = logits.float()
-        total = functional.cross_entropy(logits, batch.labels, ignore_index=NO_LABEL, reduction="sum")
-        return logits, total / (batch.labels != NO_LABEL).sum().clamp(min=1)
+        return logits, functional.cross_entropy(logits, batch.labels, ignore_index=NO_LABEL, reduction="sum")
 
     @torch.inference_mode()
-    def _evaluate(self, epoch: int) -> dict[str, float] | None:
+    def _evaluate(self, epoch: int) -> Measured | None:
         due = epoch % self.config.training.eval_every == 0 or self.step == self.total_steps
         if self.dev is None or not due:
             return None
@@ -210,11 +211,16 @@ class _Training:
         measured = {"train": line["train"], "dev": line["dev"]}
         checkpoint = Checkpoint(self.description, line["epoch"], self.step, measured, self.model.state_dict())
         score = line["dev"]["accuracy"] if line["dev"] else None
-        if self.dev is None or (score is not None and score > self.best):
-            self.best = score if score is not None else self.best
+        improved = score is not None and score > self.best
+        self.best = max(self.best, score or self.best)
+        if improved or self.dev is None:
             save_checkpoint(self.folder.checkpoints, checkpoint, ("last", "best"))
         else:
             save_checkpoint(self.folder.checkpoints, checkpoint, ("last",))
+
+    def _draw(self) -> None:
+        if self.epochs:
+            draw_curves(self.folder.path / "metrics.jsonl", self.folder.path / "curves.png")
 
     def _what_is_kept(self) -> str:
         kept = "nothing but the configuration: no epoch had ended"
@@ -230,6 +236,28 @@ def _partitions(config: Config, corpus: Corpus) -> tuple[Partition, Partition | 
         if partition and partition.stored_labels is None:
             raise DataError(f"{partition.name}: has no transcripts; name a labelled partition in data.{key}")
     return train, dev
+
+
+def _check_batches(batches: WindowLoader, partition: Partition, hidden: tuple[HiddenLayer, ...]) -> None:
+    size = batches.planner.batch_size
+    if not len(batches):
+        raise UsageError(
+            f"{partition.name}: {batches.planner.positions} frames are fewer than a batch of {size}; "
+            "lower loader.batch_size, or set loader.drop_last: false"
+        )
+    if min(size, batches.planner.positions) == 1 and any(layer.batch_norm for layer in hidden):
+        raise UsageError(
+            f"{partition.name}: batches of 1 window cannot train batch norm; "
+            "raise loader.batch_size, or set model.batch_norm: false"
+        )
+
+
+def _resolved(config: Config, inventory: Inventory) -> Config:
+    """Return the configuration with the symbols of an inventory file instead of its path."""
+    if config.data.inventory == "arpabet":
+        return config
+    data = config.data.model_copy(update={"inventory": inventory.symbols})
+    return config.model_copy(update={"data": data})
 
 
 def _optimizer(model: MLP, config: OptimizerConfig, device: torch.device) -> torch.optim.Optimizer:

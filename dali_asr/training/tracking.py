@@ -11,22 +11,19 @@ checkpoints/        last and best
 from __future__ import annotations
 
 import json
-import os
-import platform
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from dali_asr.errors import UsageError
+from dali_asr.environment import environment
+from dali_asr.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from dali_asr.config import Config
+    import torch
 
-PACKAGES = ("dali-asr", "nvidia-dali-cuda120", "torch", "numpy", "pydantic", "safetensors", "torchmetrics")
+    from dali_asr.config import Config
 
 
 class RunFolder:
@@ -37,13 +34,15 @@ class RunFolder:
 
     Raises:
         UsageError: it holds something.
+        DataError: it cannot be made.
     """
 
     def __init__(self, path: Path) -> None:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UsageError(f"{path}: exists and is not empty; choose another folder (--run)")
-        path.mkdir(parents=True, exist_ok=True)
         self.path = path
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
 
     @property
     def checkpoints(self) -> Path:
@@ -52,8 +51,10 @@ class RunFolder:
 
     def describe(self, config: Config, device: torch.device) -> None:
         """Write the resolved configuration, versions and machine."""
-        (self.path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-        self._write_json("environment.json", environment(device))
+        about = json.dumps(environment(device), indent=2) + "\n"
+        with writing(self.path):
+            (self.path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+            (self.path / "environment.json").write_text(about, encoding="utf-8")
 
     def log(self, line: dict[str, Any]) -> None:
         """Append to the metrics."""
@@ -64,42 +65,21 @@ class RunFolder:
         self._append("timings.jsonl", line)
 
     def _append(self, name: str, line: dict[str, Any]) -> None:
-        with (self.path / name).open("a", encoding="utf-8") as file:
+        with writing(self.path), (self.path / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def _write_json(self, name: str, values: dict[str, Any]) -> None:
-        (self.path / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a fault of the disk below `path` into an error for the user.
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Return versions and machine as JSON values."""
-    values: dict[str, Any] = {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": {
-            "system": platform.platform(),
-            "processor": _processor(),
-            "cores": len(os.sched_getaffinity(0)),
-            "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        },
-        "device": str(device),
-        "python": platform.python_version(),
-        "cuda": torch.version.cuda,
-    }
-    values["packages"] = {name: installed_version(name) for name in PACKAGES}
-    return values
-
-
-def installed_version(package: str) -> str:
-    """Return a package's version, or `not installed`."""
+    Raises:
+        DataError: it is full, or cannot be written.
+    """
     try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123
-            return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    except OSError:
-        return platform.processor()
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or path}: {error.strerror} while writing; free some space or choose another folder "
+            "(--run); what was written before stays"
+        ) from error

@@ -11,17 +11,19 @@ from typing import Any
 import pytest
 import torch
 
-from dali_asr.bench import synthetic_partition
+from dali_asr import Corpus
+from dali_asr.bench import BenchSettings, bench_loader, synthetic_partition
 from dali_asr.bench.contenders import Case, Contender, contenders
 from dali_asr.bench.measure import BenchError, check, measure
+from dali_asr.errors import UsageError
 from dali_asr.loading import Masking
 from tests.judge import judge_windows, same_bits
-from tests.makers import make_partition
+from tests.makers import make_features, make_partition
 
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("masking", [None, Masking()])
+@pytest.mark.parametrize("masking", [None, Masking(), Masking(scope="batch")])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_every_contender_gives_the_judges_windows(masking: Masking | None, dtype: str) -> None:
     partition = make_partition([30, 1, 14], dim=6, dtype=dtype)
@@ -78,7 +80,9 @@ def test_the_command(run_cli: Callable[..., Any], tmp_path: Path) -> None:
     assert {"date", "machine", "packages", "corpus", "settings", "cases"} <= set(values)
     assert [case["masks"] for case in values["cases"]] == [False, True]
     names = [r["name"] for r in values["cases"][0]["results"]]
-    assert {"dataloader, 0 workers", "dataloader, 4 workers", "numpy gather", "torch gather", "dali stock"} <= set(names)
+    assert {"dataloader, 0 workers", "dataloader, 4 workers", "numpy gather", "torch gather", "dali stock"} <= set(
+        names
+    )
     for entry in values["cases"][1]["results"]:
         assert len(entry["windows_per_second"]) == 2
         assert entry["name"] in result.output
@@ -90,3 +94,9 @@ def test_the_command_on_a_recipe(run_cli: Callable[..., Any]) -> None:
     result = run_cli("bench", "loader", "demo", "--batch-size", 32, "--repeats", 1, "--seconds", 0.01)
     assert result.exit_code == 0, result.output
     assert "52,297 frames of 28 features, windows of 12 + 1 + 12 frames" in result.output
+
+
+def test_a_partition_without_labels_is_refused() -> None:
+    partition = Corpus.from_arrays([make_features(50)]).partition("all")
+    with pytest.raises(UsageError, match="all: has no labels"):
+        bench_loader(partition, BenchSettings(batch_sizes=(4,)), lambda *_: None)

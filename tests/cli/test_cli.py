@@ -84,7 +84,9 @@ def test_data(run_cli: Run, course: Path, tmp_path: Path) -> None:
     most = np.bincount(labels).max()
     assert f"{most / 50:.2%}" in shown.output
     assert run_cli("data", "pack", course, dest).exit_code == 2
-    assert run_cli("data", "pack", course, dest, "--force", "--normalization", "global", "--train", "train").exit_code == 0
+    assert (
+        run_cli("data", "pack", course, dest, "--force", "--normalization", "global", "--train", "train").exit_code == 0
+    )
     assert Corpus.open(dest).normalization.kind == "global"
     assert "train: 40 of 42 symbols occur" in run_cli("data", "info", "demo").output
 
@@ -129,12 +131,29 @@ def test_doctor(run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.search(r"Not ready: (cpu|cuda:0): windows differ", result.output)
 
 
-def test_doctor_without_dali(run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
-    result = run_cli("doctor")
+@pytest.mark.parametrize("module", ["torch", "nvidia.dali"])
+def test_doctor_without_what_it_needs(module: str) -> None:
+    """In a process of its own, where nothing is imported yet."""
+    code = (
+        f"import sys; sys.modules[{module!r}] = None; from dali_asr.cli import main; sys.argv = ['', 'doctor']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert f"Not ready: {module} cannot be imported" in done.stdout
+    assert "pip install '" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_what_nobody_thought_of_is_one_line_too(run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object, **__: object) -> None:
+        raise RuntimeError("first\nsecond")
+
+    monkeypatch.setattr(Corpus, "open", breaks)
+    result = run_cli("data", "info", "demo")
     assert result.exit_code == 1
-    assert "Not ready: nvidia.dali cannot be imported" in result.output
-    assert "pip install 'nvidia-dali-cuda120>=2.4'" in result.output
+    assert result.output == (
+        "error: unexpected RuntimeError: first second; dali-asr --debug shows the traceback, please report it\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -150,11 +169,11 @@ def test_doctor_without_dali(run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> N
         (["bench", "loader", "nothing"], 2, "error: nothing: no such file, and no recipe"),
         (["config", "copy", "demo", "/nowhere/x.yaml"], 1, "error: /nowhere/x.yaml: No such file or directory"),
         (["trian"], 2, "No such command"),
+        (["bench", "loader", "--json", "/proc/none/x.json"], 1, "is no folder that can be written"),
+        (["bench", "loader", "--frames", "10000", "--batch-size", "6000"], 2, "10000 frames are too few for batches"),
     ],
 )
-def test_errors_are_one_line_with_their_exit_code(
-    run_cli: Run, arguments: list[str], code: int, message: str
-) -> None:
+def test_errors_are_one_line_with_their_exit_code(run_cli: Run, arguments: list[str], code: int, message: str) -> None:
     result = run_cli(*arguments)
     assert result.exit_code == code, result.output
     assert message in result.output
@@ -171,5 +190,3 @@ def test_quiet_when_piped(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,13 +90,9 @@ def save(path: str, make: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path]
     return lambda root: np.save(root / path, make(np.load(root / path)), allow_pickle=True)
 
 
-def put(path: str, content: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+def put(path: str, content: Callable[[bytes], bytes]) -> Callable[[Path], object]:
     """Return a fault: the bytes at `path`, changed."""
-    return lambda root: void((root / path).write_bytes(content((root / path).read_bytes())))
-
-
-def void(_: object) -> None:
-    """Return nothing."""
+    return lambda root: (root / path).write_bytes(content((root / path).read_bytes()))
 
 
 def symbol(at: int, text: str) -> Callable[[Path], None]:
@@ -118,15 +115,30 @@ def value(what: float) -> Callable[[Path], None]:
     return save(ARRAY, change)
 
 
-def rename_folder(name: str) -> Callable[[Path], None]:
+def empty_folder(path: str) -> Callable[[Path], None]:
+    """Return a fault: a folder with nothing in it."""
+
+    def change(root: Path) -> None:
+        shutil.rmtree(root / path, ignore_errors=True)
+        (root / path).mkdir()
+
+    return change
+
+
+def rename_folder(name: str) -> Callable[[Path], object]:
     """Return a fault: a folder of train is not there."""
-    return lambda root: void((root / "train" / name).rename(root / f"moved-{name}"))
+    return lambda root: (root / "train" / name).rename(root / f"moved-{name}")
 
 
-FAULTS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
+FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "no mfcc folder": (rename_folder("mfcc"), ("train: has no folder mfcc",)),
+    "an empty partition": (empty_folder("test-clean"), ("test-clean: has no folder mfcc",)),
+    "arrays beside the layout": (
+        lambda root: shutil.copytree(root / "train/mfcc", root / "more"),
+        ("more: has no folder mfcc",),
+    ),
     "no files": (
-        lambda root: [void(p.unlink()) for p in (root / "train/mfcc").iterdir()] and None,
+        empty_folder("train/mfcc"),
         ("holds no .npy file",),
     ),
     "counts differ": (
@@ -134,7 +146,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
         ("4 mfcc files and 3 transcripts", "u02.npy is in mfcc but not in transcript"),
     ),
     "names differ": (
-        lambda root: void((root / TRANSCRIPT).rename(root / "train/transcript/zz.npy")),
+        lambda root: (root / TRANSCRIPT).rename(root / "train/transcript/zz.npy"),
         ("u02.npy is in mfcc but not in transcript",),
     ),
     "lengths differ": (save(TRANSCRIPT, lambda a: a[:-1]), (TRANSCRIPT, "holds 31 symbols for 30 frames", "32")),
@@ -150,6 +162,12 @@ FAULTS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "D changes": (save(ARRAY, lambda a: a[:, :4]), (ARRAY, "4 features a frame, 5 in")),
     "empty file": (put(ARRAY, lambda _: b""), (ARRAY, "the file is empty")),
     "truncated": (put(ARRAY, lambda b: b[:-7]), (ARRAY, "truncated, 7 of 600 bytes")),
+    "damaged header": (put(ARRAY, lambda b: b.replace(b"(30, 5)", b"(30, 5(")), (ARRAY, "not a .npy file")),
+    "negative shape": (put(ARRAY, lambda b: b.replace(b"(30, 5)", b"(-3, 5)")), (ARRAY, "not a .npy file")),
+    "bytes that are no UTF-8": (
+        save(TRANSCRIPT, lambda a: np.array([b"[SOS]", *[b"\xff\xfe"] * 30, b"[EOS]"])),
+        (TRANSCRIPT, "no UTF-8"),
+    ),
     "truncated header": (put(ARRAY, lambda b: b[:40]), (ARRAY, "cut off in its header")),
     "truncated transcript": (put(TRANSCRIPT, lambda b: b[:-7]), (TRANSCRIPT, "truncated")),
     "1-D": (save(ARRAY, lambda a: a[:, 0]), (ARRAY, "shape (30,)", "[frames, features per frame]")),

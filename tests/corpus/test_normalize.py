@@ -41,7 +41,11 @@ def test_zero_variance_gives_positive_zeros(value: float) -> None:
 def test_input_is_left_alone() -> None:
     frames = np.arange(12.0).reshape(4, 3)
     kept = frames.copy()
-    for normalization in (Normalization("utterance"), Normalization("none"), Normalization("global", (1,) * 3, (2,) * 3)):
+    for normalization in (
+        Normalization("utterance"),
+        Normalization("none"),
+        Normalization("global", (1,) * 3, (2,) * 3),
+    ):
         normalization.apply(frames)
     assert np.array_equal(frames, kept)
 

@@ -236,7 +236,9 @@ def test_damage_is_found(course: Path, tmp_path: Path) -> None:
     damaged("labels.npy", lambda b: b[:-1], r"labels\.npy: truncated, 1 of")
     damaged("offsets.npy", lambda b: b[:-1], r"offsets\.npy: truncated, 1 of")
     damaged("corpus.json", lambda b: b[:-9], r"corpus\.json: damaged")
-    damaged("corpus.json", lambda b: b.replace(b'"version": 1', b'"version": 2'), "packed format 2, this dali-asr reads")
+    damaged(
+        "corpus.json", lambda b: b.replace(b'"version": 1', b'"version": 2'), "packed format 2, this dali-asr reads"
+    )
     damaged("corpus.json", lambda b: b.replace(b'"u00", ', b"", 1), r"offsets\.npy: holds int64 \[9\]")
 
 
@@ -312,3 +314,95 @@ def _anonymous_memory(session: int) -> int:
             continue
         total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem")))
     return total
+
+
+def test_an_utterance_that_moves_to_the_next_partition_is_packed_anew(tmp_path: Path) -> None:
+    make_course(tmp_path / "c", {"a": [7, 8], "b": [9, 5]})
+    for folder in ("mfcc", "transcript"):
+        (tmp_path / f"c/b/{folder}/u00.npy").unlink()
+        (tmp_path / f"c/b/{folder}/u01.npy").rename(tmp_path / f"c/b/{folder}/u02.npy")
+    assert [len(p.utterances) for p in Corpus.open(tmp_path / "c").partitions.values()] == [2, 1]
+    for folder in ("mfcc", "transcript"):
+        (tmp_path / f"c/a/{folder}/u01.npy").rename(tmp_path / f"c/b/{folder}/u01.npy")
+    assert [len(p.utterances) for p in Corpus.open(tmp_path / "c").partitions.values()] == [1, 2]
+
+
+def test_a_damaged_cache_mends_itself(course: Path) -> None:
+    packed = Corpus.open(course).path
+    assert packed is not None
+    for damage in (
+        lambda: (packed / "labels.npy").write_bytes(b""),
+        lambda: (packed / "corpus.json").write_text("{"),
+        lambda: (packed / "corpus.json").unlink(),
+    ):
+        damage()
+        assert Corpus.open(course).path == packed
+        verify(packed)
+
+
+def test_a_cache_that_cannot_be_made(course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(DataError, match=r"cannot be made .*; set XDG_CACHE_HOME to another folder"):
+        Corpus.open(course)
+
+
+def test_what_was_there_comes_back_when_it_cannot_be_replaced(
+    course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dest = tmp_path / "p"
+    pack_course(course, dest)
+    before = (dest / "corpus.json").read_bytes()
+    rename = Path.rename
+
+    def fails(self: Path, target: Path) -> Path:
+        if self.suffix == ".partial":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(DataError, match="Input/output error while packing"):
+        pack_course(course, dest, PackSettings(dtype="float16"), overwrite=True)
+    assert (dest / "corpus.json").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["course", "p"]
+
+
+def test_a_link_to_nowhere_is_not_overwritten(course: Path, tmp_path: Path) -> None:
+    (tmp_path / "p").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="exists; choose another place"):
+        pack_course(course, tmp_path / "p")
+
+
+def test_arrays_that_are_whole_but_wrong(course: Path, tmp_path: Path) -> None:
+    pack_course(course, tmp_path / "p")
+    labels = np.load(tmp_path / "p/labels.npy")
+    labels[4] = 42
+    np.save(tmp_path / "p/labels.npy", labels)
+    with pytest.raises(DataError, match="label 42 in a corpus whose inventory has 42 symbols; it is damaged"):
+        [p.labels() for p in Corpus.open(tmp_path / "p").partitions.values()]
+    np.save(tmp_path / "p/offsets.npy", np.zeros(0, np.int64))
+    with pytest.raises(DataError, match=r"offsets\.npy: holds int64 \[0\], its corpus has 8 utterances"):
+        Corpus.open(tmp_path / "p")
+
+
+def test_global_statistics_and_their_features(course: Path, tmp_path: Path) -> None:
+    two = Normalization("global", (0.0, 0.0), (1.0, 1.0))
+    for attempt in (
+        lambda: pack_course(course, tmp_path / "p", PackSettings(normalization=two)),
+        lambda: Corpus.from_arrays([np.ones((4, 5))], normalization=two),
+        lambda: PackedWriter(tmp_path / "w", inventory=ARPABET, normalization=two).add("t", "a", np.ones((4, 5))),
+    ):
+        with pytest.raises(DataError, match="5 features a frame, the statistics to normalize by have 2"):
+            attempt()
+    with pytest.raises(UsageError, match=r"'trian' is not packed; .* of dev, test, train; did you mean train"):
+        pack_course(course, tmp_path / "p", PackSettings(normalization="global", train=("train", "trian")))
+    with pytest.raises(UsageError, match="no training partition is named"):
+        pack_course(course, tmp_path / "p", PackSettings(normalization="global"))
+
+
+def test_an_utterance_that_is_refused_leaves_no_empty_partition(tmp_path: Path) -> None:
+    with PackedWriter(tmp_path / "w", inventory=ARPABET, dtype="float16") as writer:
+        writer.add("a", "1", np.ones((2, 3)))
+        with pytest.raises(DataError, match="does not fit float16"):
+            writer.add("b", "1", np.full((2, 3), 1e6))
+    assert list(Corpus.open(tmp_path / "w").partitions) == ["a"]

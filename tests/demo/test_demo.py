@@ -31,9 +31,7 @@ def test_all_forty_labels_occur_everywhere() -> None:
 def test_partitions_share_no_sentence_and_test_shares_no_voice() -> None:
     sets = [set(s) for s in (sentences.TRAIN, sentences.DEV, sentences.TEST)]
     assert sum(map(len, sets)) == len(set.union(*sets)) >= 80
-    voices = {
-        name: {u.split("-")[0] for u in p.utterances} for name, p in Corpus.open(DEMO_CORPUS).partitions.items()
-    }
+    voices = {name: {u.split("-")[0] for u in p.utterances} for name, p in Corpus.open(DEMO_CORPUS).partitions.items()}
     assert voices == {"train": {"slt", "awb", "kal16"}, "dev": {"slt", "awb", "kal16"}, "test": {"rms"}}
 
 

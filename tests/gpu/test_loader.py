@@ -28,7 +28,8 @@ def test_windows_equal_the_judges_to_the_bit(case: tuple[Any, dict[str, Any]]) -
         assert batch.windows.is_cuda
         assert batch.frames.is_cuda
         plan = loader.planner.plan(0, step)
-        expected = judge_windows(utterances, *arguments["context"], plan, arguments["dtype"])
+        left, right = arguments["context"]
+        expected = judge_windows(utterances, left, right, plan, arguments["dtype"])
         assert same_bits(batch.windows.cpu().numpy(), expected)
         assert batch.labels is not None
         assert np.array_equal(batch.labels.cpu().numpy(), partition.labels()[plan.frames])
@@ -48,11 +49,11 @@ def test_many_staging_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_same_batches_as_on_the_cpu() -> None:
     partition = make_partition([300, 20, 500, 1])
-    pair = [
+    loaders = (
         WindowLoader(partition, context=7, batch_size=64, masking=Masking(), device=device)
         for device in ("cuda", "cpu")
-    ] if partition.feature_dim >= 3 else []
-    for on_gpu, on_cpu in zip(*pair, strict=True):
+    )
+    for on_gpu, on_cpu in zip(*loaders, strict=True):
         assert same_bits(on_gpu.windows.cpu().numpy(), on_cpu.windows.numpy())
 
 
@@ -65,6 +66,34 @@ def test_batches_survive_competing_allocations() -> None:
         kept.append((batch.windows, batch.windows.clone(), noise.sum()))
     torch.cuda.synchronize()
     assert all(torch.equal(windows, copy) for windows, copy, _ in kept)
+
+
+def test_a_batch_that_is_dropped_while_the_gpu_still_reads_it() -> None:
+    """The GPU is kept busy, a sum of each batch is queued behind it, and the batch is let go at once.
+
+    DALI must not write the next windows into memory that the queued sums have yet to read.
+    """
+    partition = make_partition([4000])
+    sums = []
+    for batch in WindowLoader(partition, context=20, batch_size=500, shuffle=False, device="cuda", prefetch=1):
+        torch.cuda._sleep(50_000_000)  # type: ignore[no-untyped-call]
+        sums.append(batch.windows.double().sum())
+        del batch
+    on_cpu = WindowLoader(partition, context=20, batch_size=500, shuffle=False, device="cpu")
+    expected = [batch.windows.double().sum().item() for batch in on_cpu]
+    assert [s.item() for s in sums] == pytest.approx(expected, rel=1e-9)
+
+
+def test_closing_gives_the_memory_back() -> None:
+    partition = make_partition([200_000])
+    free = []
+    for _ in range(6):
+        loader = WindowLoader(partition, context=10, batch_size=4096, device="cuda")
+        next(iter(loader))
+        loader.close()
+        torch.cuda.empty_cache()
+        free.append(torch.cuda.mem_get_info()[0])
+    assert min(free[1:]) == max(free[1:])
 
 
 def test_a_corpus_that_does_not_fit() -> None:

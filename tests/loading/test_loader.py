@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dali_asr import Bands, Corpus, Masking, WindowLoader
+from dali_asr import Bands, Batch, Corpus, Masking, WindowLoader
 from dali_asr.errors import DeviceError, UsageError
 from tests.judge import judge_windows, same_bits
 from tests.makers import make_partition
@@ -71,8 +71,8 @@ def test_windows_equal_the_judges_to_the_bit(case: tuple[Any, dict[str, Any]]) -
         for step, batch in enumerate(loader):
             windows, labels, frames = as_arrays(batch)
             plan = loader.planner.plan(epoch, step)
-            expected = judge_windows(utterances, *arguments["context"], plan, arguments["dtype"])
-            assert same_bits(windows, expected)
+            left, right = arguments["context"]
+            assert same_bits(windows, judge_windows(utterances, left, right, plan, arguments["dtype"]))
             assert labels.dtype == frames.dtype == np.int64
             assert np.array_equal(frames, plan.frames)
             assert np.array_equal(labels, truth[frames])
@@ -99,7 +99,7 @@ def test_resume_after_every_step_gives_the_same_tail(case: tuple[Any, dict[str, 
     resumed = WindowLoader(partition, **arguments)
     for at, state in enumerate(states):
         resumed.load_state_dict(json.loads(state))
-        tail = []
+        tail: list[Batch] = []
         while len(tail) < len(batches) - at:
             tail += list(resumed)
         assert all(same_batch(a, b) for a, b in zip(batches[at:], tail, strict=False))
@@ -116,7 +116,9 @@ def test_epochs_differ_and_seeds_differ() -> None:
 
 def test_break_then_a_new_loop_is_the_next_epoch_from_its_first_batch() -> None:
     partition = make_partition([50, 30])
-    loader = WindowLoader(partition, context=2, batch_size=8, masking=Masking(Bands((0, 1), (1, 2)), Bands((0, 1), (1, 2))))
+    loader = WindowLoader(
+        partition, context=2, batch_size=8, masking=Masking(Bands((0, 1), (1, 2)), Bands((0, 1), (1, 2)))
+    )
     for at, _ in enumerate(loader):
         if at == 2:
             break
@@ -216,6 +218,66 @@ def test_frames_that_do_not_fit_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2**30, 2**31))
     with pytest.raises(DeviceError) as error:
-        source._check_memory(make_partition([5]), 3 * 2**30, torch.device("cuda:0"))
+        source._check_memory(make_partition([5]), 3 * 2**30, 0, torch.device("cuda:0"))
     for part in ("3.00 GiB", "1.00 GiB free", "data.dtype: float16", "loader.device: cpu"):
         assert part in str(error.value)
+
+
+def test_an_interrupt_in_a_loop_leaves_the_later_epochs_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it strikes: the next loop is the next epoch, whole."""
+    from dali_asr.loading import source
+
+    partition = make_partition([30, 20])
+    arguments: dict[str, Any] = {"context": 2, "batch_size": 8}
+    undisturbed = WindowLoader(partition, **arguments)
+    expected = [list(undisturbed) for _ in range(3)][1]
+    arrays = source.StepSource.arrays
+    for strike in range(1, 9):
+        calls = iter(range(1, 1000))
+
+        def broken(self: Any, plan: Any, strike: int = strike, calls: Any = calls) -> Any:
+            if next(calls) == strike:
+                raise KeyboardInterrupt
+            return arrays(self, plan)
+
+        loader = WindowLoader(partition, **arguments)
+        monkeypatch.setattr(source.StepSource, "arrays", broken)
+        with pytest.raises(KeyboardInterrupt):
+            for _ in range(2):
+                list(loader)
+        monkeypatch.undo()
+        if loader.epoch == 0:
+            assert all(same_batch(a, b) for a, b in zip(loader, expected, strict=True))
+
+
+def test_a_loop_ends_when_a_state_is_loaded_or_the_loader_closed() -> None:
+    loader = WindowLoader(make_partition([50]), context=1, batch_size=4)
+    state = loader.state_dict()
+    running = iter(loader)
+    next(running)
+    loader.load_state_dict(state)
+    with pytest.raises(UsageError, match="a state was loaded"):
+        next(running)
+    running = iter(loader)
+    next(running)
+    loader.close()
+    loader.close()
+    with pytest.raises(UsageError, match="it was closed"):
+        next(running)
+    with pytest.raises(UsageError, match="it was closed; make another"):
+        next(iter(loader))
+
+
+def test_numpy_integers_are_taken() -> None:
+    one = np.int64(1)
+    loader = WindowLoader(make_partition([9]), context=one, batch_size=one, seed=one, subset=one)
+    assert json.loads(json.dumps(loader.state_dict())) == loader.state_dict()
+
+
+def test_more_rows_than_dali_can_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dali_asr.loading import source
+
+    monkeypatch.setattr(source, "MOST_ROWS", 57)
+    WindowLoader(make_partition([20, 30]), context=2, batch_size=4)
+    with pytest.raises(UsageError, match="50 frames and the gaps of context 3 are 59 rows; DALI numbers fewer than 57"):
+        WindowLoader(make_partition([20, 30]), context=3, batch_size=4)

@@ -171,9 +171,7 @@ def test_masks_depend_on_the_position_alone() -> None:
 
 
 def test_one_mask_a_batch() -> None:
-    planner = Planner(
-        frame_count=400, batch_size=50, window=9, feature_dim=9, masking=Masking(scope="batch"), seed=2
-    )
+    planner = Planner(frame_count=400, batch_size=50, window=9, feature_dim=9, masking=Masking(scope="batch"), seed=2)
     plans = [planner.plan(epoch, step) for epoch in range(3) for step in range(8)]
     for plan in plans:
         assert (plan.time == plan.time[0]).all()

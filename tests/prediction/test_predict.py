@@ -18,6 +18,7 @@ from dali_asr.corpus import PackSettings, pack_course
 from dali_asr.errors import CheckpointError, DataError, UsageError
 from dali_asr.inventory import ARPABET
 from dali_asr.prediction import Prediction, encode, write_prediction
+from dali_asr.prediction.writers import Format
 from dali_asr.training import train
 from dali_asr.training.checkpoint import load_checkpoint
 from tests.makers import make_course, make_features
@@ -88,18 +89,22 @@ def test_accuracy_where_there_are_labels(run: Path, course: Path) -> None:
 
 def made() -> Prediction:
     posteriors = np.random.default_rng(0).dirichlet(np.ones(42), 5).astype(np.float32)
-    return Prediction(
-        "test", ARPABET, ("a", "b"), np.array([0, 2, 5]), np.array([0, 5, 39, 40, 1]), posteriors, None
-    )
+    return Prediction("test", ARPABET, ("a", "b"), np.array([0, 2, 5]), np.array([0, 5, 39, 40, 1]), posteriors, None)
+
+
+def encoded(form: Format) -> str:
+    stream = io.BytesIO()
+    encode(made(), form, stream)
+    return stream.getvalue().decode()
 
 
 def test_kaggle() -> None:
-    rows = list(csv.reader(io.StringIO(encode(made(), "kaggle").decode())))
+    rows = list(csv.reader(io.StringIO(encoded("kaggle"))))
     assert rows == [["id", "label"], ["0", "[SIL]"], ["1", "AW"], ["2", "ZH"], ["3", "[SOS]"], ["4", "AA"]]
 
 
 def test_json() -> None:
-    values = json.loads(encode(made(), "json"))
+    values = json.loads(encoded("json"))
     assert values["utterances"] == [
         {"name": "a", "labels": ["[SIL]", "AW"]},
         {"name": "b", "labels": ["ZH", "[SOS]", "AA"]},
@@ -111,7 +116,9 @@ def test_npz(tmp_path: Path) -> None:
     write_prediction(made(), tmp_path / "p.npz", "npz")
     with np.load(tmp_path / "p.npz", allow_pickle=False) as stored:
         assert stored["posteriors"].dtype == np.float32
-        assert np.array_equal(stored["posteriors"], made().posteriors)
+        posteriors = made().posteriors
+        assert posteriors is not None
+        assert np.array_equal(stored["posteriors"], posteriors)
         assert stored["offsets"].tolist() == [0, 2, 5]
         assert stored["labels"].tolist() == [0, 5, 39, 40, 1]
         assert stored["utterances"].tolist() == ["a", "b"]
@@ -145,7 +152,9 @@ def test_a_corpus_of_another_inventory_or_normalization(run: Path, course: Path,
     with pytest.raises(CheckpointError, match="an inventory of 2 symbols, the checkpoint one of 42"):
         predict(run, tmp_path / "other")
     pack_course(course, tmp_path / "raw", PackSettings(normalization="none"))
-    with pytest.raises(DataError, match="normalized by none, the checkpoint was trained on features normalized by utterance"):
+    with pytest.raises(
+        DataError, match="normalized by none, the checkpoint was trained on features normalized by utterance"
+    ):
         predict(run, tmp_path / "raw", partition="test")
 
 
@@ -170,11 +179,11 @@ def test_unclear_sources(run: Path, course: Path, tmp_path: Path) -> None:
     make_course(tmp_path / "two", {"x": [4], "y": [4]})
     with pytest.raises(UsageError, match="which partition\\? It has x, y; name one with --partition"):
         predict(run, tmp_path / "two")
-    with pytest.raises(UsageError, match="no partition 'tset'.*did you mean test"):
+    with pytest.raises(UsageError, match=r"no partition 'tset'.*did you mean test"):
         predict(run, course, partition="tset")
     with pytest.raises(UsageError, match="single files have no partitions"):
         predict(run, course / "test/mfcc/u00.npy", partition="test")
-    with pytest.raises(UsageError, match="several sources must all be .npy files"):
+    with pytest.raises(UsageError, match=r"several sources must all be \.npy files"):
         predict(run, [course, course])
     with pytest.raises(DataError, match="no such folder"):
         predict(run, tmp_path / "nowhere")
@@ -197,3 +206,51 @@ def test_global_statistics_travel_with_the_checkpoint(course: Path, tmp_path: Pa
     assert np.allclose(from_corpus.posteriors, from_files.posteriors, rtol=0, atol=1e-6)
     raw = np.concatenate([np.load(p) for p in sorted((course / "train/mfcc").iterdir())])
     assert np.allclose(load_checkpoint(run).description.normalization.mean, raw.astype(np.float64).mean(axis=0))
+
+
+def test_features_are_stored_as_the_run_stored_them(course: Path, tmp_path: Path) -> None:
+    """Rounded to its dtype, and zeroed where they are no numbers, whether from a folder or from files."""
+    features = np.load(course / "test/mfcc/u00.npy")
+    features[2, 1] = np.nan
+    np.save(course / "test/mfcc/u00.npy", features)
+    values = {
+        "data": {"root": str(course), "dtype": "float16", "zero_nonfinite": True},
+        "loader": {"context": [3, 2], "batch_size": 16},
+        "model": {"hidden": [8]},
+    }
+    run = train(Config.check(values), run=tmp_path / "run").run
+    whole = predict(run, course, posteriors=True)
+    files = predict(run, sorted((course / "test/mfcc").iterdir()), posteriors=True)
+    assert whole.posteriors is not None
+    assert files.posteriors is not None
+    assert whole.posteriors.tobytes() == files.posteriors.tobytes()
+    pack_course(course, tmp_path / "p", PackSettings(("test",), dtype="float16", zero_nonfinite=True))
+    packed = predict(run, tmp_path / "p", posteriors=True)
+    assert packed.posteriors is not None
+    assert packed.posteriors.tobytes() == whole.posteriors.tobytes()
+
+
+def test_a_run_does_not_need_its_inventory_file(course: Path, tmp_path: Path) -> None:
+    file = tmp_path / "symbols.txt"
+    file.write_text("\n".join(reversed(ARPABET.symbols)))
+    values = {
+        "data": {"root": str(course), "inventory": str(file)},
+        "loader": {"context": 1, "batch_size": 16},
+        "model": {"hidden": [8]},
+    }
+    run = train(Config.check(values), run=tmp_path / "run").run
+    file.unlink()
+    assert predict(run, course).inventory.symbols == tuple(reversed(ARPABET.symbols))
+
+
+def test_features_of_another_width_in_a_global_run(course: Path, tmp_path: Path) -> None:
+    values = {
+        "data": {"root": str(course), "normalization": "global"},
+        "loader": {"context": 1, "batch_size": 16},
+        "model": {"hidden": [8]},
+    }
+    run = train(Config.check(values), run=tmp_path / "run").run
+    make_course(tmp_path / "wide", {"test": [5]}, dim=6, unlabelled=("test",))
+    for source in (tmp_path / "wide", tmp_path / "wide/test/mfcc/u00.npy"):
+        with pytest.raises(DataError, match="6 features a frame, .* 5"):
+            predict(run, source)

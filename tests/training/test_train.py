@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -25,6 +27,7 @@ from dali_asr.errors import CheckpointError, DataError, UsageError
 from dali_asr.loading import WindowLoader
 from dali_asr.training import train
 from dali_asr.training.checkpoint import load_checkpoint
+from dali_asr.training.metrics import FrameMetrics
 from tests.makers import make_course, make_features
 
 SMALL = ["model.hidden=[16]", "model.preset=null", "training.max_steps=6", "loader.context=1", "training.epochs=9"]
@@ -48,7 +51,13 @@ def test_every_recipe_for_three_steps(name: str, tmp_path: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_weights_to_the_bit(tmp_path: Path) -> None:
-    options = ["model.preset=tiny", "model.hidden=null", "loader.masking={}", "loader.context=3", "training.max_steps=40"]
+    options = [
+        "model.preset=tiny",
+        "model.hidden=null",
+        "loader.masking={}",
+        "loader.context=3",
+        "training.max_steps=40",
+    ]
     for name in ("a", "b"):
         trained(tmp_path / name, *options)
     trained(tmp_path / "c", *options, "training.seed=1")
@@ -86,9 +95,7 @@ def test_accuracy_and_loss_are_those_of_the_checkpoint(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(result.run, "last")
     model = checkpoint.build(torch.device("cpu"))
     dev = Corpus.open(DEMO_CORPUS).partition("dev")
-    batch = next(
-        iter(WindowLoader(dev, context=1, batch_size=dev.frame_count, shuffle=False, device="cpu"))
-    )
+    batch = next(iter(WindowLoader(dev, context=1, batch_size=dev.frame_count, shuffle=False, device="cpu")))
     assert batch.labels is not None
     with torch.inference_mode():
         logits = model(batch.windows)
@@ -103,7 +110,7 @@ def test_best_is_the_epoch_of_the_highest_dev_accuracy(tmp_path: Path) -> None:
         tmp_path / "run", "training.max_steps=1000", "training.epochs=5", "training.optimizer.learning_rate=0.3"
     )
     scores = [epoch["dev"]["accuracy"] for epoch in result.epochs]
-    best, last = (load_checkpoint(result.run, which) for which in ("best", "last"))  # type: ignore[arg-type]
+    best, last = (load_checkpoint(result.run, which) for which in ("best", "last"))
     assert best.epoch == scores.index(max(scores)) + 1
     assert last.epoch == len(scores)
     held = {json.loads((result.run / f"checkpoints/{n}.json").read_text())["weights"] for n in ("best", "last")}
@@ -131,9 +138,7 @@ def test_frames_without_labels_do_not_count(tmp_path: Path) -> None:
         for partition in ("train", "dev", "test"):
             writer.add(partition, "a", make_features(64), [-100] * 32 + [3] * 32)
     options = ["data.dtype=float32", "loader.batch_size=8", "training.epochs=10", "training.max_steps=null"]
-    result = trained(
-        tmp_path / "run", f"data.root={tmp_path / 'p'}", *options, "training.optimizer.learning_rate=0.03"
-    )
+    result = trained(tmp_path / "run", f"data.root={tmp_path / 'p'}", *options, "training.optimizer.learning_rate=0.03")
     last = result.epochs[-1]["dev"]
     assert last["accuracy"] == 1.0
     assert last["loss"] < result.epochs[0]["train"]["loss"]
@@ -200,3 +205,87 @@ def test_real_speech_reaches_41_percent(real_speech: Path, tmp_path: Path) -> No
         config = Config.load("so762-mini", [f"data.root={real_speech}", f"training.seed={seed}"])
         scores.append(train(config, run=tmp_path / str(seed)).epochs[-1]["dev"]["accuracy"])
     assert sum(scores) / 3 >= 0.41
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full while the third checkpoint is flushed; a flush is of weights, or of one JSON file."""
+    flushes = iter(range(100))
+
+    def full(file: int) -> None:
+        if next(flushes) >= 6:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    options = ["training.max_steps=null", "training.epochs=5", "loader.subset=9", "data.dev=null"]
+    with pytest.raises(DataError, match=r"No space left on device while writing; free some space"):
+        trained(tmp_path / "run", *options)
+    checkpoints = tmp_path / "run/checkpoints"
+    assert sorted(p.suffix for p in checkpoints.iterdir()) == [".json", ".json", ".safetensors"]
+    assert load_checkpoint(tmp_path / "run").epoch == load_checkpoint(tmp_path / "run", "last").epoch == 2
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="Not a directory while writing"):
+        trained(tmp_path / "file/run")
+
+
+def test_no_best_checkpoint_yet(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run").run
+    (run / "checkpoints/best.json").unlink()
+    with pytest.raises(CheckpointError, match=r"best checkpoint .*; it has the checkpoint last \(--checkpoint last\)"):
+        load_checkpoint(run)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("feature_dim", 27, "its weights are not of the model that it describes"),
+        ("activation", "swish", r"last\.json: damaged"),
+        ("inventory", ["a", "a"], r"last\.json: damaged"),
+    ],
+)
+def test_a_checkpoint_that_contradicts_itself(tmp_path: Path, key: str, value: object, message: str) -> None:
+    run = trained(tmp_path / "run").run
+    path = run / "checkpoints/last.json"
+    values = json.loads(path.read_text())
+    values["model"][key] = value
+    path.write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(run, "last").build(torch.device("cpu"))
+
+
+def test_batch_norm_cannot_train_on_one_window(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"batches of 1 window cannot train batch norm; raise loader\.batch_size"):
+        trained(tmp_path / "run", "loader.batch_size=1", "model.batch_norm=true")
+    assert trained(tmp_path / "run", "loader.batch_size=1").epochs
+
+
+def test_metrics_are_those_of_numpy() -> None:
+    rng = np.random.default_rng(0)
+    metrics = FrameMetrics(7, torch.device("cpu"))
+    assert metrics.compute() == {"loss": None, "accuracy": None}
+    total, right, labelled = 0.0, 0, 0
+    for size in (5, 1, 40):
+        logits, labels = rng.normal(size=(size, 7)), rng.integers(0, 7, size)
+        labels[::3] = -100
+        for row, label in zip(logits, labels, strict=True):
+            if label >= 0:
+                total += np.log(np.exp(row).sum()) - row[label]
+                right += row.argmax() == label
+                labelled += 1
+        tensors = torch.from_numpy(logits), torch.from_numpy(labels)
+        metrics.update(*tensors, functional.cross_entropy(*tensors, ignore_index=-100, reduction="sum"))
+    measured = metrics.compute()
+    assert measured["loss"] == pytest.approx(total / labelled)
+    assert measured["accuracy"] == pytest.approx(right / labelled)
+    metrics.update(*tensors, torch.tensor(float("nan")))
+    assert metrics.compute()["loss"] is None
+
+
+def test_a_loss_that_is_no_number_is_still_json(tmp_path: Path) -> None:
+    result = trained(tmp_path / "run", "training.optimizer.learning_rate=1e30", "training.optimizer.weight_decay=0")
+    text = (result.run / "metrics.jsonl").read_text()
+    for line in text.splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert result.epochs[-1]["train"]["loss"] is None
