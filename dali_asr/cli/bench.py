@@ -85,15 +85,18 @@ def loader(
 def _write(values: dict[str, Any], output: Path | None, chart: Path | None) -> None:
     from dali_asr.bench.chart import draw_chart
 
-    for folder in {path.parent for path in (output, chart) if path}:
-        folder.mkdir(parents=True, exist_ok=True)
-    if output:
-        output.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    if chart:
-        draw_chart(values, chart)
     for path in (output, chart):
-        if path:
-            say(f"Written to {path}")
+        if not path:
+            continue
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path == output:
+                path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+            else:
+                draw_chart(values, path)
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}; choose another place") from error
+        say(f"Written to {path}")
 
 
 def _table(case: CaseResult) -> Table:

@@ -169,7 +169,7 @@ def test_what_nobody_thought_of_is_one_line_too(run_cli: Run, monkeypatch: pytes
         (["bench", "loader", "nothing"], 2, "error: nothing: no such file, and no recipe"),
         (["config", "copy", "demo", "/nowhere/x.yaml"], 1, "error: /nowhere/x.yaml: No such file or directory"),
         (["trian"], 2, "No such command"),
-        (["bench", "loader", "--json", "/proc/none/x.json"], 1, "is no folder that can be written"),
+        (["bench", "loader", "--json", "/etc/passwd/x.json"], 1, "is no folder that can be written"),
         (["bench", "loader", "--frames", "10000", "--batch-size", "6000"], 2, "10000 frames are too few for batches"),
     ],
 )
