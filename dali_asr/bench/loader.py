@@ -42,7 +42,7 @@ class BenchSettings:
     masking: Masking = field(default_factory=Masking)
     workers: tuple[int, ...] = (0, 2, 4)
     repeats: int = 5
-    seconds: float = 1.0
+    seconds: float = 0.5
     device: str = "auto"
 
 

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from dali_asr.cli.console import counting, say, stdout
+from dali_asr.errors import DataError
 
 if TYPE_CHECKING:
     from dali_asr.bench.loader import CaseResult
@@ -38,7 +39,7 @@ def loader(
         typer.Option(min=2, help="Windows of a batch; repeat for more.", show_default="512, 4096"),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Repeats of each loader, in turn.")] = 5,
-    seconds: Annotated[float, typer.Option(min=0.01, help="Of each repeat, at least.")] = 1.0,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Of each repeat, at least.")] = 0.5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N, beside the CPU.")] = "auto",
     output: Annotated[Path | None, typer.Option("--json", help="Write machine, versions and all repeats here.")] = None,
     chart: Annotated[Path | None, typer.Option("--chart", help="Draw the results here, as PNG or SVG.")] = None,
