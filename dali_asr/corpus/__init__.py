@@ -2,9 +2,10 @@
 
 from dali_asr.corpus.corpus import Corpus
 from dali_asr.corpus.normalize import Normalization
-from dali_asr.corpus.packed import PackedWriter, verify
+from dali_asr.corpus.packed import verify
 from dali_asr.corpus.packing import PackSettings, pack_course
 from dali_asr.corpus.partition import FRAME_PERIOD, NO_LABEL, Partition
+from dali_asr.corpus.writer import PackedWriter
 
 __all__ = [
     "FRAME_PERIOD",

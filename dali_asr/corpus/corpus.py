@@ -14,16 +14,10 @@ import numpy as np
 from dali_asr.corpus.cache import cached_pack
 from dali_asr.corpus.course import is_course_folder
 from dali_asr.corpus.normalize import Kind, Normalization, as_normalization
-from dali_asr.corpus.packed import (
-    Manifest,
-    check_stored_dtype,
-    check_utterance,
-    is_packed,
-    open_arrays,
-    store,
-)
+from dali_asr.corpus.packed import Manifest, is_packed, open_arrays
 from dali_asr.corpus.packing import PackSettings, quiet
 from dali_asr.corpus.partition import Partition, join
+from dali_asr.corpus.writer import check_stored_dtype, check_utterance, store
 from dali_asr.errors import DataError, UsageError, did_you_mean
 from dali_asr.inventory import ARPABET, Inventory
 

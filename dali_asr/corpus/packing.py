@@ -23,7 +23,8 @@ from dali_asr.corpus.course import (
     read_transcript,
 )
 from dali_asr.corpus.normalize import Kind, Moments, Normalization
-from dali_asr.corpus.packed import ArrayWriter, PackedDraft, PartitionEntry, check_destination, store
+from dali_asr.corpus.packed import PartitionEntry
+from dali_asr.corpus.writer import ArrayWriter, PackedDraft, check_destination, store
 from dali_asr.errors import DataError, UsageError, did_you_mean
 from dali_asr.inventory import ARPABET, Inventory
 

@@ -267,10 +267,10 @@ def test_ctrl_c_while_packing_leaves_nothing(tmp_path: Path) -> None:
     make_course(tmp_path / "c", {"train": [40] * 1500})
     # Slow enough to be caught at it: each utterance is written after a pause.
     code = (
-        "import sys, time; from pathlib import Path; from dali_asr.corpus import packed, pack_course\n"
-        "write = packed.ArrayWriter.write\n"
+        "import sys, time; from pathlib import Path; from dali_asr.corpus import pack_course, writer\n"
+        "write = writer.ArrayWriter.write\n"
         "def slow(*a): time.sleep(0.02); write(*a)\n"
-        "packed.ArrayWriter.write = slow\n"
+        "writer.ArrayWriter.write = slow\n"
         "print('ready', flush=True)\n"
         "pack_course(Path(sys.argv[1]), Path(sys.argv[2]))\n"
     )

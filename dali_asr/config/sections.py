@@ -1,4 +1,4 @@
-"""Configuration: pydantic sections, read from YAML and overrides.
+"""The sections of a configuration.
 
 Every mistake of a file is reported at once, each with its path, what was received and what is allowed.
 """
@@ -6,8 +6,7 @@ Every mistake of a file is reported at once, each with its path, what was receiv
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -22,12 +21,13 @@ from pydantic import (
     field_validator,
 )
 
-from dali_asr.errors import ConfigError, UsageError, did_you_mean
+from dali_asr.config.problems import problem_lines
+from dali_asr.config.reading import apply_override, find_config, read_yaml
+from dali_asr.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from pydantic_core import ErrorDetails
+    from pathlib import Path
 
 DEMO = "demo"  # a root, and the name of its recipe
 
@@ -287,9 +287,9 @@ class Config(Section):
             UsageError: no such recipe or file, or an override without `=`.
         """
         path = find_config(str(source or DEMO))
-        values = _read_yaml(path)
+        values = read_yaml(path)
         for override in overrides:
-            _apply_override(values, override)
+            apply_override(values, override)
         return cls.check(values, where=str(source or DEMO))
 
     @classmethod
@@ -302,130 +302,8 @@ class Config(Section):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(where, _problems(error.errors())) from error
+            raise ConfigError(where, problem_lines(error.errors(), cls)) from error
 
     def to_yaml(self) -> str:
         """Return the configuration, defaults and all, as YAML."""
         return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
-
-
-def recipes_folder() -> Path:
-    """Return where the shipped recipes lie: in the package, or beside it in a checkout."""
-    package = Path(__file__).parent
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
-
-
-def recipe_names() -> list[str]:
-    """Return the names of the shipped recipes."""
-    return sorted(path.stem for path in recipes_folder().glob("*.yaml"))
-
-
-def find_config(source: str) -> Path:
-    """Return the file of a recipe's name, or of a path.
-
-    Raises:
-        UsageError: neither.
-    """
-    names = recipe_names()
-    if source in names:
-        return recipes_folder() / f"{source}.yaml"
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise UsageError(
-            f"{source}: no such file, and no recipe; recipes are {', '.join(names)}{did_you_mean(source, names)}"
-        )
-    return path
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """PyYAML's loader takes the last of two equal keys without a word; this one refuses them."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping, as the base class does."""
-        keys = [self.construct_object(key) for key, _ in node.value]
-        for at, key in enumerate(keys):
-            if key in keys[:at]:
-                line = node.value[at][0].start_mark.line + 1
-                raise yaml.MarkedYAMLError(problem=f"line {line}: key {key!r} stands twice; keep one of them")
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - a SafeLoader
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(str(path), [" ".join(str(error).split())]) from error
-    if not isinstance(values or {}, dict):
-        raise ConfigError(str(path), [f"holds {values!r}; expected sections: {', '.join(Config.model_fields)}"])
-    return values or {}
-
-
-def _apply_override(values: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    if not equals or not path.strip():
-        raise UsageError(f"--set {override}: no value; write section.key=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--set {override}: the value is not YAML") from error
-    *parents, last = path.strip().split(".")
-    at = values
-    for key in parents:
-        inner = at.get(key)
-        at[key] = inner = dict(inner) if isinstance(inner, dict) else {}
-        at = inner
-    at[last] = value
-
-
-def _problems(errors: Sequence[ErrorDetails]) -> list[str]:
-    """Turn pydantic's errors into lines; of a union's branches, one line a path."""
-    lines: dict[str, str] = {}
-    for error in errors:
-        path = _path(error)
-        lines.setdefault(path, f"{path}: {_explain(error)}" if path else _explain(error))
-    # A fault inside a list says more than that the list is no number.
-    return [line for path, line in lines.items() if not any(other.startswith(f"{path}[") for other in lines)]
-
-
-def _path(error: ErrorDetails) -> str:
-    """Return where in the YAML; pydantic's names of union branches are left out."""
-    parts, fields = [], Config.model_fields
-    for part in error["loc"]:
-        if isinstance(part, int):
-            parts.append(f"[{part}]")
-        elif ("[" not in part and part not in _BRANCHES) or part in fields:
-            parts.append(f".{part}")
-    return "".join(parts).lstrip(".")
-
-
-_BRANCHES = {"str", "bool", "float", "int", "constrained-str", "constrained-int", "constrained-float"}
-
-
-def _explain(error: ErrorDetails) -> str:
-    kind, received, context = error["type"], error["input"], error.get("ctx", {})
-    if kind == "extra_forbidden":
-        siblings = _keys_beside(error["loc"])
-        return f"unknown key; allowed are {', '.join(siblings)}{did_you_mean(str(error['loc'][-1]), siblings)}"
-    if kind == "value_error":
-        return str(context["error"])
-    if kind == "literal_error":
-        allowed = _literals(str(context["expected"]))
-        return f"received {received!r}; allowed are {', '.join(allowed)}{did_you_mean(str(received), allowed)}"
-    return f"received {received!r}; {error['msg'][:1].lower()}{error['msg'][1:]}"
-
-
-def _literals(expected: str) -> list[str]:
-    return [part.strip().strip("'") for part in expected.replace(" or ", ",").split(",")]
-
-
-def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
-    """Return the keys of the section that an unknown key stands in."""
-    section: type[BaseModel] = Config
-    for part in location[:-1]:
-        found = section.model_fields.get(str(part))
-        kinds = [found.annotation, *get_args(found.annotation)] if found else []
-        section = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), section)
-    return list(section.model_fields)

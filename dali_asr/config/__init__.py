@@ -1,0 +1,25 @@
+"""Configuration: pydantic sections, read from YAML and overrides, and the shipped recipes."""
+
+from dali_asr.config.reading import find_config, recipe_names, recipes_folder
+from dali_asr.config.sections import (
+    DEMO,
+    Config,
+    DataConfig,
+    LoaderConfig,
+    MaskingConfig,
+    ModelConfig,
+    OptimizerConfig,
+)
+
+__all__ = [
+    "DEMO",
+    "Config",
+    "DataConfig",
+    "LoaderConfig",
+    "MaskingConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "find_config",
+    "recipe_names",
+    "recipes_folder",
+]

@@ -1,0 +1,65 @@
+"""Pydantic's errors as lines for people: path, what was received, what is allowed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+from pydantic import BaseModel
+
+from dali_asr.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pydantic_core import ErrorDetails
+
+
+def problem_lines(errors: Sequence[ErrorDetails], root: type[BaseModel]) -> list[str]:
+    """Turn pydantic's errors about a `root` into lines; of a union's branches, one line a path."""
+    lines: dict[str, str] = {}
+    for error in errors:
+        path, explained = _path(error, root), _explain(error, root)
+        lines.setdefault(path, f"{path}: {explained}" if path else explained)
+    # A fault inside a list says more than that the list is no number.
+    return [line for path, line in lines.items() if not any(other.startswith(f"{path}[") for other in lines)]
+
+
+def _path(error: ErrorDetails, root: type[BaseModel]) -> str:
+    """Return where in the YAML; pydantic's names of union branches are left out."""
+    parts = []
+    for part in error["loc"]:
+        if isinstance(part, int):
+            parts.append(f"[{part}]")
+        elif ("[" not in part and part not in _BRANCHES) or part in root.model_fields:
+            parts.append(f".{part}")
+    return "".join(parts).lstrip(".")
+
+
+_BRANCHES = {"str", "bool", "float", "int", "constrained-str", "constrained-int", "constrained-float"}
+
+
+def _explain(error: ErrorDetails, root: type[BaseModel]) -> str:
+    kind, received, context = error["type"], error["input"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        siblings = _keys_beside(error["loc"], root)
+        return f"unknown key; allowed are {', '.join(siblings)}{did_you_mean(str(error['loc'][-1]), siblings)}"
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "literal_error":
+        allowed = _literals(str(context["expected"]))
+        return f"received {received!r}; allowed are {', '.join(allowed)}{did_you_mean(str(received), allowed)}"
+    return f"received {received!r}; {error['msg'][:1].lower()}{error['msg'][1:]}"
+
+
+def _literals(expected: str) -> list[str]:
+    return [part.strip().strip("'") for part in expected.replace(" or ", ",").split(",")]
+
+
+def _keys_beside(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
+    """Return the keys of the section that an unknown key stands in."""
+    section = root
+    for part in location[:-1]:
+        found = section.model_fields.get(str(part))
+        kinds = [found.annotation, *get_args(found.annotation)] if found else []
+        section = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), section)
+    return list(section.model_fields)
