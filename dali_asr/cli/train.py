@@ -74,7 +74,8 @@ def _run(config: Config, run: Path | None, recipe: str, bar: Progress) -> None:
 
             for task in self._stages.values():
                 bar.remove_task(task)
-            say(f"Training on the {describe_device(device)}, {steps:,} steps. Results go to {run}/")
+            say(f"Training on the {describe_device(device)}, {steps:,} steps")
+            say(f"Run: {run}")
             self._began = time.perf_counter()
             self._task = bar.add_task("training", total=steps, loss="–", accuracy="–", speed="–")
 
@@ -99,7 +100,7 @@ def _run(config: Config, run: Path | None, recipe: str, bar: Progress) -> None:
 
     reporter = Terminal()
     result = run_training(config, run=run, recipe=recipe, reporter=reporter)
-    say(f"Done in {time.perf_counter() - reporter._began:.0f} s. The run lies in {result.run}/")
+    say(f"Done in {time.perf_counter() - reporter._began:.0f} s; checkpoints, metrics and curves lie in {result.run}")
     say(f"Next: {_next_command(config, result.run)}")
 
 

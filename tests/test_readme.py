@@ -1,0 +1,130 @@
+"""The README: its commands and examples run as they stand there, and its figures are those that were recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dali_asr.config import recipe_names
+from tests.makers import make_course
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+INSTALL = ["pip install -e . && dali-asr train", "pip install -e '.[dev]' && pytest"]
+QUICK = " --frames 20000 --batch-size 512 --repeats 1 --seconds 0.01"  # three minutes are too long for a test
+
+
+def blocks(language: str) -> list[str]:
+    """Return the fenced blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Return the lines of all shell blocks."""
+    return [line for block in blocks("sh") for line in block.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with course data in it, small and otherwise as the course's."""
+    path = tmp_path_factory.mktemp("readme")
+    lengths = {"train-clean-100": [900, 1300, 400], "dev-clean": [300, 200], "test-clean": [150, 90]}
+    make_course(path / "hw1p2", lengths, dim=28, unlabelled=("test-clean",))
+    return path
+
+
+def shell(command: str, folder: Path) -> str:
+    """Run a command by the shell, with this environment's programs first."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "XDG_CACHE_HOME": str(folder / "cache")}
+    done = subprocess.run(
+        ["bash", "-euc", command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_the_two_commands_stand_on_the_first_screen_and_ci_runs_them() -> None:
+    first_screen = README.splitlines()[:24]
+    assert all(command in first_screen for command in INSTALL)
+    assert commands()[:2] == INSTALL
+    assert INSTALL[1] in (ROOT / ".ci/run").read_text().splitlines()
+
+
+def test_the_main_job_prints_what_the_readme_shows(folder: Path) -> None:
+    """What follows the installation; the lines are the README's, but for numbers and dates."""
+    printed = shell(INSTALL[0].split(" && ")[1], folder)
+    shown = blocks("text")[0]
+
+    def shape(text: str) -> str:
+        text = re.sub(r"the (CPU|cuda).*?\)", "the DEVICE", text)
+        return re.sub(r"[\d.,]+(-\d+)?", "N", text)
+
+    assert shape(printed) == shape(shown)
+    accuracies = [float(a) for a in re.findall(r"dev .*accuracy ([\d.]+)%", printed)]
+    assert accuracies[-1] > 75
+    following = re.search(r"Next: (.*)", printed)
+    assert following
+    assert shape(shell(following[1], folder)) == shape(blocks("text")[1])
+
+
+def test_every_other_command_and_example_runs(folder: Path) -> None:
+    for command in commands()[2:]:
+        shell(command + QUICK * command.startswith("dali-asr bench"), folder)
+    lines = (folder / "submission.csv").read_text().splitlines()
+    assert lines[0] == "id,label"
+    assert len(lines) == 1 + 240
+    device = "cuda" if torch.cuda.is_available() else "auto"
+    for example in blocks("python"):
+        (folder / "example.py").write_text(example.replace('device="cuda"', f'device="{device}"'))
+        shell("python example.py", folder)
+
+
+def test_the_library_example_is_the_promised_one() -> None:
+    example = blocks("python")[0]
+    assert (
+        'for batch in WindowLoader(Corpus.open("corpus").partition("train-clean-100"), context=30, batch_size=4096, '
+        'device="cuda"):'
+    ) in example
+    assert all(name in example for name in ("batch.windows", "batch.labels", "batch.frames"))
+
+
+def test_every_recipe_is_described() -> None:
+    for name in recipe_names():
+        assert f"| `{name}` |" in README
+
+
+def test_the_figures_are_the_recorded_ones() -> None:
+    table = dict(re.findall(r"^\| ([^|]*?) \| (.*) \|$", README, flags=re.MULTILINE))
+    chart = re.search(r"\]\((benchmarks/results/loader_.*)\.png\)", README)
+    assert chart
+    cases = json.loads((ROOT / f"{chart[1]}.json").read_text())["cases"]
+    assert [(case["batch_size"], case["masks"]) for case in cases] == [
+        (512, False),
+        (512, True),
+        (4096, False),
+        (4096, True),
+    ]
+    best = [max(r["median"] for r in case["results"] if r["name"].startswith("dataloader")) for case in cases]
+    assert table["`DataLoader`, best of 0, 2, 4 workers"] == " | ".join(f"{b / 1e3:,.0f}" for b in best)
+    for row, name in (
+        ("NumPy gather by batch", "numpy gather"),
+        ("torch gather by batch", "torch gather"),
+        ("**dali-asr**, graph `stock`", "dali stock"),
+    ):
+        medians = [next(r["median"] for r in case["results"] if r["name"] == name) for case in cases]
+        cells = [f"{m / 1e3:,.0f} ({m / b:.1f} ×)" for m, b in zip(medians, best, strict=True)]
+        assert table[row] == " | ".join(cells)
+
+
+def test_links_lead_somewhere() -> None:
+    for path in (ROOT / "README.md", ROOT / "benchmarks/README.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+            assert target.startswith("https://") or (path.parent / target).exists(), target
