@@ -164,7 +164,7 @@ def test_what_nobody_thought_of_is_one_line_too(run_cli: Run, monkeypatch: pytes
         (["train", "--set", "data.root=/nowhere"], 1, "error: /nowhere: no such folder"),
         (["train", "--set", "loader.device=cuda:99"], 1, "error: device cuda:99"),
         (["predict", "/nowhere", "demo"], 1, "error: /nowhere: no such folder; give the folder of a run"),
-        (["data", "pack", "/nowhere", "/tmp/x"], 1, "error: /nowhere: no such folder"),
+        (["data", "pack", "/nowhere", "/nowhere-either"], 1, "error: /nowhere: no such folder"),
         (["data", "info", "/nowhere"], 1, "error: /nowhere: no such folder"),
         (["bench", "loader", "nothing"], 2, "error: nothing: no such file, and no recipe"),
         (["config", "copy", "demo", "/nowhere/x.yaml"], 1, "error: /nowhere/x.yaml: No such file or directory"),
