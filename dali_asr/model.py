@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from dali_asr.errors import UsageError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import torch
 
@@ -56,8 +58,11 @@ class MLP(nn.Module):
         window: W.
         feature_dim: D.
         classes: C.
-        hidden: a preset, `tiny` or `full`, or the hidden layers.
+        hidden: a preset, `tiny` or `full`; or the hidden layers, each a `HiddenLayer` or its width.
         activation: `gelu`, `relu`, `silu` or `tanh`.
+
+    Raises:
+        UsageError: no such preset or activation.
 
     Example:
         MLP(window=61, feature_dim=28, classes=42, hidden="tiny")(batch.windows)  # [B, 42]
@@ -69,11 +74,13 @@ class MLP(nn.Module):
         window: int,
         feature_dim: int,
         classes: int,
-        hidden: str | tuple[HiddenLayer, ...] = "tiny",
+        hidden: str | Sequence[HiddenLayer | int] = "tiny",
         activation: str = "gelu",
     ) -> None:
         super().__init__()
-        layers = PRESETS[hidden] if isinstance(hidden, str) else hidden
+        if activation not in ACTIVATIONS:
+            raise UsageError(f"MLP: activation {activation!r}; expected one of {', '.join(ACTIVATIONS)}")
+        layers = _hidden_layers(hidden)
         widths = [window * feature_dim, *(layer.width for layer in layers)]
         modules: list[nn.Module] = [nn.Flatten()]
         for (fan_in, fan_out), layer in zip(pairwise(widths), layers, strict=True):
@@ -91,6 +98,14 @@ class MLP(nn.Module):
         """Turn windows `[B, W, D]` into logits `[B, C]`."""
         logits: torch.Tensor = self.layers(windows)
         return logits
+
+
+def _hidden_layers(hidden: str | Sequence[HiddenLayer | int]) -> tuple[HiddenLayer, ...]:
+    if not isinstance(hidden, str):
+        return tuple(layer if isinstance(layer, HiddenLayer) else HiddenLayer(layer) for layer in hidden)
+    if hidden not in PRESETS:
+        raise UsageError(f"MLP: hidden {hidden!r}; expected {' or '.join(PRESETS)}, or the widths of the layers")
+    return PRESETS[hidden]
 
 
 @dataclass(frozen=True)

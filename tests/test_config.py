@@ -23,7 +23,7 @@ loader:
   masking: {scope: windows, time: {count: [2, 1], width: [0, 3]}, frequncy: 3}
   batch_size: 0
   device: gpu
-model: {dropout: 2, preset: tiny, hidden: [3], batch_norm: [true, false]}
+model: {dropout: 2, preset: tiny, hidden: [3]}
 training: {optimizer: {lr: 3, betas: [0.9, 1.5]}, precision: fp8, epochs: many}
 run: {name: ../up}
 modle: 3
@@ -32,7 +32,7 @@ modle: 3
 PROBLEMS = {
     "data.normalization": "'utternce'; allowed are utterance, global, none; did you mean utterance?",
     "data.trian": "did you mean train?",
-    "data.train": "received []",
+    "data.train": "received nothing",
     "loader.context": "received [3]; expected one number of frames, 0 to 1000, or [left, right]",
     "loader.masking.scope": "did you mean window?",
     "loader.masking.time.count": "[2, 1]; the first must not exceed the second",
@@ -42,7 +42,6 @@ PROBLEMS = {
     "loader.device": "received 'gpu'; allowed are auto, cpu, cuda, cuda:N",
     "model.dropout": "received 2",
     "model.hidden": "received [3] beside preset tiny",
-    "model.batch_norm": "received [True, False] for 3 hidden layers",
     "training.optimizer.lr": "unknown key",
     "training.optimizer.betas[1]": "received 1.5",
     "training.precision": "'fp8'; allowed are fp32, bf16",
@@ -123,12 +122,20 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("data: {root: a}\nloader: {}\ndata: {root: b}", "line 3: key 'data' stands twice; keep one of them"),
-        ("data: {inventory: [A, B, A]}", "data.inventory: received 'A' twice; every symbol must be unique"),
+        ("data: {root: a}\nloader: {}\ndata: {root: b}", "line 3, column 1: key 'data' stands twice"),
+        ("data: {inventory: [A, B, A]}", "data.inventory: received 'A' twice; name each once"),
         ("data: {inventory: []}", "data.inventory: received nothing"),
         ("loader: {context: -3}", "loader.context: received -3; expected one number of frames, 0 to 1000"),
         ("loader: {context: 5000000}", "loader.context: received 5000000; expected one number"),
         ("model: {dropout: [0.1, 2, 0.1]}", "model.dropout[1]: received 2"),
+        ("loader: {batch_size: true}", "loader.batch_size: received True; input should be a valid integer"),
+        ("loader: {context: [true, 3]}", "loader.context[0]: received True; input should be a valid integer"),
+        ("model: {batch_norm: 1}", "model.batch_norm: received 1; input should be a valid boolean"),
+        ("model: {hidden: [0, 5], dropout: [0.1, 0.2]}", "model.hidden[0]: received 0"),
+        ("data: {train: [a, a]}", "data.train: received 'a' twice; name each once"),
+        ("loader: {context: 1, masking: {}}", "loader.masking: received time.width up to 7, a window has 3 frames"),
+        ("a: [1", "line 1, column"),
+        ("model: {batch_norm: [true, false]}", "model.batch_norm: received [True, False] for 3 hidden layers"),
         ("training: {optimizer: {eps: .inf}}", "training.optimizer.eps: received inf; input should be a finite"),
     ],
 )

@@ -55,7 +55,7 @@ def test_the_two_commands_stand_on_the_first_screen_and_ci_runs_them() -> None:
     first_screen = README.splitlines()[:24]
     assert all(command in first_screen for command in INSTALL)
     assert commands()[:2] == INSTALL
-    assert INSTALL[1] in (ROOT / ".ci/run").read_text().splitlines()
+    assert f"{INSTALL[1]} || exit 1" in (ROOT / ".ci/run").read_text().splitlines()
 
 
 def test_the_main_job_prints_what_the_readme_shows(folder: Path) -> None:

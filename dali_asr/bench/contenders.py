@@ -95,7 +95,7 @@ class Contender:
 
 
 def contenders(case: Case, workers: tuple[int, ...], device: torch.device) -> list[Contender]:
-    """Return every contender; DataLoaders first, so that their workers are forked before DALI has threads."""
+    """Return every contender."""
     cpu = torch.device("cpu")
     host, size = case.resident(cpu), case.batch_size
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores
@@ -122,14 +122,14 @@ class CourseDataset(Dataset[tuple[torch.Tensor, int, int]]):
         return len(self._first)
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[torch.Tensor, int, int]:
-        position, frame = item
+        number, frame = item
         first = self._first[frame]
         assert self._labels is not None
-        return self._rows[first : first + self._window], int(self._labels[frame]), position
+        return self._rows[first : first + self._window], int(self._labels[frame]), number
 
 
 class PlannedBatches:
-    """A batch sampler that follows the plan, epoch after epoch: lists of (position, frame)."""
+    """A batch sampler that follows the plan, epoch after epoch: lists of (number of the batch, frame)."""
 
     def __init__(self, planner: Planner) -> None:
         self._planner = planner
@@ -138,24 +138,23 @@ class PlannedBatches:
         epoch = 0
         while True:
             for step in range(self._planner.steps):
-                first, end = self._planner.batch(step)
-                frames = self._planner.plan(epoch, step).frames.tolist()
-                yield list(zip(range(first, end), frames, strict=True))
+                number = epoch * self._planner.steps + step
+                yield [(number, frame) for frame in self._planner.frames(epoch, step).tolist()]
             epoch += 1
 
 
 class PlannedCollate:
-    """Stacks windows and masks each by the plan of its position, in the first epoch."""
+    """Stacks windows and masks each by the plan of its batch."""
 
     def __init__(self, planner: Planner) -> None:
         self._planner = planner
 
     def __call__(self, items: list[tuple[torch.Tensor, int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return windows `[B, W, D]` and labels `[B]`."""
-        windows, labels, positions = zip(*items, strict=True)
+        windows, labels, numbers = zip(*items, strict=True)
         stacked = torch.stack(windows)
         if self._planner.masking:
-            drawn = self._planner.masks(0, positions[0] // self._planner.batch_size)
+            drawn = self._planner.masks(*divmod(numbers[0], self._planner.steps))
             stacked.masked_fill_(_zeroed(*drawn, *stacked.shape[1:]), 0)
         return stacked, torch.tensor(labels)
 
@@ -241,15 +240,16 @@ def _numpy_gather(case: Case, resident: ResidentFrames) -> Windows:
 
 
 def _torch_gather(case: Case, resident: ResidentFrames, device: torch.device) -> Windows:
-    """Gather a batch by one fancy index, on the device."""
+    """Gather a batch by one index of whole windows, each a contiguous run of rows, on the device."""
     planner = case.planner
     labels = torch.from_numpy(case.partition.labels()).to(device)
     rows = torch.as_tensor(resident.rows, device=device)
-    window = torch.arange(planner.window, device=device)
+    width = planner.window * planner.feature_dim
+    runs = rows.as_strided((len(rows) - planner.window + 1, width), (planner.feature_dim, 1))
     for epoch, step in _steps(planner):
         plan = planner.plan(epoch, step)
         first = torch.from_numpy(resident.first_rows(plan.frames)).to(device, non_blocking=True)
-        windows = rows[first[:, None] + window]
+        windows = runs.index_select(0, first).view(-1, planner.window, planner.feature_dim)
         if case.masking:
             zeroed = _zeroed(plan.frequency, plan.time, planner.window, planner.feature_dim, device)
             windows.masked_fill_(zeroed, 0)

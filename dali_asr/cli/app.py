@@ -30,6 +30,9 @@ class _Commands(TyperGroup):
                 raise
             stderr.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(error.exit_code) from error
+        except BrokenPipeError:  # the reader has seen enough, as in `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise typer.Exit(0) from None
         except KeyboardInterrupt:
             stderr.print("interrupted; nothing half-written is left", style="red")
             raise typer.Exit(INTERRUPTED) from None
@@ -38,7 +41,7 @@ class _Commands(TyperGroup):
                 raise
             cause = " ".join(f"{type(error).__name__}: {error}".split())
             stderr.print(
-                f"error: unexpected {cause}; dali-asr --debug shows the traceback, please report it",
+                f"error: unexpected {cause}; please report it, with what `dali-asr --debug ...` shows",
                 style="red",
                 markup=False,
                 highlight=False,

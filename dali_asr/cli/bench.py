@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from dali_asr.cli.console import counting, say, stdout
-from dali_asr.errors import DataError
+from dali_asr.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from dali_asr.bench.loader import CaseResult
@@ -46,11 +46,13 @@ def loader(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the files.")] = False,
 ) -> None:
     """Time the DALI loader beside the loaders that people use today, in one run."""
-    from dali_asr.prediction.writers import check_output
+    from dali_asr.outputs import check_output
 
     for path in (output, chart):
         if path:
             check_output(path, overwrite=force)
+    if chart and chart.suffix not in (".png", ".svg"):
+        raise UsageError(f"--chart {chart}: charts are drawn as .png or .svg; choose such a name")
     with counting() as report:
         report("starting", 0, 1)
         from dali_asr.bench import BenchSettings, bench_loader, synthetic_partition, to_json

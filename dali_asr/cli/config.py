@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -39,16 +40,17 @@ def copy(
 ) -> None:
     """Copy a recipe, to change it."""
     from dali_asr.config import find_config
-    from dali_asr.errors import DataError, UsageError
+    from dali_asr.errors import DataError
+    from dali_asr.outputs import check_output
 
     content = find_config(name).read_text(encoding="utf-8")
-    if file.exists() and not force:
-        raise UsageError(f"{file}: exists; choose another file, or overwrite it (--force)")
+    check_output(file, overwrite=force)
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}; choose another place") from error
-    say(f"Copied to {file}. Next: dali-asr train {file}")
+    say(f"Copied to {file}. Next: {shlex.join(['dali-asr', 'train', str(file)])}")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -73,7 +74,7 @@ def pack(
         pack_course(source, dest, settings, overwrite=force, progress=report)
     partitions = Corpus.open(dest).partitions.values()
     say(f"Packed {sum(p.frame_count for p in partitions):,} frames of {len(partitions)} partitions into {dest}")
-    say(f"Next: dali-asr data info {dest}")
+    say(f"Next: {shlex.join(['dali-asr', 'data', 'info', str(dest)])}")
 
 
 @app.command()

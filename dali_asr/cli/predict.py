@@ -63,7 +63,7 @@ def predict(
 
         dali-asr predict RUN one.npy two.npy --format json -o -
     """  # noqa: D412
-    from dali_asr.prediction.writers import SUFFIXES, check_output
+    from dali_asr.outputs import check_output
 
     to_stdout = output == "-"
     path = Path(output) if output else None
@@ -72,7 +72,7 @@ def predict(
     with counting() as report:
         report("starting", 0, 1)
         from dali_asr.loading import describe_device, resolve_device
-        from dali_asr.prediction import encode, label, prepare, write_prediction
+        from dali_asr.prediction import SUFFIXES, encode, label, prepare, write_prediction
 
         report("starting", 1, 1)
         where = resolve_device(device)

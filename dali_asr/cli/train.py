@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -110,5 +111,5 @@ def _format(number: float | None, form: str) -> str:
 
 def _next_command(config: Config, run: Path) -> str:
     if config.data.test:
-        return f"dali-asr predict {run} {config.data.root} --partition {config.data.test}"
-    return f"dali-asr predict {run} FEATURES.npy"
+        return shlex.join(["dali-asr", "predict", str(run), config.data.root, "--partition", config.data.test])
+    return shlex.join(["dali-asr", "predict", str(run), "FEATURES.npy"])

@@ -47,8 +47,9 @@ class _UniqueKeys(yaml.SafeLoader):
         keys = [self.construct_object(key) for key, _ in node.value]
         for at, key in enumerate(keys):
             if key in keys[:at]:
-                line = node.value[at][0].start_mark.line + 1
-                raise yaml.MarkedYAMLError(problem=f"line {line}: key {key!r} stands twice; keep one of them")
+                raise yaml.MarkedYAMLError(
+                    problem=f"key {key!r} stands twice", problem_mark=node.value[at][0].start_mark
+                )
         return super().construct_mapping(node, deep)
 
 
@@ -64,10 +65,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read ({error})") from error
     except yaml.YAMLError as error:
-        raise ConfigError(str(path), [" ".join(str(error).split())]) from error
+        raise ConfigError(str(path), [_yaml_problem(error)]) from error
     if not isinstance(values or {}, dict):
         raise ConfigError(str(path), [f"holds {values!r}; expected sections (data, loader, model, training, run)"])
     return values or {}
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    mark = error.problem_mark
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}; mend the YAML"
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
@@ -77,8 +85,8 @@ def apply_override(values: dict[str, Any], override: str) -> None:
         UsageError: no `=`, or no YAML.
     """
     path, equals, text = override.partition("=")
-    if not equals or not path.strip():
-        raise UsageError(f"--set {override}: no value; write section.key=value")
+    if not equals or not all(part.strip() for part in path.split(".")):
+        raise UsageError(f"--set {override}: no setting; write section.key=value")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
 DEMO = "demo"  # a root, and the name of its recipe
 
-NonNegative = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+# Strict: `true` is no number.
+NonNegative = Annotated[int, Field(ge=0, strict=True)]
+Positive = Annotated[int, Field(ge=1, strict=True)]
+Switch = Annotated[bool, Field(strict=True)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 _MOST_CONTEXT = 1000  # ten seconds
 _PAIR = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 2, "maxItems": 2}
@@ -60,10 +62,10 @@ def _ordered(value: tuple[int, int]) -> tuple[int, int]:
 
 def _unique(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
     if not value:
-        raise ValueError("received nothing; expected arpabet, a file, or a list of symbols")
+        raise ValueError("received nothing; give at least one name")
     if not isinstance(value, str) and len(set(value)) < len(value):
         twice = next(symbol for at, symbol in enumerate(value) if symbol in value[:at])
-        raise ValueError(f"received {twice!r} twice; every symbol must be unique")
+        raise ValueError(f"received {twice!r} twice; name each once")
     return value
 
 
@@ -89,7 +91,7 @@ CountRange = Annotated[
 WidthRange = Annotated[
     tuple[Positive, Positive], BeforeValidator(_two), AfterValidator(_ordered), WithJsonSchema(_PAIR)
 ]
-_Side = Annotated[int, Field(ge=0, le=_MOST_CONTEXT)]
+_Side = Annotated[int, Field(ge=0, le=_MOST_CONTEXT, strict=True)]
 Context = Annotated[
     tuple[_Side, _Side],
     BeforeValidator(_both_sides),
@@ -98,6 +100,7 @@ Context = Annotated[
 Names = Annotated[
     tuple[str, ...],
     BeforeValidator(_as_list),
+    AfterValidator(_unique),
     Field(min_length=1),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
 ]
@@ -189,6 +192,15 @@ class LoaderConfig(Section):
     masking: MaskingConfig | None = None
     """Masks of training batches; null for none, {} for the defaults."""
 
+    @field_validator("masking")
+    @classmethod
+    def _fits(cls, masking: MaskingConfig | None, info: ValidationInfo) -> MaskingConfig | None:
+        if masking and masking.time.count[1] and "context" in info.data:
+            width, frames = masking.time.width[1], sum(info.data["context"]) + 1
+            if width > frames:
+                raise ValueError(f"received time.width up to {width}, a window has {frames} frames; make it narrower")
+        return masking
+
 
 class ModelConfig(Section):
     """The multilayer perceptron."""
@@ -199,7 +211,7 @@ class ModelConfig(Section):
     """Units of each hidden layer, instead of a preset."""
     dropout: Share | tuple[Share, ...] | None = None
     """Dropout of all hidden layers, or of each; the preset's, or 0."""
-    batch_norm: bool | tuple[bool, ...] | None = None
+    batch_norm: Switch | tuple[Switch, ...] | None = None
     """Batch norm in all hidden layers, or in each; the preset's, or none."""
     activation: Literal["gelu", "relu", "silu", "tanh"] = "gelu"
     """Between the layers."""
@@ -214,7 +226,9 @@ class ModelConfig(Section):
     @field_validator("dropout", "batch_norm")
     @classmethod
     def _one_a_layer(cls, value: Any, info: ValidationInfo) -> Any:
-        hidden, preset = info.data.get("hidden"), info.data.get("preset")
+        if not {"hidden", "preset"} <= set(info.data):
+            return value  # one of them has a mistake of its own
+        hidden, preset = info.data["hidden"], info.data["preset"]
         depth = len(hidden) if hidden else {"full": 7}.get(preset or "tiny", 3)
         if isinstance(value, tuple) and len(value) != depth:
             raise ValueError(f"received {list(value)} for {depth} hidden layers; give one value, or one a layer")

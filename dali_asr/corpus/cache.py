@@ -75,6 +75,6 @@ def fingerprint(source: Path, layout: Sequence[CoursePartition], settings: PackS
 def _stat_lines(folder: Path) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.endswith(".npy"):
+            if entry.name.endswith(".npy") and not entry.name.startswith("."):
                 stat = entry.stat()
                 yield f"{entry.name} {stat.st_size} {stat.st_mtime_ns}\n"

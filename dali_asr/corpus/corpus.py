@@ -115,7 +115,7 @@ class Corpus:
         applied = as_normalization(normalization)
         check_stored_dtype(dtype)
         names = tuple(names) if names is not None else tuple(map(str, range(len(frames))))
-        if not frames or len(names) != len(frames) or (labels is not None and len(labels) != len(frames)):
+        if not len(frames) or len(names) != len(frames) or (labels is not None and len(labels) != len(frames)):
             counts = f"{len(frames)} frames, {'no' if labels is None else len(labels)} labels, {len(names)} names"
             raise UsageError(f"from_arrays: {counts}; give one array an utterance, and at least one")
         checked = [
@@ -183,6 +183,12 @@ class Corpus:
                     f"{self.path}: packed with {name} {was}, asked for {is_asked}; "
                     f"set data.{name} to match, or pack the corpus again"
                 )
+        if wanted == "global" and settings.train != self.normalization.partitions:
+            packed_with, asked = ("+".join(names) for names in (self.normalization.partitions, settings.train))
+            raise UsageError(
+                f"{self.path}: packed with the statistics of {packed_with}, asked for those of {asked}; "
+                "name these in data.train, or pack the corpus again"
+            )
         if isinstance(wanted, Normalization) and wanted != self.normalization:
             raise UsageError(f"{self.path}: packed with other statistics than asked for; pack the corpus again")
         for name in settings.partitions:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dali_asr.corpus.npy import NpyHeader, read_array, read_header
+from dali_asr.corpus.npy import NpyHeader, map_array, read_array, read_header
 from dali_asr.errors import DataError, UsageError, did_you_mean
 from dali_asr.inventory import END_SYMBOL, START_SYMBOL, UNKNOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -105,6 +105,24 @@ def read_features(path: Path, *, zero_nonfinite: bool = False) -> NDArray[Any]:
     """
     features = read_array(path)
     _check_features(path, features.shape, features.dtype)
+    return _finite(path, features, zero_nonfinite)
+
+
+def read_features_blocks(path: Path, frames: int, *, zero_nonfinite: bool) -> Iterator[NDArray[Any]]:
+    """Yield features in blocks of so many frames, the last one shorter, in memory that does not grow with the file.
+
+    Arguments and errors otherwise as in `read_features`.
+    """
+    header = read_features_header(path)
+    if header.shape[0] <= frames:
+        yield read_features(path, zero_nonfinite=zero_nonfinite)
+        return
+    mapped = map_array(path, header)
+    for first in range(0, len(mapped), frames):
+        yield _finite(path, mapped[first : first + frames], zero_nonfinite, first)
+
+
+def _finite(path: Path, features: NDArray[Any], zero_nonfinite: bool, first: int = 0) -> NDArray[Any]:
     finite = np.isfinite(features)
     if finite.all():
         return features
@@ -112,7 +130,7 @@ def read_features(path: Path, *, zero_nonfinite: bool = False) -> NDArray[Any]:
         return np.where(finite, features, 0).astype(features.dtype)
     row, column = np.argwhere(~finite)[0]
     raise DataError(
-        f"{path}: {features[row, column]} at frame {row}, feature {column} (one of {(~finite).sum()}); "
+        f"{path}: {features[row, column]} at frame {first + row}, feature {column} (one of {(~finite).sum()}); "
         "mend the file, or have such values zeroed (data.zero_nonfinite, data pack --zero-nonfinite)"
     )
 
@@ -191,7 +209,9 @@ def _partition_names(root: Path) -> list[str]:
 
 def _check_strays(root: Path, found: Sequence[str]) -> None:
     """Refuse a folder that is meant as a partition and has no features: empty, or with arrays elsewhere in it."""
-    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir()):
+        if folder.name.startswith((".", "__")):  # such as __MACOSX
+            continue
         if folder.name not in found and (not any(folder.iterdir()) or any(folder.glob("*.npy"))):
             raise _without_features(folder)
 
@@ -199,7 +219,7 @@ def _check_strays(root: Path, found: Sequence[str]) -> None:
 def _without_features(folder: Path) -> DataError:
     return DataError(
         f"{folder}: has no folder mfcc; a partition keeps its features in {folder / 'mfcc'}, "
-        "and what is none must not be named, or lie elsewhere"
+        "and a folder that is no partition must lie elsewhere"
     )
 
 
@@ -217,7 +237,11 @@ def _read_partition(root: Path) -> CoursePartition:
 
 def _npy_names(folder: Path) -> list[str]:
     # In the order of the file names, suffix and all, which is how the course sorts them.
-    return [name[:-4] for name in sorted(path.name for path in folder.glob("*.npy"))]
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from error
+    return [name[:-4] for name in sorted(names) if name.endswith(".npy") and not name.startswith(".")]
 
 
 def _check_pairs(root: Path, features: list[str], transcripts: list[str]) -> None:

@@ -30,11 +30,13 @@ class Normalization:
         kind: `utterance`, `global` or `none`.
         mean: `[D]`, of the training partitions; empty unless `global`.
         deviation: `[D]`, standard deviation; empty unless `global`.
+        partitions: those that the statistics were taken from; empty unless `global`.
     """
 
     kind: Kind
     mean: tuple[float, ...] = ()
     deviation: tuple[float, ...] = ()
+    partitions: tuple[str, ...] = ()
 
     def check(self, where: str, feature_dim: int) -> None:
         """Check that statistics fit features of D = `feature_dim`, found at `where`.
@@ -68,12 +70,17 @@ class Normalization:
         """Return the normalization as JSON values."""
         if self.kind != "global":
             return {"kind": self.kind}
-        return {"kind": self.kind, "mean": list(self.mean), "deviation": list(self.deviation)}
+        return {
+            "kind": self.kind,
+            "mean": list(self.mean),
+            "deviation": list(self.deviation),
+            "partitions": list(self.partitions),
+        }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Normalization:
         """Read what `to_json` gave."""
-        return cls(values["kind"], tuple(values.get("mean", ())), tuple(values.get("deviation", ())))
+        return cls(values["kind"], *(tuple(values.get(key, ())) for key in ("mean", "deviation", "partitions")))
 
 
 def as_normalization(kind: Kind | Normalization) -> Normalization:
@@ -118,10 +125,11 @@ class Moments:
         squares = self.squares + other.squares + np.square(step) * (self.count * other.count / count)
         return Moments(count, mean, squares)
 
-    def normalization(self) -> Normalization:
-        """Return the `global` normalization by these moments."""
+    def normalization(self, partitions: tuple[str, ...] = ()) -> Normalization:
+        """Return the `global` normalization by these moments, of the frames of `partitions`."""
         deviation = np.sqrt(self.squares / self.count)
-        return Normalization("global", tuple(self.mean.tolist()), tuple(deviation.tolist()))
+        deviation[deviation <= 1e-12 * np.abs(self.mean)] = 0.0  # the rounding residue of a constant
+        return Normalization("global", tuple(self.mean.tolist()), tuple(deviation.tolist()), partitions)
 
 
 def _divide(centred: NDArray[np.float64], deviation: NDArray[np.float64]) -> NDArray[np.float64]:

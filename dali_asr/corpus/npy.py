@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache
 from tokenize import TokenError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -78,6 +78,19 @@ def read_array(path: Path) -> NDArray[Any]:
     header = _parse(path, content[:_HEADER_READ], len(content))
     flat = np.frombuffer(content, header.dtype, math.prod(header.shape), header.offset)
     return flat.reshape(header.shape, order="F" if header.fortran_order else "C")
+
+
+def map_array(path: Path, header: NpyHeader) -> NDArray[Any]:
+    """Map a `.npy` file whose header was read and checked.
+
+    Raises:
+        DataError: it cannot be opened.
+    """
+    order: Literal["F", "C"] = "F" if header.fortran_order else "C"
+    try:
+        return np.memmap(path, header.dtype, "r", header.offset, header.shape, order)
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def header_bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:

@@ -96,6 +96,8 @@ class Manifest:
                     f"{path}: packed format {version}, this dali-asr reads up to {FORMAT_VERSION}; "
                     "update dali-asr, or pack the corpus again"
                 )
+            for partition in values["partitions"]:
+                check_partition_name(partition["name"])
             return cls(
                 values["dtype"],
                 Normalization.from_json(values["normalization"]),
@@ -116,6 +118,16 @@ class PackedArrays:
     frames: NDArray[Any]
     labels: NDArray[Any]
     offsets: NDArray[np.int64]
+
+
+def check_partition_name(name: object) -> None:
+    """Check that a partition's name can be part of a file's name.
+
+    Raises:
+        DataError: it cannot.
+    """
+    if not isinstance(name, str) or not name.strip(".") or set(name) & {"/", "\\", "\0", "\n"}:
+        raise DataError(f"partition {name!r}: no name for one; give it letters and digits, and no slashes")
 
 
 def is_packed(folder: Path) -> bool:

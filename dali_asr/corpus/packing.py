@@ -9,15 +9,17 @@ from __future__ import annotations
 import os
 import signal
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, reduce
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from dali_asr.corpus.course import (
     CoursePartition,
-    read_features,
+    read_features_blocks,
     read_features_header,
     read_layout,
     read_transcript,
@@ -41,6 +43,8 @@ _CHUNK = 64  # utterances handed to a process at once
 # glibc's malloc gives freed arrays back to the system and faults them in again for the next utterance, which takes
 # a quarter of the time of packing; so it keeps what it has, a few MB.
 _KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(1 << 30)}
+_MOST_PROCESSES = 8  # each takes some 25 MiB; the disk is slower than eight
+_LONG = 100_000  # frames; longer utterances are worked through in blocks of so many
 _UTTERANCES_A_PROCESS = 500  # fewer are packed before a process has started
 
 
@@ -106,9 +110,11 @@ def pack_course(
 
     Raises:
         DataError: a file that is not what it should be, or no space left.
-        UsageError: `dest` exists, a partition is not there, or `global` has nothing to learn from.
+        UsageError: `dest` exists or lies in `source`, a partition is not there, or `global` has nothing to learn from.
     """
     settings = settings or PackSettings()
+    if source.resolve() in dest.resolve().parents:
+        raise UsageError(f"{dest}: lies in {source}, which is to be packed; choose a place outside")
     check_destination(dest, overwrite=overwrite)
     layout = read_layout(source, settings.partitions)
     with _Workers(sum(len(p.utterances) for p in layout)) as workers:
@@ -147,16 +153,17 @@ class _Workers:
     """
 
     def __init__(self, utterances: int) -> None:
-        self._count = min(len(os.sched_getaffinity(0)), utterances // _UTTERANCES_A_PROCESS)
+        self._count = min(len(os.sched_getaffinity(0)), _MOST_PROCESSES, utterances // _UTTERANCES_A_PROCESS)
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> _Workers:
         if self._count > 1:
             from loky import ProcessPoolExecutor
+            from loky.backend import resource_tracker as loky_tracker
 
-            # Ctrl-C reaches the whole group of processes: the parent alone answers it.
-            ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
-            self._pool = ProcessPoolExecutor(self._count, env=_KEEP_MEMORY, **ignore)
+            for tracker in (resource_tracker, loky_tracker):
+                tracker.ensure_running()  # later they would lift what holds interrupts back
+            self._pool = ProcessPoolExecutor(self._count, env=_KEEP_MEMORY)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -189,11 +196,22 @@ class _Workers:
             return
         flying: deque[Future[_R]] = deque()
         for chunk in chunks:
-            flying.append(self._pool.submit(work, chunk))
+            with _interrupts_held():
+                flying.append(self._pool.submit(work, chunk))
             if len(flying) > 2 * self._count:
                 yield flying.popleft().result()
         while flying:
             yield flying.popleft().result()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Block Ctrl-C, also in processes that are started meanwhile: it reaches all, and the parent alone answers it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _measure(layout: Sequence[CoursePartition], workers: _Workers, progress: Progress) -> tuple[list[_Utterance], int]:
@@ -241,7 +259,7 @@ def _normalization(
     train = [u for u in utterances if u.partition in settings.train]
     work = partial(_moments, zero_nonfinite=settings.zero_nonfinite)
     parts = workers.map(work, train, partial(progress, "measuring", total=len(train)))
-    return reduce(Moments.merge, parts).normalization()
+    return reduce(Moments.merge, parts).normalization(settings.train)
 
 
 def _shapes(utterances: Sequence[_Utterance]) -> list[tuple[int, ...]]:
@@ -249,7 +267,7 @@ def _shapes(utterances: Sequence[_Utterance]) -> list[tuple[int, ...]]:
 
 
 def _moments(utterances: Sequence[_Utterance], *, zero_nonfinite: bool) -> Moments:
-    return reduce(Moments.merge, (Moments.of(_read(u, zero_nonfinite)) for u in utterances))
+    return reduce(Moments.merge, (Moments.of(block) for u in utterances for block in _blocks(u, zero_nonfinite)))
 
 
 def _write(
@@ -261,14 +279,24 @@ def _write(
 ) -> int:
     """Write utterances to their places; return where the last one ends."""
     for u in utterances:
-        frames = normalization.apply(_read(u, zero_nonfinite))
         labels = read_transcript(u.transcript, u.length, arrays.inventory) if u.transcript else None
-        arrays.write(u.first, store(str(u.features), frames, arrays.dtype), labels)
+        own = normalization
+        if u.length > _LONG and normalization.kind == "utterance":
+            own = _moments([u], zero_nonfinite=zero_nonfinite).normalization()
+        at = 0
+        for block in _blocks(u, zero_nonfinite):
+            end = at + len(block)
+            stored = store(str(u.features), own.apply(block), arrays.dtype)
+            arrays.write(u.first + at, stored, labels[at:end] if labels is not None else None)
+            at = end
     return utterances[-1].first + utterances[-1].length
 
 
-def _read(utterance: _Utterance, zero_nonfinite: bool) -> NDArray[Any]:
-    features = read_features(utterance.features, zero_nonfinite=zero_nonfinite)
-    if len(features) != utterance.length:
+def _blocks(utterance: _Utterance, zero_nonfinite: bool) -> Iterator[NDArray[Any]]:
+    """Yield the features of an utterance, whole or, of a long one, in blocks."""
+    frames = 0
+    for block in read_features_blocks(utterance.features, _LONG, zero_nonfinite=zero_nonfinite):
+        frames += len(block)
+        yield block
+    if frames != utterance.length:
         raise DataError(f"{utterance.features}: changed while it was packed; pack the corpus again")
-    return features

@@ -25,6 +25,7 @@ from dali_asr.corpus.packed import (
     GrowingDigest,
     Manifest,
     PartitionEntry,
+    check_partition_name,
     file_sha256,
     is_packed,
 )
@@ -188,9 +189,10 @@ class PackedWriter:
         self.normalization = as_normalization(normalization)
         self._overwrite = overwrite
         check_destination(self.dest, overwrite=overwrite)
+        self._open = False
         self._draft: PackedDraft | None = None
         self._offsets = [0]
-        self._names: dict[str, list[str]] = {}
+        self._names: dict[str, dict[str, None]] = {}  # of utterances by partition, in order
         self._labelled: dict[str, bool] = {}
 
     def add(self, partition: str, utterance: str, frames: ArrayLike, labels: ArrayLike | None = None) -> None:
@@ -204,8 +206,11 @@ class PackedWriter:
                 a whole partition without labels.
 
         Raises:
-            DataError: shapes or values that do not fit, or a fault of the disk.
+            DataError: names, shapes or values that do not fit, or a fault of the disk.
+            UsageError: outside the `with` block.
         """
+        if not self._open:
+            raise UsageError(f"{self.dest}: the writer is not open; add utterances inside its with block")
         where = f"{partition}/{utterance}"
         features, encoded = check_utterance(where, frames, labels, self.inventory)
         arrays = self._open_draft(features.shape[1]).arrays
@@ -214,19 +219,21 @@ class PackedWriter:
                 f"{where}: {features.shape[1]} features a frame, {arrays.feature_dim} in the utterances before"
             )
         self.normalization.check(where, features.shape[1])
-        self._check_order(partition, where, labelled=encoded is not None)
+        self._check_place(partition, utterance, where, labelled=encoded is not None)
         stored = store(where, self.normalization.apply(features), arrays.dtype)
         arrays.write(self._offsets[-1], stored, encoded)
-        self._names.setdefault(partition, []).append(utterance)
+        self._names.setdefault(partition, {})[utterance] = None
         self._labelled[partition] = encoded is not None
         self._offsets.append(self._offsets[-1] + len(stored))
 
     def __enter__(self) -> Self:
+        self._open = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._open = False
         if kind is not None:
             if self._draft:
                 self._draft.discard()
@@ -251,9 +258,12 @@ class PackedWriter:
             )
         return self._draft
 
-    def _check_order(self, partition: str, where: str, *, labelled: bool) -> None:
+    def _check_place(self, partition: str, utterance: str, where: str, *, labelled: bool) -> None:
+        check_partition_name(partition)
         if partition not in self._names:
             return
+        if utterance in self._names[partition]:
+            raise DataError(f"{where}: was added before; every utterance of a partition needs a name of its own")
         if partition != next(reversed(self._names)):
             raise DataError(f"{where}: partition {partition} was left for another; add it in one go")
         if self._labelled[partition] != labelled:
@@ -312,7 +322,8 @@ def store(where: str, frames: NDArray[np.float64], dtype: np.dtype[Any]) -> NDAr
     with np.errstate(over="ignore"):
         stored = frames.astype(dtype)
     if not np.isfinite(stored).all():
-        raise DataError(f"{where}: {np.abs(frames).max():g} does not fit {dtype}; store float32, or normalize")
+        remedy = "store float32, or normalize" if dtype == np.float16 else "mend the file, or normalize"
+        raise DataError(f"{where}: {np.abs(frames).max():g} does not fit {dtype}; {remedy}")
     return stored
 
 

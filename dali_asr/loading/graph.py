@@ -14,7 +14,7 @@ import numpy as np
 # more than the gather: at 4,096 windows 0.65 instead of 1.15 M windows/s, on two cores.
 os.environ.setdefault("DALI_MALLOC_POOL_THRESHOLD", "1M")
 
-from nvidia.dali import fn, types
+from nvidia.dali import backend, fn, types
 from nvidia.dali.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -83,6 +83,11 @@ def stock_graph(
         pipeline.set_outputs(*outputs.values())
     pipeline.build()
     return pipeline, list(outputs)
+
+
+def release_unused_memory() -> None:
+    """Give back what DALI keeps for pipelines that are gone."""
+    backend.ReleaseUnusedMemory()  # type: ignore[attr-defined]
 
 
 def mask_dtype(dtype: str) -> np.dtype[Any]:

@@ -9,24 +9,28 @@ Shape letters: `B` windows of a batch, `W` frames of a window, `D` features of a
 from __future__ import annotations
 
 import json
+import operator
 import os
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+
+from dali_asr.corpus import Partition
 from dali_asr.errors import UsageError
 from dali_asr.loading.device import resolve_device
-from dali_asr.loading.graph import OUTPUT_TYPES, mask_dtype, stock_graph
+from dali_asr.loading.graph import OUTPUT_TYPES, mask_dtype, release_unused_memory, stock_graph
 from dali_asr.loading.plan import Masking, Planner
 from dali_asr.loading.source import ResidentFrames, StepSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
-    import torch
     from nvidia.dali.pipeline import Pipeline
 
-    from dali_asr.corpus import Partition
 
 _MOST_THREADS = 8
 _BATCHES_HELD = 3  # of windows, a prefetched iteration: DALI's gather, its masked copy, torch's
@@ -99,8 +103,11 @@ class WindowLoader:
         device: str | torch.device = "auto",
         prefetch: int = 2,
     ) -> None:
-        left, right = map(int, context if isinstance(context, (tuple, list)) else (context, context))
-        batch_size, seed, subset = int(batch_size), int(seed), int(subset)  # NumPy's integers are no JSON
+        if not isinstance(partition, Partition):
+            raise UsageError(f"WindowLoader: received a {type(partition).__name__}; give corpus.partition(NAME)")
+        left, right = _both_sides(context)
+        batch_size, seed = _integer("batch_size", batch_size), _integer("seed", seed)
+        subset, prefetch = _integer("subset", subset), _integer("prefetch", prefetch)
         _check_arguments(left, right, dtype, graph, prefetch)
         self.device = resolve_device(str(device))
         self.epoch = 0
@@ -113,7 +120,7 @@ class WindowLoader:
             shuffle=shuffle,
             subset=subset,
             drop_last=drop_last,
-            masking=Masking() if masking is True else masking or None,
+            masking=_masking(masking),
         )
         self._partition_name = partition.name
         self._context = (left, right)
@@ -138,6 +145,7 @@ class WindowLoader:
                 prefetch=prefetch,
                 threads=min(len(os.sched_getaffinity(0)), _MOST_THREADS),
             ),
+            self.device,
         )
 
     def __len__(self) -> int:
@@ -171,13 +179,21 @@ class WindowLoader:
         """Continue, in the next loop, after the last batch that was delivered when `state` was taken.
 
         Raises:
-            UsageError: a state of another partition, seed, batch size or the like.
+            UsageError: a state of another partition, seed, batch size or the like, or none at all.
         """
-        theirs, ours = state["belongs_to"], self._identity()
+        try:
+            theirs, ours = dict(state["belongs_to"]), self._identity()
+            epoch, delivered = _integer("epoch", state["epoch"]), _integer("delivered", state["delivered"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError("WindowLoader: no state of a loader; give what state_dict() returned") from error
         differing = [f"{k} {theirs.get(k)} (here {ours[k]})" for k in ours if theirs.get(k) != ours[k]]
         if differing:
             raise UsageError(f"WindowLoader: the state belongs to another loader: {', '.join(differing)}")
-        self.epoch, self._delivered = int(state["epoch"]), int(state["delivered"])
+        if not (0 <= epoch < 1 << 32 and 0 <= delivered <= len(self)):
+            raise UsageError(
+                f"WindowLoader: the state stands at epoch {epoch}, batch {delivered}; an epoch has {len(self)} batches"
+            )
+        self.epoch, self._delivered = epoch, delivered
         self._begun = False
         self._loop += 1  # a loop that is under way ends
 
@@ -185,6 +201,7 @@ class WindowLoader:
         """Give the frames and the pipeline's memory back; the loader cannot be used after."""
         self._feed = None
         self._loop += 1
+        release_unused_memory()
 
     def _begin(self) -> _Feed:
         """Set out for the next epoch, or for the rest of the one that was loaded."""
@@ -217,8 +234,10 @@ class _Feed:
     nobody knows what it still holds.
     """
 
-    def __init__(self, source: StepSource, build: Callable[[], tuple[Pipeline, list[str]]]) -> None:
-        self._source, self._build = source, build
+    def __init__(
+        self, source: StepSource, build: Callable[[], tuple[Pipeline, list[str]]], device: torch.device
+    ) -> None:
+        self._source, self._build, self._device = source, build, device
         self._batches: Iterator[Any] | None = None
 
     def seek(self, epoch: int, step: int) -> None:
@@ -231,16 +250,21 @@ class _Feed:
 
     def next(self) -> dict[str, Any]:
         """Return the outputs of the next step, by name."""
-        batches = self._start() if self._batches is None else self._batches
-        self._batches = None
-        while True:
-            (output,) = next(batches)
-            issued = self._source.issued.popleft()
-            if issued.turn == self._source.turn:  # else it was prefetched for a loop that was left
-                break
+        with self._on_device():
+            batches = self._start() if self._batches is None else self._batches
+            self._batches = None
+            while True:
+                (output,) = next(batches)
+                issued = self._source.issued.popleft()
+                if issued.turn == self._source.turn:  # else it was prefetched for a loop that was left
+                    break
         self._batches = batches
         found: dict[str, Any] = output
         return found
+
+    def _on_device(self) -> AbstractContextManager[Any]:
+        # DALI feeds the frames by the stream of torch's current device, whichever that is.
+        return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
 
     def _start(self) -> Iterator[Any]:
         # DALI's torch plugin takes long to import.
@@ -249,6 +273,29 @@ class _Feed:
         pipeline, outputs = self._build()
         batches: Iterator[Any] = DALIGenericIterator([pipeline], outputs, size=-1, prepare_first_batch=False)
         return batches
+
+
+def _integer(name: str, value: Any) -> int:
+    """Return a plain integer, which NumPy's are not; refuse what would have to be rounded."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError as error:
+        raise UsageError(f"WindowLoader: {name} {value!r}; expected an integer") from error
+
+
+def _both_sides(context: Any) -> tuple[int, int]:
+    sides = tuple(context) if isinstance(context, (tuple, list)) else (context, context)
+    if len(sides) != 2:
+        raise UsageError(f"WindowLoader: context {context!r}; expected one number of frames, or (left, right)")
+    return _integer("context", sides[0]), _integer("context", sides[1])
+
+
+def _masking(masking: Any) -> Masking | None:
+    if masking is None or isinstance(masking, (bool, Masking)):
+        return Masking() if masking is True else masking or None
+    raise UsageError(f"WindowLoader: masking {masking!r}; expected None, True or a Masking")
 
 
 def _check_arguments(left: int, right: int, dtype: str, graph: str, prefetch: int) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Words = NDArray[np.uint32]
 
 _ROUNDS = 24  # fewer leave the permutations of five or six frames visibly uneven
-_MAX_FRAMES = 1 << 31  # DALI gathers rows by int32
+MOST_ROWS = 1 << 31  # DALI gathers rows by int32
 
 # What a Philox stream is for: the last word of its counter.
 _ORDER, _COUNTS, _FREQUENCY, _TIME = range(4)
@@ -42,7 +42,7 @@ class Bands:
     """How many bands of a window are zeroed, and how wide they are; both ranges inclusive and uniform.
 
     Attributes:
-        count: fewest and most bands.
+        count: fewest and most bands; (0, 0) for none.
         width: narrowest and widest, in features (frequency) or frames (time).
     """
 
@@ -50,6 +50,8 @@ class Bands:
     width: tuple[int, int]
 
     def __post_init__(self) -> None:
+        if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in (self.count, self.width)):
+            raise UsageError(f"masking: count {self.count}, width {self.width}; expected two pairs (low, high)")
         for name, (low, high), least in (("count", self.count, 0), ("width", self.width, 1)):
             if not least <= low <= high:
                 raise UsageError(
@@ -70,6 +72,10 @@ class Masking:
     frequency: Bands = field(default=Bands(count=(0, 2), width=(3, 3)))
     time: Bands = field(default=Bands(count=(0, 2), width=(3, 7)))
     scope: Literal["window", "batch"] = "window"
+
+    def __post_init__(self) -> None:
+        if self.scope not in ("window", "batch"):
+            raise UsageError(f"masking: scope {self.scope!r}; expected window or batch")
 
     def check(self, *, window: int, feature_dim: int) -> None:
         """Check that every band fits a window `[W, D]`.
@@ -129,9 +135,9 @@ class Planner:
 
     def __post_init__(self) -> None:
         ranges = {
-            "frame_count": (self.frame_count, 1, _MAX_FRAMES),
-            "batch_size": (self.batch_size, 1, _MAX_FRAMES),
-            "subset": (self.subset, 1, _MAX_FRAMES),
+            "frame_count": (self.frame_count, 1, MOST_ROWS),
+            "batch_size": (self.batch_size, 1, MOST_ROWS),
+            "subset": (self.subset, 1, MOST_ROWS),
             "seed": (self.seed, 0, 1 << 64),
         }
         for name, (value, low, high) in ranges.items():
@@ -162,10 +168,13 @@ class Planner:
 
     def plan(self, epoch: int, step: int) -> Plan:
         """Plan a step: a pure function of the planner's attributes, epoch and step."""
-        first, end = self.batch(step)
-        positions = np.arange(first, end, dtype=np.int64)
+        return Plan(self.frames(epoch, step), *self.masks(epoch, step))
+
+    def frames(self, epoch: int, step: int) -> NDArray[np.int64]:
+        """Return a step's frame numbers, `[B]`."""
+        positions = np.arange(*self.batch(step), dtype=np.int64)
         order = permute(positions, self.positions, self.seed, epoch) if self.shuffle else positions
-        return Plan(order * self.subset, *self.masks(epoch, step))
+        return order * self.subset
 
     def masks(self, epoch: int, step: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Draw a step's bands of frequency and time, as in a `Plan`."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from dali_asr.errors import DeviceError, UsageError
+from dali_asr.loading.plan import MOST_ROWS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 _STAGING_BYTES = 64 << 20
 _ZERO_ROW = 0
-MOST_ROWS = 1 << 31  # DALI gathers rows by int32
 
 
 class ResidentFrames:

@@ -85,9 +85,12 @@ def _open_corpus(
         corpus = Corpus.open(path)
         _check_corpus(path, corpus, description)
     else:
+        # Packed as for training where that can be: then the cache has it.
+        normalization = description.normalization
+        together = chosen in data.partitions and set(data.partitions) <= set(names)
         settings = PackSettings(
-            (chosen,),
-            description.normalization,
+            data.partitions if together else (chosen,),
+            normalization if normalization.kind == "global" else normalization.kind,
             dtype=data.dtype,
             inventory=description.inventory,
             zero_nonfinite=data.zero_nonfinite,

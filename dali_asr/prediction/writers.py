@@ -8,7 +8,6 @@ npz      posteriors [F, C] float32, labels [F], offsets [U + 1], utterances [U],
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, Literal
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 import numpy as np
 
 from dali_asr.errors import DataError, UsageError
+from dali_asr.outputs import check_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +35,7 @@ def write_prediction(prediction: Prediction, path: Path, form: Format, *, overwr
         DataError: it cannot be written.
     """
     check_output(path, overwrite=overwrite)
+    path = path.resolve()  # a link stays, and what it leads to is written
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,25 +58,15 @@ def encode(prediction: Prediction, form: Format, stream: BinaryIO) -> None:
     _ENCODERS[form](prediction, stream)
 
 
-def check_output(path: Path, *, overwrite: bool) -> None:
-    """Refuse an output file that cannot be written, or that exists and may not be overwritten.
-
-    Raises:
-        UsageError: it exists, or is a folder.
-        DataError: its folder cannot be written.
-    """
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; name a file in it")
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path}: exists; choose another file, or overwrite it (--force)")
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise DataError(f"{path}: {above} is no folder that can be written; choose another place")
-
-
 def _kaggle(prediction: Prediction, stream: BinaryIO) -> None:
+    fields = [_csv_field(symbol) for symbol in prediction.inventory.symbols]
     stream.write(b"id,label\n")
-    stream.writelines(f"{number},{symbol}\n".encode() for number, symbol in enumerate(prediction.symbols.tolist()))
+    stream.writelines(f"{number},{fields[label]}\n".encode() for number, label in enumerate(prediction.labels.tolist()))
+
+
+def _csv_field(text: str) -> str:
+    """Quote a field where RFC 4180 asks for it."""
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
 
 
 def _json(prediction: Prediction, stream: BinaryIO) -> None:

@@ -188,15 +188,16 @@ def load_checkpoint(run: Path, which: Which = "best") -> Checkpoint:
         if values["version"] > VERSION:
             raise CheckpointError(f"{path}: checkpoint format {values['version']}; update dali-asr")
         description = ModelDescription.from_json(values["model"])
-        content = (folder / values["weights"]).read_bytes()
+        weights = folder / values["weights"]
+        if not weights.is_file():
+            raise CheckpointError(f"{weights}: missing; copy the whole run again, or train again")
+        content = weights.read_bytes()
     except CheckpointError:
         raise
     except (OSError, ValueError, KeyError, TypeError, DataError) as error:
         raise CheckpointError(f"{path}: damaged ({error!r}); use the other checkpoint, or train again") from error
     if hashlib.sha256(content).hexdigest() != values["sha256"]:
-        raise CheckpointError(
-            f"{folder / values['weights']}: its SHA-256 is not the one saved; use the other checkpoint"
-        )
+        raise CheckpointError(f"{weights}: its SHA-256 is not the one saved; use the other checkpoint")
     return Checkpoint(description, values["epoch"], values["step"], values["metrics"], load(content))
 
 

@@ -91,7 +91,10 @@ def train(
     reporter = reporter or Reporter()
     device = resolve_device(config.loader.device)
     corpus = open_corpus(config.data, reporter.packing)
-    return _Training(config, corpus, device, _run_path(config, run, recipe), reporter).run()
+    try:
+        return _Training(config, corpus, device, _run_path(config, run, recipe), reporter).run()
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(f"{device}: out of memory; lower loader.batch_size, or choose a smaller model") from error
 
 
 class _Training:
@@ -139,10 +142,6 @@ class _Training:
         except KeyboardInterrupt as error:
             self._draw()
             raise TrainingInterrupted(self._what_is_kept()) from error
-        except torch.OutOfMemoryError as error:
-            raise DeviceError(
-                f"{self.device}: out of memory at step {self.step}; lower loader.batch_size, or choose a smaller model"
-            ) from error
         self._draw()
         return TrainingResult(self.folder.path, self.epochs)
 

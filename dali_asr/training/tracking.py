@@ -10,6 +10,7 @@ checkpoints/        last and best
 
 from __future__ import annotations
 
+import errno
 import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "free some space, or choose another folder" if full else "choose another folder"
         raise DataError(
-            f"{error.filename or path}: {error.strerror} while writing; free some space or choose another folder "
-            "(--run); what was written before stays"
+            f"{error.filename or path}: {error.strerror} while writing; {remedy} (--run); what was written before stays"
         ) from error

@@ -230,3 +230,10 @@ def test_an_inventory_without_start_and_end(course: Path, tmp_path: Path) -> Non
     settings = PackSettings(inventory=Inventory(ARPABET_SYMBOLS[:40]))
     with pytest.raises(DataError, match=r"unknown symbol '\[SOS\]' at position 0"):
         pack_course(course, tmp_path / "packed", settings)
+
+
+def test_what_other_systems_leave_behind_is_no_data(course: Path) -> None:
+    (course / "__MACOSX/train/mfcc").mkdir(parents=True)
+    (course / "train/mfcc/._u00.npy").write_bytes(b"x")
+    (course / "train/.DS_Store").write_bytes(b"x")
+    assert Corpus.open(course).partition("train").utterances == ("u00", "u01", "u02", "u03")

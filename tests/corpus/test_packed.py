@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -190,6 +191,10 @@ def test_several_partitions_by_the_writer(tmp_path: Path) -> None:
             [("t", "a", np.ones((2, 2)), None), ("s", "b", np.ones((1, 2)), None), ("t", "c", np.ones((1, 2)), None)],
             "partition t was left for another",
         ),
+        ([("t", "a", np.ones((2, 2)), None), ("t", "a", np.ones((2, 2)), None)], "t/a: was added before"),
+        ([("../t", "a", np.ones((2, 2)), None)], "partition '../t': no name for one"),
+        ([("", "a", np.ones((2, 2)), None)], "partition '': no name for one"),
+        ([(3, "a", np.ones((2, 2)), None)], "partition 3: no name for one"),
         ([], "no utterance was added"),
     ],
 )
@@ -387,10 +392,15 @@ def test_arrays_that_are_whole_but_wrong(course: Path, tmp_path: Path) -> None:
 
 def test_global_statistics_and_their_features(course: Path, tmp_path: Path) -> None:
     two = Normalization("global", (0.0, 0.0), (1.0, 1.0))
+
+    def write(**options: Any) -> None:
+        with PackedWriter(tmp_path / "w", inventory=ARPABET, **options) as writer:
+            writer.add("t", "a", np.ones((4, 5)))
+
     for attempt in (
         lambda: pack_course(course, tmp_path / "p", PackSettings(normalization=two)),
         lambda: Corpus.from_arrays([np.ones((4, 5))], normalization=two),
-        lambda: PackedWriter(tmp_path / "w", inventory=ARPABET, normalization=two).add("t", "a", np.ones((4, 5))),
+        lambda: write(normalization=two),
     ):
         with pytest.raises(DataError, match="5 features a frame, the statistics to normalize by have 2"):
             attempt()
@@ -406,3 +416,84 @@ def test_an_utterance_that_is_refused_leaves_no_empty_partition(tmp_path: Path) 
         with pytest.raises(DataError, match="does not fit float16"):
             writer.add("b", "1", np.full((2, 3), 1e6))
     assert list(Corpus.open(tmp_path / "w").partitions) == ["a"]
+
+
+def test_a_writer_outside_its_block(tmp_path: Path) -> None:
+    writer = PackedWriter(tmp_path / "w", inventory=ARPABET)
+    with pytest.raises(UsageError, match="the writer is not open; add utterances inside its with block"):
+        writer.add("t", "a", np.ones((2, 2)))
+    with writer:
+        writer.add("t", "a", np.ones((2, 2)))
+    with pytest.raises(UsageError, match="the writer is not open"):
+        writer.add("t", "b", np.ones((2, 2)))
+    assert [p.name for p in tmp_path.iterdir()] == ["w"]
+
+
+def test_a_corpus_is_not_packed_into_its_source(course: Path) -> None:
+    with pytest.raises(UsageError, match=r"lies in .*course, which is to be packed; choose a place outside"):
+        pack_course(course, course / "packed")
+    assert sorted(p.name for p in course.iterdir()) == ["dev", "test", "train"]
+
+
+def test_a_name_in_a_manifest_that_leads_elsewhere(course: Path, tmp_path: Path) -> None:
+    pack_course(course, tmp_path / "p")
+    manifest = tmp_path / "p/corpus.json"
+    manifest.write_text(manifest.read_text().replace('"name": "dev"', '"name": "../dev"'))
+    with pytest.raises(DataError, match=r"partition '../dev': no name for one"):
+        Corpus.open(tmp_path / "p")
+
+
+def test_processes_that_pack_do_not_answer_ctrl_c(tmp_path: Path) -> None:
+    """It is blocked in them before their first instruction, so none can print a traceback."""
+    make_course(tmp_path / "c", {"train": [9] * 1200})
+    blocked = []
+
+    def look(stage: str, done: int, total: int) -> None:
+        for path in Path("/proc").glob("[0-9]*/status"):
+            with contextlib.suppress(OSError):
+                status = dict(line.split(":\t", 1) for line in path.read_text().splitlines())
+                if int(status["PPid"]) == os.getpid():
+                    deaf = int(status["SigBlk"], 16) | int(status["SigIgn"], 16)
+                    blocked.append(bool(deaf >> (signal.SIGINT - 1) & 1))
+
+    pack_course(tmp_path / "c", tmp_path / "p", progress=look)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert all(blocked)
+    assert blocked or len(os.sched_getaffinity(0)) == 1
+
+
+@pytest.mark.parametrize("normalization", ["utterance", "global", "none"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_long_utterances_in_blocks(
+    course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, normalization: Any, order: Any
+) -> None:
+    features = make_features(30)
+    features[:, 1] = 0.1  # constant, and no sum of it is exact
+    np.save(course / "train/mfcc/u02.npy", np.asarray(features, order=order))
+    settings = PackSettings(("train",), normalization, train=("train",))
+    pack_course(course, tmp_path / "whole", settings)
+    monkeypatch.setattr(packing, "_LONG", 8)
+    pack_course(course, tmp_path / "blocks", settings)
+    whole, blocks = (Corpus.open(tmp_path / name).partition("train") for name in ("whole", "blocks"))
+    assert np.array_equal(np.load(tmp_path / "whole/labels.npy"), np.load(tmp_path / "blocks/labels.npy"))
+    assert np.allclose(whole.blocks[0], blocks.blocks[0], rtol=1e-6, atol=1e-6)
+    if normalization == "none":
+        assert whole.blocks[0].tobytes() == blocks.blocks[0].tobytes()
+    if normalization == "utterance":
+        assert not list(blocks.frames())[2][:, 1].any()
+    features[20, 3] = np.nan
+    np.save(course / "train/mfcc/u02.npy", features)
+    with pytest.raises(DataError, match="nan at frame 20, feature 3"):
+        pack_course(course, tmp_path / "bad", settings)
+
+
+def test_memory_does_not_grow_with_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert packing._Workers(10**6)._count == 8
+
+
+def test_global_statistics_must_be_those_of_the_training_partitions(course: Path, tmp_path: Path) -> None:
+    pack_course(course, tmp_path / "p", PackSettings(normalization="global", train=("dev",)))
+    assert Corpus.open(tmp_path / "p", PackSettings(normalization="global", train=("dev",)))
+    with pytest.raises(UsageError, match="packed with the statistics of dev, asked for those of train; name these"):
+        Corpus.open(tmp_path / "p", PackSettings(normalization="global", train=("train",)))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from dali_asr import Corpus, Masking, WindowLoader
+from dali_asr import Masking, WindowLoader
 from dali_asr.config import Config
 from dali_asr.errors import DeviceError
 from dali_asr.training import train
@@ -93,15 +93,22 @@ def test_closing_gives_the_memory_back() -> None:
         loader.close()
         torch.cuda.empty_cache()
         free.append(torch.cuda.mem_get_info()[0])
-    assert min(free[1:]) == max(free[1:])
+    assert min(free[1:]) > free[0] - 50e6, "the corpus alone takes 4 MB, its batches 13 MB each"
 
 
-def test_a_corpus_that_does_not_fit() -> None:
-    frames = np.broadcast_to(np.float32(1), (10, 28))
-    partition = Corpus.from_arrays([frames]).partition("all")
-    object.__setattr__(partition, "lengths", np.array([2**34]))
-    with pytest.raises(DeviceError, match="GiB free"):
-        WindowLoader(partition, context=1, batch_size=2, device="cuda")
+def test_a_corpus_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = torch.cuda.mem_get_info()
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, free[1]))
+    with pytest.raises(DeviceError, match=r"GiB free; set data.dtype: float16"):
+        WindowLoader(make_partition([500]), context=1, batch_size=2, device="cuda")
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_device_that_is_not_the_current_one() -> None:
+    partition = make_partition([300, 20, 500])
+    pair = [WindowLoader(partition, context=7, batch_size=64, device=d) for d in ("cuda:1", "cpu")]
+    for on_gpu, on_cpu in zip(*pair, strict=True):
+        assert same_bits(on_gpu.windows.cpu().numpy(), on_cpu.windows.numpy())
 
 
 def test_the_demo_trains(tmp_path: Any) -> None:

@@ -268,6 +268,18 @@ def test_a_loop_ends_when_a_state_is_loaded_or_the_loader_closed() -> None:
         next(iter(loader))
 
 
+@pytest.mark.parametrize(
+    "state",
+    [{}, None, {"epoch": -5}, {"delivered": -1}, {"delivered": 99}, {"epoch": 1.5}, {"epoch": "1"}],
+)
+def test_states_that_are_none(state: dict[str, Any] | None) -> None:
+    loader = WindowLoader(make_partition([50]), context=1, batch_size=8)
+    bad = loader.state_dict() | state if state else state
+    with pytest.raises(UsageError, match=r"WindowLoader: (no state|the state|delivered|epoch)"):
+        loader.load_state_dict(bad)  # type: ignore[arg-type]
+    assert (loader.epoch, len(list(loader))) == (0, 7)
+
+
 def test_numpy_integers_are_taken() -> None:
     one = np.int64(1)
     loader = WindowLoader(make_partition([9]), context=one, batch_size=one, seed=one, subset=one)

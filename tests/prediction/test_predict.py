@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,33 @@ def encoded(form: Format) -> str:
 def test_kaggle() -> None:
     rows = list(csv.reader(io.StringIO(encoded("kaggle"))))
     assert rows == [["id", "label"], ["0", "[SIL]"], ["1", "AW"], ["2", "ZH"], ["3", "[SOS]"], ["4", "AA"]]
+
+
+def test_kaggle_quotes_what_would_break_its_lines() -> None:
+    symbols = ("a,b", 'say "x"', "plain")
+    prediction = Prediction("t", Inventory(symbols), ("u",), np.array([0, 3]), np.arange(3), None, None)
+    stream = io.BytesIO()
+    encode(prediction, "kaggle", stream)
+    rows = list(csv.reader(io.StringIO(stream.getvalue().decode())))
+    assert rows[1:] == [[str(i), symbol] for i, symbol in enumerate(symbols)]
+
+
+def test_an_output_that_is_no_ordinary_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="is no ordinary file; name one, or - for standard output"):
+        write_prediction(made(), tmp_path / "pipe", "kaggle", overwrite=True)
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "file").write_text("old")
+    write_prediction(made(), tmp_path / "link", "kaggle", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text().startswith("id,label")
+
+
+def test_training_and_prediction_share_the_cache(run: Path, course: Path) -> None:
+    cache = Path(os.environ["XDG_CACHE_HOME"]) / "dali-asr/corpora"
+    before = sorted(p.name for p in cache.iterdir())
+    predict(run, course)
+    assert sorted(p.name for p in cache.iterdir()) == before
 
 
 def test_json() -> None:
