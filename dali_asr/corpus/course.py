@@ -113,11 +113,7 @@ def read_features_blocks(path: Path, frames: int, *, zero_nonfinite: bool) -> It
 
     Arguments and errors otherwise as in `read_features`.
     """
-    header = read_features_header(path)
-    if header.shape[0] <= frames:
-        yield read_features(path, zero_nonfinite=zero_nonfinite)
-        return
-    mapped = map_array(path, header)
+    mapped = map_array(path, read_features_header(path))
     for first in range(0, len(mapped), frames):
         yield _finite(path, mapped[first : first + frames], zero_nonfinite, first)
 

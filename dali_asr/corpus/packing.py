@@ -19,6 +19,7 @@ import numpy as np
 
 from dali_asr.corpus.course import (
     CoursePartition,
+    read_features,
     read_features_blocks,
     read_features_header,
     read_layout,
@@ -294,8 +295,12 @@ def _write(
 
 def _blocks(utterance: _Utterance, zero_nonfinite: bool) -> Iterator[NDArray[Any]]:
     """Yield the features of an utterance, whole or, of a long one, in blocks."""
-    frames = 0
-    for block in read_features_blocks(utterance.features, _LONG, zero_nonfinite=zero_nonfinite):
+    path, frames = utterance.features, 0
+    if utterance.length > _LONG:
+        blocks = read_features_blocks(path, _LONG, zero_nonfinite=zero_nonfinite)
+    else:
+        blocks = iter((read_features(path, zero_nonfinite=zero_nonfinite),))
+    for block in blocks:
         frames += len(block)
         yield block
     if frames != utterance.length:
