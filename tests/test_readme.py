@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
@@ -122,6 +123,18 @@ def test_the_figures_are_the_recorded_ones() -> None:
         medians = [next(r["median"] for r in case["results"] if r["name"] == name) for case in cases]
         cells = [f"{m / 1e3:,.0f} ({m / b:.1f} ×)" for m, b in zip(medians, best, strict=True)]
         assert table[row] == " | ".join(cells)
+
+
+def test_the_figures_of_packing_are_the_recorded_ones() -> None:
+    (recorded,) = (ROOT / "benchmarks/results").glob("pack_*.json")
+    values = json.loads(recorded.read_text())
+    seconds = values["packing_seconds"]
+    text = " ".join(README.split())
+    assert f"takes {median(seconds):.1f} s on the same machine" in text
+    assert f"({min(seconds):.1f} to {max(seconds):.1f} s in five repeats)" in text
+    assert (
+        f"takes {median(values['course_loop_seconds']):.1f} s; it needs {values['peak_anonymous_MiB']:.0f} MiB" in text
+    )
 
 
 def test_links_lead_somewhere() -> None:
