@@ -229,13 +229,12 @@ def _numpy_gather(case: Case, resident: ResidentFrames) -> Windows:
     """Gather a batch by one fancy index."""
     planner, labels, rows = case.planner, case.partition.labels(), resident.rows
     assert isinstance(rows, np.ndarray)
-    bits = np.dtype(f"i{rows.itemsize}")
-    arrange = StepSource(planner, resident, labels, bits)
+    arrange = StepSource(planner, resident, labels, rows.dtype.name)
     for epoch, step in _steps(planner):
         _, order, batch_labels, *mask = arrange.arrays(planner.plan(epoch, step))
         windows = rows[order].reshape(-1, planner.window, planner.feature_dim)
         if mask:
-            windows.view(bits)[...] &= mask[0]
+            windows.view(mask[0].dtype)[...] &= mask[0]
         yield torch.from_numpy(windows), torch.from_numpy(batch_labels)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 OUTPUT_TYPES = {"float32": types.FLOAT, "float16": types.FLOAT16}
-_MASK_TYPES = {"float32": types.INT32, "float16": types.INT16}
+_MASK_TYPES = {8: types.INT64, 4: types.INT32, 2: types.INT16}
 
 
 def stock_graph(
@@ -47,7 +47,7 @@ def stock_graph(
     Args:
         rows: resident frames `[R, D]`, shared with DALI, not copied.
         steps: gives frame numbers `[B]`, row order `[B·W]`, then if labelled labels `[B]`, then if masked a mask
-            `[B, 1, D]` of all or no bits.
+            `[B, 1, words]` of all or no bits for each feature, see `mask_word`.
         device: where windows are cut.
         shape: (W, D).
         dtype: of the windows, `float32` or `float16`.
@@ -75,7 +75,8 @@ def stock_graph(
             windows = fn.cast(windows, dtype=OUTPUT_TYPES[dtype])
         if masked:
             mask = rest[-1].gpu() if on_gpu else rest[-1]
-            bits = fn.reinterpret(windows, dtype=_MASK_TYPES[dtype]) & mask
+            word = mask_word(dtype, shape[1])
+            bits = fn.reinterpret(windows, dtype=_MASK_TYPES[word.itemsize]) & mask
             windows = fn.reinterpret(bits, dtype=OUTPUT_TYPES[dtype])
         outputs = {"windows": windows, "frames": numbers.gpu() if on_gpu else numbers}
         if labelled:
@@ -90,6 +91,10 @@ def release_unused_memory() -> None:
     backend.ReleaseUnusedMemory()  # type: ignore[attr-defined]
 
 
-def mask_dtype(dtype: str) -> np.dtype[Any]:
-    """Return the integer dtype of a mask over windows of `dtype`."""
-    return np.dtype({"float32": np.int32, "float16": np.int16}[dtype])
+def mask_word(dtype: str, feature_dim: int) -> np.dtype[Any]:
+    """Return the widest integer that frames of D = `feature_dim` values of `dtype` are a multiple of.
+
+    DALI takes as long for a word of 8 bytes as for one of 2.
+    """
+    frame = feature_dim * np.dtype(dtype).itemsize
+    return np.dtype(f"i{next(size for size in (8, 4, 2) if frame % size == 0)}")

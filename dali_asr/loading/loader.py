@@ -16,12 +16,13 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 
 from dali_asr.corpus import Partition
 from dali_asr.errors import UsageError
 from dali_asr.loading.device import resolve_device
-from dali_asr.loading.graph import OUTPUT_TYPES, mask_dtype, release_unused_memory, stock_graph
+from dali_asr.loading.graph import OUTPUT_TYPES, release_unused_memory, stock_graph
 from dali_asr.loading.plan import Masking, Planner
 from dali_asr.loading.source import ResidentFrames, StepSource
 
@@ -127,10 +128,10 @@ class WindowLoader:
         self._delivered = 0
         self._begun = False
         self._loop = 0
-        window_bytes = self.planner.window * partition.feature_dim * mask_dtype(dtype).itemsize
+        window_bytes = self.planner.window * partition.feature_dim * np.dtype(dtype).itemsize
         working_memory = _BATCHES_HELD * prefetch * batch_size * window_bytes
         resident = ResidentFrames(partition, left, right, self.device, working_memory=working_memory)
-        source = StepSource(self.planner, resident, partition.labels(), mask_dtype(dtype))
+        source = StepSource(self.planner, resident, partition.labels(), dtype)
         self._feed: _Feed | None = _Feed(
             source,
             partial(

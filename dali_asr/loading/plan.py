@@ -25,11 +25,16 @@ import numpy as np
 from dali_asr.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     Words = NDArray[np.uint32]
 
 _ROUNDS = 24  # fewer leave the permutations of five or six frames visibly uneven
+# Positions that are planned together: a call costs as much for 500 as for 5,000. What is kept of them follows from
+# the arguments alone.
+_BLOCK = 8192
 MOST_ROWS = 1 << 31  # DALI gathers rows by int32
 
 # What a Philox stream is for: the last word of its counter.
@@ -172,22 +177,52 @@ class Planner:
 
     def frames(self, epoch: int, step: int) -> NDArray[np.int64]:
         """Return a step's frame numbers, `[B]`."""
-        positions = np.arange(*self.batch(step), dtype=np.int64)
-        order = permute(positions, self.positions, self.seed, epoch) if self.shuffle else positions
-        return order * self.subset
+        first, end = self.batch(step)
+        if not self.shuffle:
+            return np.arange(first, end, dtype=np.int64) * self.subset
+        blocks = [
+            _order_block(block, self.positions, self.seed, epoch)[part] for block, part in _block_parts(first, end)
+        ]
+        return np.concatenate(blocks) * self.subset
 
     def masks(self, epoch: int, step: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Draw a step's bands of frequency and time, as in a `Plan`."""
-        positions = np.arange(*self.batch(step), dtype=np.int64)
+        first, end = self.batch(step)
         if self.masking is None:
-            nothing = np.zeros((len(positions), 0, 2), np.int32)
+            nothing = np.zeros((end - first, 0, 2), np.int32)
             return nothing, nothing
         if self.masking.scope == "window":
-            return draw_masks(self.masking, positions, epoch, self.seed, self.window, self.feature_dim)
+            blocks = [
+                (_masks_block(block, self.masking, epoch, self.seed, self.window, self.feature_dim), part)
+                for block, part in _block_parts(first, end)
+            ]
+            frequency, time = (np.concatenate([bands[kind][part] for bands, part in blocks]) for kind in (0, 1))
+            return frequency, time
         at = np.array([epoch * self.steps + step], np.int64)
         drawn = draw_masks(self.masking, at, 0, self.seed, self.window, self.feature_dim, stream=_BATCH_SCOPE)
-        frequency, time = (np.repeat(bands, len(positions), axis=0) for bands in drawn)
+        frequency, time = (np.repeat(bands, end - first, axis=0) for bands in drawn)
         return frequency, time
+
+
+def _block_parts(first: int, end: int) -> Iterator[tuple[int, slice]]:
+    """Yield the blocks that hold the positions from `first` to `end`, and what of each."""
+    for block in range(first // _BLOCK, -(-end // _BLOCK)):
+        start = block * _BLOCK
+        yield block, slice(max(first - start, 0), end - start)
+
+
+@lru_cache(maxsize=8)
+def _order_block(block: int, count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    positions = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, count), dtype=np.int64)
+    return permute(positions, count, seed, epoch)
+
+
+@lru_cache(maxsize=8)
+def _masks_block(
+    block: int, masking: Masking, epoch: int, seed: int, window: int, feature_dim: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    positions = np.arange(block * _BLOCK, (block + 1) * _BLOCK, dtype=np.int64)
+    return draw_masks(masking, positions, epoch, seed, window, feature_dim)
 
 
 def permute(positions: NDArray[np.int64], count: int, seed: int, epoch: int) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from dali_asr.errors import DeviceError, UsageError
+from dali_asr.loading.graph import mask_word
 from dali_asr.loading.plan import MOST_ROWS
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class StepSource:
         planner: plans the steps.
         resident: where windows are cut from.
         labels: `[F]` int64; None in an unlabelled partition.
-        mask_dtype: the integer as wide as an element of the windows.
+        dtype: of the windows.
     """
 
     def __init__(
@@ -129,11 +130,12 @@ class StepSource:
         planner: Planner,
         resident: ResidentFrames,
         labels: NDArray[np.int64] | None,
-        mask_dtype: np.dtype[Any],
+        dtype: str,
     ) -> None:
         self.issued: deque[IssuedStep] = deque()
         self._planner, self._resident, self._labels = planner, resident, labels
-        self._mask_dtype = mask_dtype
+        self._element = np.dtype(f"i{np.dtype(dtype).itemsize}")
+        self._word = mask_word(dtype, planner.feature_dim)
         self._next = IssuedStep(0, 0, 0)
 
     @property
@@ -167,7 +169,8 @@ class StepSource:
             arrays.append(self._labels[plan.frames])
         if plan.frequency.shape[1]:
             zeroed = covered(plan.frequency, self._planner.feature_dim)
-            arrays.append(np.where(zeroed, 0, -1).astype(self._mask_dtype)[:, None, :])
+            bits = zeroed.astype(self._element) - self._element.type(1)
+            arrays.append(bits.view(self._word)[:, None, :])
         return arrays
 
     def _row_order(self, plan: Plan) -> NDArray[np.int32]:
@@ -175,16 +178,21 @@ class StepSource:
         first = self._resident.first_rows(plan.frames).astype(np.int32)
         order = np.add.outer(first, np.arange(self._planner.window, dtype=np.int32))
         if plan.time.shape[1]:
-            order[covered(plan.time, self._planner.window)] = _ZERO_ROW
+            np.putmask(order, covered(plan.time, self._planner.window), _ZERO_ROW)
         rows: NDArray[np.int32] = order.ravel()
         return rows
 
 
 def covered(bands: NDArray[np.int32], size: int) -> NDArray[np.bool_]:
     """Return which of `size` places the bands `[B, M, 2]` cover, `[B, size]`."""
-    places = np.arange(size)
-    inside = (places >= bands[:, :, :1]) & (places < bands[:, :, 1:])
-    anywhere: NDArray[np.bool_] = np.logical_or.reduce(inside, axis=1)
+    # Unsigned, what lies before a band wraps around to far behind it; one comparison does, in the narrowest type.
+    unsigned = np.min_scalar_type(size)
+    places = np.arange(size, dtype=unsigned)
+    first = bands[:, :, 0].astype(unsigned)
+    width = (bands[:, :, 1] - bands[:, :, 0]).astype(unsigned)
+    anywhere = np.zeros((len(bands), size), np.bool_)
+    for band in range(bands.shape[1]):
+        anywhere |= places - first[:, band, None] < width[:, band, None]
     return anywhere
 
 

@@ -6,13 +6,14 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from dali_asr.errors import UsageError
 from dali_asr.loading import Bands, Masking, Planner
 from dali_asr.loading.plan import draw_masks, permute, philox
+from dali_asr.loading.source import covered
 
 LEAST_P = 1e-4
 SIZES = [1, 2, 3, 5, 50, 10**6]
@@ -217,3 +218,26 @@ def test_arguments_out_of_range(changed: dict[str, object], message: str) -> Non
 def test_bands_run_forwards() -> None:
     with pytest.raises(UsageError, match="width"):
         Bands((0, 1), (4, 3))
+
+
+@given(st.integers(1, 20_000), st.integers(2, 9_000), st.booleans(), st.integers(0, 2**64 - 1))
+@settings(max_examples=30, deadline=None)
+def test_steps_are_slices_of_the_epoch(count: int, batch_size: int, drop_last: bool, seed: int) -> None:
+    """However positions are planned together."""
+    masking = Masking()
+    planner = Planner(count, batch_size, 11, 7, seed=seed, drop_last=drop_last, masking=masking)
+    positions = np.arange(count)
+    order = permute(positions, count, seed, 3)
+    frequency, time = draw_masks(masking, positions, 3, seed, 11, 7)
+    for step in range(planner.steps):
+        plan, places = planner.plan(3, step), slice(*planner.batch(step))
+        assert np.array_equal(plan.frames, order[places])
+        assert np.array_equal(plan.frequency, frequency[places])
+        assert np.array_equal(plan.time, time[places])
+
+
+@given(st.integers(1, 600), st.lists(st.tuples(st.integers(0, 600), st.integers(0, 600)), min_size=1, max_size=3))
+def test_covered_places(size: int, spans: list[tuple[int, int]]) -> None:
+    bands = [sorted((a % (size + 1), b % (size + 1))) for a, b in spans]
+    found = covered(np.array([bands], np.int32), size)
+    assert found.tolist() == [[any(first <= place < end for first, end in bands) for place in range(size)]]
