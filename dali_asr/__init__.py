@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dali_asr.config import Config
-    from dali_asr.corpus import Corpus, PackedWriter, Partition
+    from dali_asr.corpus import Corpus, Normalization, PackedWriter, PackSettings, Partition, pack_course
     from dali_asr.inventory import Inventory
     from dali_asr.loading import Bands, Batch, Masking, WindowLoader
-    from dali_asr.model import MLP
+    from dali_asr.model import MLP, HiddenLayer
     from dali_asr.prediction import predict
     from dali_asr.training import train
 
@@ -32,11 +32,15 @@ __all__ = [
     "Batch",
     "Config",
     "Corpus",
+    "HiddenLayer",
     "Inventory",
     "Masking",
+    "Normalization",
+    "PackSettings",
     "PackedWriter",
     "Partition",
     "WindowLoader",
+    "pack_course",
     "predict",
     "train",
 ]
@@ -47,11 +51,15 @@ _HOME = {
     "Batch": "loading",
     "Config": "config",
     "Corpus": "corpus",
+    "HiddenLayer": "model",
     "Inventory": "inventory",
     "Masking": "loading",
+    "Normalization": "corpus",
+    "PackSettings": "corpus",
     "PackedWriter": "corpus",
     "Partition": "corpus",
     "WindowLoader": "loading",
+    "pack_course": "corpus",
     "predict": "prediction",
     "train": "training",
 }

@@ -91,8 +91,8 @@ def info(
     path = DEMO_CORPUS if corpus == DEMO else Path(corpus)
     with counting() as report:
         opened = Corpus.open(path, progress=report)
-    if verify and opened.path:
-        verify_packed(opened.path)
+        if verify and opened.path:
+            verify_packed(opened.path, report)
     say(
         f"{corpus}: {opened.feature_dim} features a frame, {opened.dtype}, "
         f"normalized: {opened.normalization.kind}, {len(opened.inventory)} symbols"

@@ -80,8 +80,7 @@ def _run(config: Config, run: Path | None, recipe: str, bar: Progress) -> None:
             self._began = time.perf_counter()
             self._task = bar.add_task("training", total=steps, loss="–", accuracy="–", speed="–")
 
-        def stepped(self, step: int, metrics: Measured, frames: int) -> None:
-            speed = frames / (time.perf_counter() - self._began)
+        def stepped(self, step: int, metrics: Measured, speed: float) -> None:
             bar.update(
                 self._task,
                 completed=step,

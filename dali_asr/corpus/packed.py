@@ -27,6 +27,7 @@ from dali_asr.errors import DataError
 from dali_asr.inventory import Inventory
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -35,7 +36,7 @@ FORMAT_VERSION = 1
 MANIFEST = "corpus.json"
 FRAMES, LABELS, OFFSETS = "frames.npy", "labels.npy", "offsets.npy"
 STORED_DTYPES = ("float32", "float16")
-_HASH_BLOCK = 1 << 20
+_HASH_BLOCK, _VERIFIED_AT_ONCE = 1 << 20, 64 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -171,15 +172,25 @@ def open_arrays(folder: Path, manifest: Manifest) -> PackedArrays:
     return PackedArrays(np.load(frames, mmap_mode="r"), np.load(labels, mmap_mode="r"), starts)
 
 
-def verify(folder: Path) -> None:
+def verify(folder: Path, progress: Callable[[str, int, int], object] = lambda *_: None) -> None:
     """Read a packed corpus whole and compare it with its checksums.
+
+    Args:
+        folder: the packed corpus.
+        progress: told which file is read, how many MiB of it are done, and of how many.
 
     Raises:
         DataError: a file that is not the one that was packed.
     """
     for name, expected in Manifest.read(folder).sha256.items():
+        path = folder / name
         try:
-            found = file_sha256(folder / name)
+            digest, size = GrowingDigest(path), path.stat().st_size
+            for end in range(0, size, _VERIFIED_AT_ONCE):
+                digest.advance(end)
+                progress(f"verifying {name}", end >> 20, size >> 20)
+            digest.advance(size)
+            found = digest.hexdigest()
         except OSError as error:
             raise DataError(f"{folder / name}: cannot be read ({error.strerror}); pack the corpus again") from error
         if found != expected:

@@ -40,8 +40,8 @@ class Reporter:
     def started(self, run: Path, device: torch.device, steps: int) -> None:
         """Training begins; it will take so many steps."""
 
-    def stepped(self, step: int, metrics: Measured, frames: int) -> None:
-        """A step was done; metrics are those of the epoch so far, frames the run's."""
+    def stepped(self, step: int, metrics: Measured, speed: float) -> None:
+        """A step was done; metrics are those of the epoch so far, and so is the speed, in frames a second."""
 
     def evaluated(self, epoch: dict[str, Any]) -> None:
         """An epoch ended, with this line of metrics."""
@@ -155,7 +155,8 @@ class _Training:
             if self.step % LOG_EVERY == 0 or self.step == self.total_steps:
                 measured = self.metrics.compute()
                 self.folder.log({"kind": "step", "step": self.step, "epoch": number, **measured})
-                self.reporter.stepped(self.step, measured, self.frames)
+                speed = (self.frames - frames) / (time.perf_counter() - begun)
+                self.reporter.stepped(self.step, measured, speed)
             if self.step == self.total_steps:
                 break
         seconds = time.perf_counter() - begun
