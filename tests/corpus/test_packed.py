@@ -292,35 +292,6 @@ def test_ctrl_c_while_packing_leaves_nothing(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
 
 
-def test_peak_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
-    """Anonymous and shared memory of all processes, sampled while 0.4 GB are packed."""
-    make_course(tmp_path / "c", {"train": [2000] * 1200}, dim=40)
-    code = "import sys; from pathlib import Path; from dali_asr.corpus import pack_course\n"
-    code += "pack_course(Path(sys.argv[1]), Path(sys.argv[2]))\n"
-    command = [sys.executable, "-c", code, str(tmp_path / "c"), str(tmp_path / "p")]
-    peak = 0
-    with subprocess.Popen(command, start_new_session=True) as child:
-        while child.poll() is None:
-            peak = max(peak, _anonymous_memory(child.pid))
-            time.sleep(0.02)
-    assert child.returncode == 0
-    assert 0 < peak < 600 << 20
-
-
-def _anonymous_memory(session: int) -> int:
-    """Return RssAnon + RssShmem of all processes of a session, in bytes."""
-    total = 0
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.getsid(int(folder.name)) != session:
-                continue
-            lines = (folder / "status").read_text().splitlines()
-        except (OSError, ProcessLookupError):
-            continue
-        total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem")))
-    return total
-
-
 def test_an_utterance_that_moves_to_the_next_partition_is_packed_anew(tmp_path: Path) -> None:
     make_course(tmp_path / "c", {"a": [7, 8], "b": [9, 5]})
     for folder in ("mfcc", "transcript"):

@@ -1,0 +1,35 @@
+"""The benchmark of packing, as it is run, on a small tree; and the bound on memory that it measures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from dali_asr import Corpus
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def run(script: str, *arguments: object) -> None:
+    subprocess.run([sys.executable, str(BENCHMARKS / script), *map(str, arguments)], check=True, capture_output=True)
+
+
+def test_the_tree_and_peak_memory(tmp_path: Path) -> None:
+    """Anonymous and shared memory of all processes, sampled while 0.4 GB are packed."""
+    tree, result = tmp_path / "tree", tmp_path / "pack.json"
+    run("make_course_tree.py", tree, "--utterances", 1700, "--mean", 2000)
+    run("pack.py", tree, "--repeats", 1, "--share", 20, "--json", result)
+    values = json.loads(result.read_text())
+    assert values["utterances"] == 1700
+    assert 0 < values["peak_anonymous_MiB"] < 600
+    assert len(values["packing_seconds"]) == len(values["course_loop_seconds"]) == 1
+    partition = Corpus.open(tree).partition("train-clean-100")
+    assert partition.frame_count == 1700 * 2000
+    assert partition.feature_dim == 28
+    labels = partition.labels()
+    assert labels is not None
+    assert len(np.unique(labels)) == 40
