@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-PACKAGES = ("dali-asr", "nvidia-dali-cuda120", "torch", "numpy", "pydantic", "safetensors", "torchmetrics")
+PACKAGES = ("dali-asr", "nvidia-dali-cuda120", "torch", "triton", "numpy", "pydantic", "safetensors", "torchmetrics")
 
 
 def environment(device: torch.device) -> dict[str, Any]:

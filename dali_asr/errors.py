@@ -5,7 +5,8 @@
     │   └── ConfigError    exit 2   a configuration with mistakes, all of them at once
     ├── DataError          exit 1   a file or folder that is not what it should be
     │   └── CheckpointError  exit 1   a run or checkpoint that cannot be used here
-    └── DeviceError        exit 1   a device that is missing, or too small
+    ├── DeviceError        exit 1   a device that is missing, or too small
+    └── LoadingError       exit 1   a pipeline that failed; the cause is attached
 
 Every message says what is wrong, where, what was received and what to do.
 """
@@ -54,6 +55,10 @@ class CheckpointError(DataError):
 
 class DeviceError(DaliAsrError):
     """A device that is missing, or too small for what was asked of it."""
+
+
+class LoadingError(DaliAsrError):
+    """A pipeline that failed while it cut windows; `__cause__` is what it failed of."""
 
 
 def did_you_mean(received: str, allowed: Iterable[str]) -> str:

@@ -77,6 +77,11 @@ class Inventory:
         return np.dtype(np.int32)
 
     @property
+    def signed_dtype(self) -> np.dtype[Any]:
+        """The smallest signed integer that holds every label, and −100 for none."""
+        return next(np.dtype(d) for d in (np.int8, np.int16, np.int32) if len(self) <= np.iinfo(d).max)
+
+    @property
     def unlabelled(self) -> int:
         """The stored value of a frame without a label: the largest one of `label_dtype`."""
         return int(np.iinfo(self.label_dtype).max)

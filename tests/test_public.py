@@ -26,7 +26,7 @@ ROOMS: dict[str, set[str]] = {
     "loading": {"errors", "corpus"},
     "training": {"environment", "errors", "inventory", "config", "corpus", "demo", "model", "loading"},
     "prediction": {"outputs", "errors", "inventory", "config", "corpus", "loading", "training"},
-    "bench": {"environment", "errors", "corpus", "loading"},
+    "bench": {"environment", "errors", "corpus", "loading", "model"},
 }
 
 

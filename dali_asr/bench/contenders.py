@@ -11,17 +11,20 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain, repeat
+from dataclasses import dataclass, replace
+from itertools import chain, count, repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from dali_asr.loading import Batch, WindowLoader
-from dali_asr.loading.plan import Masking, Planner
-from dali_asr.loading.source import ResidentFrames, StepSource, covered
+from dali_asr.errors import UsageError
+from dali_asr.loading import Batch, Masking, Plan, Planner, WindowLoader
+from dali_asr.loading.frames import ResidentFrames
+from dali_asr.loading.fused import can_fuse
+from dali_asr.loading.memory import row_bytes
+from dali_asr.loading.stock import covered, mask_bits, row_order
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +32,8 @@ if TYPE_CHECKING:
     from dali_asr.corpus import Partition
 
 Windows = Iterator[tuple[torch.Tensor, torch.Tensor]]
-_PREFETCH = 2  # batches ahead: DALI's queue, and of each DataLoader worker
+_PREFETCH = 2  # batches ahead, of each DataLoader worker
+_PLANNED = 8192  # windows that the gathers plan together, as ours does: a plan costs as much for 500
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,9 @@ class Contender:
         batch_size: B.
         batches: an endless iterator of windows `[B, W, D]` and labels `[B]`.
         ahead: batches that may be ready before they are asked for.
-        compared: whether it follows the plan, so that its windows are checked.
+        compared: whether its windows are checked.
+        expected: what they are to be; None for the same as of all others.
+        loader: that is measured, where it is ours.
     """
 
     name: str
@@ -92,6 +98,8 @@ class Contender:
     batches: Windows
     ahead: int
     compared: bool = True
+    expected: Windows | None = None
+    loader: WindowLoader | None = None
 
 
 def contenders(case: Case, workers: tuple[int, ...], device: torch.device) -> list[Contender]:
@@ -99,14 +107,34 @@ def contenders(case: Case, workers: tuple[int, ...], device: torch.device) -> li
     cpu = torch.device("cpu")
     host, size = case.resident(cpu), case.batch_size
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores
-    found = [_dataloader(case, host, count) for count in workers]
-    found += [_unmodified(case, count) for count in workers]
-    found.append(Contender("numpy gather", cpu, size, _numpy_gather(case, host), 0))
+    found = [_dataloader(case, host, number) for number in workers]
+    found += [_unmodified(case, number) for number in workers]
+    found.append(Contender("numpy gather", cpu, size, _numpy_gather(case, host, case.planner), 0))
     for where in dict.fromkeys((cpu, device)):
         resident = host if where == cpu else case.resident(where)
         found.append(Contender("torch gather", where, size, _torch_gather(case, resident, where), 0))
-        found.append(Contender("dali stock", where, size, _stock(case, where), _PREFETCH))
+        found += _ours(case, where, host)
     return found
+
+
+def _ours(case: Case, device: torch.device, host: ResidentFrames) -> list[Contender]:
+    """Return the loaders of this package on a device: each graph, and one that streams."""
+    found = []
+    for graph in ("stock", *(["fused"] if can_fuse(device) else [])):
+        loader = _loader(case, device, graph)
+        found.append(_contender(f"dali {graph}", case, loader))
+    quarter = len(host.rows) // 4 * row_bytes(case.partition)
+    try:
+        streaming = _loader(case, device, "auto", quarter)
+    except UsageError:  # too few utterances to be streamed
+        return found
+    expected = _numpy_gather(case, host, streaming.planner)  # whose order is its own
+    return [*found, _contender("dali streamed", case, streaming, expected)]
+
+
+def _contender(name: str, case: Case, loader: WindowLoader, expected: Windows | None = None) -> Contender:
+    ahead = loader.batches_ahead
+    return Contender(name, loader.device, case.batch_size, _endless(loader), ahead, expected=expected, loader=loader)
 
 
 class CourseDataset(Dataset[tuple[torch.Tensor, int, int]]):
@@ -114,7 +142,7 @@ class CourseDataset(Dataset[tuple[torch.Tensor, int, int]]):
 
     def __init__(self, case: Case, resident: ResidentFrames) -> None:
         self._rows = torch.from_numpy(resident.rows)
-        self._first = resident.first_rows(np.arange(case.partition.frame_count))
+        self._first = _first_rows(resident, np.arange(case.partition.frame_count))
         self._labels = case.partition.labels()
         self._window = case.window
 
@@ -135,12 +163,8 @@ class PlannedBatches:
         self._planner = planner
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch = 0
-        while True:
-            for step in range(self._planner.steps):
-                number = epoch * self._planner.steps + step
-                yield [(number, frame) for frame in self._planner.frames(epoch, step).tolist()]
-            epoch += 1
+        for number, plan in enumerate(_plans(self._planner)):
+            yield [(number, frame) for frame in plan.frames.tolist()]
 
 
 class PlannedCollate:
@@ -154,7 +178,7 @@ class PlannedCollate:
         windows, labels, numbers = zip(*items, strict=True)
         stacked = torch.stack(windows)
         if self._planner.masking:
-            drawn = self._planner.masks(*divmod(numbers[0], self._planner.steps))
+            drawn = self._planner.masks(*divmod(numbers[0], self._planner.steps.count))
             stacked.masked_fill_(_zeroed(*drawn, *stacked.shape[1:]), 0)
         return stacked, torch.tensor(labels)
 
@@ -162,7 +186,7 @@ class PlannedCollate:
 def _dataloader(case: Case, resident: ResidentFrames, workers: int) -> Contender:
     loader = DataLoader(
         CourseDataset(case, resident),
-        batch_sampler=PlannedBatches(case.planner),
+        batch_sampler=PlannedBatches(replace(case.planner, masking=None)),
         collate_fn=PlannedCollate(case.planner),
         num_workers=workers,
         prefetch_factor=_PREFETCH if workers else None,
@@ -225,17 +249,18 @@ def _unmodified(case: Case, workers: int) -> Contender:
     return Contender(name, torch.device("cpu"), case.batch_size, batches, workers * _PREFETCH, compared=False)
 
 
-def _numpy_gather(case: Case, resident: ResidentFrames) -> Windows:
+def _numpy_gather(case: Case, resident: ResidentFrames, planner: Planner) -> Windows:
     """Gather a batch by one fancy index."""
-    planner, labels, rows = case.planner, case.partition.labels(), resident.rows
+    labels, rows = case.partition.labels(), resident.rows
     assert isinstance(rows, np.ndarray)
-    arrange = StepSource(planner, resident, labels, rows.dtype.name)
-    for epoch, step in _steps(planner):
-        _, order, batch_labels, *mask = arrange.arrays(planner.plan(epoch, step))
+    assert labels is not None
+    for plan in _plans(planner):
+        order = row_order(_first_rows(resident, plan.frames), plan, planner.window)
         windows = rows[order].reshape(-1, planner.window, planner.feature_dim)
-        if mask:
-            windows.view(mask[0].dtype)[...] &= mask[0]
-        yield torch.from_numpy(windows), torch.from_numpy(batch_labels)
+        if case.masking:
+            bits = mask_bits(plan, planner.feature_dim, rows.dtype.name)
+            windows.view(bits.dtype)[...] &= bits
+        yield torch.from_numpy(windows), torch.from_numpy(labels[plan.frames])
 
 
 def _torch_gather(case: Case, resident: ResidentFrames, device: torch.device) -> Windows:
@@ -245,9 +270,8 @@ def _torch_gather(case: Case, resident: ResidentFrames, device: torch.device) ->
     rows = torch.as_tensor(resident.rows, device=device)
     width = planner.window * planner.feature_dim
     runs = rows.as_strided((len(rows) - planner.window + 1, width), (planner.feature_dim, 1))
-    for epoch, step in _steps(planner):
-        plan = planner.plan(epoch, step)
-        first = torch.from_numpy(resident.first_rows(plan.frames)).to(device, non_blocking=True)
+    for plan in _plans(planner):
+        first = torch.from_numpy(_first_rows(resident, plan.frames)).to(device, non_blocking=True)
         windows = runs.index_select(0, first).view(-1, planner.window, planner.feature_dim)
         if case.masking:
             zeroed = _zeroed(plan.frequency, plan.time, planner.window, planner.feature_dim, device)
@@ -255,8 +279,8 @@ def _torch_gather(case: Case, resident: ResidentFrames, device: torch.device) ->
         yield windows, labels[torch.from_numpy(plan.frames).to(device, non_blocking=True)]
 
 
-def _stock(case: Case, device: torch.device) -> Windows:
-    loader = WindowLoader(
+def _loader(case: Case, device: torch.device, graph: str, memory_budget: int | None = None) -> WindowLoader:
+    return WindowLoader(
         case.partition,
         context=case.context,
         batch_size=case.batch_size,
@@ -264,22 +288,34 @@ def _stock(case: Case, device: torch.device) -> Windows:
         masking=case.masking,
         drop_last=True,
         dtype=case.partition.dtype.name,
-        graph="stock",
+        graph=graph,  # type: ignore[arg-type]
         device=device,
-        prefetch=_PREFETCH,
+        memory_budget=memory_budget,
     )
+
+
+def _endless(loader: WindowLoader) -> Windows:
     batch: Batch
     for batch in chain.from_iterable(repeat(loader)):
         assert batch.labels is not None
         yield batch.windows, batch.labels
 
 
-def _steps(planner: Planner) -> Iterator[tuple[int, int]]:
-    epoch = 0
-    while True:
-        for step in range(planner.steps):
-            yield epoch, step
-        epoch += 1
+def _plans(planner: Planner) -> Iterator[Plan]:
+    """Yield the plan of each step, epoch after epoch."""
+    size, most = planner.batch_size, max(1, _PLANNED // planner.batch_size)
+    for epoch in count():
+        for first in range(0, planner.steps.count, most):
+            steps = min(most, planner.steps.count - first)
+            plan = planner.plan(epoch, first, steps)
+            for at in range(0, steps * size, size):
+                part = slice(at, at + size)
+                yield Plan(plan.frames[part], plan.frequency[part], plan.time[part])
+
+
+def _first_rows(resident: ResidentFrames, frames: NDArray[np.int64]) -> NDArray[np.int64]:
+    first: NDArray[np.int64] = resident.layout.first_rows(frames) + resident.shifts(0)[0]
+    return first
 
 
 def _zeroed(

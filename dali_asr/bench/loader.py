@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from dataclasses import asdict, dataclass, field
+import os
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from dali_asr.bench.contenders import Case, contenders
-from dali_asr.bench.measure import CHECKED_BATCHES, Result, check, measure
+from dali_asr.bench.measure import CHECKED_BATCHES, Result, check, copy_bandwidth, measure
 from dali_asr.corpus import Corpus
 from dali_asr.environment import environment
 from dali_asr.errors import UsageError
@@ -32,27 +34,40 @@ class BenchSettings:
     Attributes:
         context: frames (left, right) of a window's own.
         batch_sizes: B, one after the other.
+        dtypes: of frames and windows; the first with masks off and on, the others with masks.
         masking: the masks of the cases that have them.
-        workers: of the DataLoaders.
+        workers: of the DataLoaders; by default none, two, four, half as many as there are cores, and as many.
         repeats: of each contender.
         seconds: of each repeat, at least.
         device: `auto`, `cpu`, `cuda` or `cuda:N`; the CPU is measured in any case.
     """
 
     context: tuple[int, int] = (30, 30)
-    batch_sizes: tuple[int, ...] = (512, 4096)
+    batch_sizes: tuple[int, ...] = (512, 4096, 16384)
+    dtypes: tuple[str, ...] = ("float32", "float16")
     masking: Masking = field(default_factory=Masking)
-    workers: tuple[int, ...] = (0, 2, 4)
+    workers: tuple[int, ...] = field(default_factory=lambda: _worker_counts(len(os.sched_getaffinity(0))))
     repeats: int = 5
     seconds: float = 0.5
     device: str = "auto"
 
+    def cases(self) -> list[tuple[int, str, Masking | None]]:
+        """Return batch size, dtype and masking of each case."""
+        return [
+            (batch_size, dtype, masking)
+            for dtype in self.dtypes
+            for batch_size in self.batch_sizes
+            for masking in (None, self.masking)
+            if masking or dtype == self.dtypes[0]
+        ]
+
 
 @dataclass(frozen=True)
 class CaseResult:
-    """The results of one batch size, with or without masks."""
+    """The results of one batch size and dtype, with or without masks."""
 
     batch_size: int
+    dtype: str
     masks: bool
     results: list[Result]
 
@@ -60,6 +75,19 @@ class CaseResult:
     def dataloader(self) -> float:
         """Windows per second of the DataLoader at its best worker count."""
         return max(r.median for r in self.results if r.name.startswith("dataloader"))
+
+
+@dataclass(frozen=True)
+class LoaderResults:
+    """What `bench loader` found.
+
+    Attributes:
+        cases: one after the other.
+        roofs: bytes a second that a copy within each device reads and writes.
+    """
+
+    cases: list[CaseResult]
+    roofs: dict[str, float]
 
 
 def synthetic_partition(frames: int, seed: int = 0) -> Partition:
@@ -71,12 +99,8 @@ def synthetic_partition(frames: int, seed: int = 0) -> Partition:
     return Corpus.from_arrays(np.split(features, cuts), np.split(labels, cuts)).partition("all")
 
 
-def bench_loader(
-    partition: Partition,
-    settings: BenchSettings,
-    progress: Progress,
-) -> list[CaseResult]:
-    """Measure all contenders, with masks off and on, at each batch size.
+def bench_loader(partition: Partition, settings: BenchSettings, progress: Progress) -> LoaderResults:
+    """Measure all contenders in every case.
 
     Raises:
         BenchError: two loaders give different windows for the same plan.
@@ -85,23 +109,35 @@ def bench_loader(
     device = resolve_device(settings.device)
     _check_partition(partition, settings)
     _keep_freed_memory()
+    roofs = {str(where): copy_bandwidth(where) for where in dict.fromkeys((torch.device("cpu"), device))}
     cases = []
-    for batch_size in settings.batch_sizes:
-        for masking in (None, settings.masking):
-            case = Case(partition, settings.context, batch_size, masking)
-            entered = contenders(case, settings.workers, device)
-            check(entered)
-            stage = f"batch {batch_size}, masks {'on' if masking else 'off'}"
-            results = measure(
-                entered,
-                repeats=settings.repeats,
-                seconds=settings.seconds,
-                progress=partial(progress, stage),
-            )
-            cases.append(CaseResult(batch_size, masking is not None, results))
-            del entered
-            gc.collect()  # ends the DataLoaders' workers
-    return cases
+    for batch_size, dtype, masking in settings.cases():
+        case = Case(_stored_as(partition, dtype), settings.context, batch_size, masking)
+        entered = contenders(case, settings.workers, device)
+        check(entered)
+        stage = f"batch {batch_size}, {dtype}, masks {'on' if masking else 'off'}"
+        measured = measure(
+            entered, repeats=settings.repeats, seconds=settings.seconds, progress=partial(progress, stage)
+        )
+        cases.append(CaseResult(batch_size, dtype, masking is not None, measured))
+        for contender in entered:
+            if contender.loader:
+                contender.loader.close()
+        del entered
+        gc.collect()  # ends the DataLoaders' workers
+    return LoaderResults(cases, roofs)
+
+
+def _worker_counts(cores: int) -> tuple[int, ...]:
+    return tuple(sorted({0, 2, 4, cores // 2, cores} - {1}))
+
+
+def _stored_as(partition: Partition, dtype: str) -> Partition:
+    """Return a partition with its frames in memory in another dtype."""
+    if partition.dtype.name == dtype:
+        return partition
+    blocks = tuple(np.asarray(block).astype(dtype) for block in partition.blocks)
+    return replace(partition, blocks=blocks, files=(None,) * len(blocks))
 
 
 def _keep_freed_memory() -> None:
@@ -115,7 +151,7 @@ def _keep_freed_memory() -> None:
 
 
 def _check_partition(partition: Partition, settings: BenchSettings) -> None:
-    if partition.stored_labels is None:
+    if not partition.labelled:
         raise UsageError(f"{partition.name}: has no labels, which the loaders are to deliver; name another partition")
     largest = max(settings.batch_sizes)
     if partition.frame_count < CHECKED_BATCHES * largest:
@@ -125,7 +161,7 @@ def _check_partition(partition: Partition, settings: BenchSettings) -> None:
         )
 
 
-def to_json(partition: Partition, settings: BenchSettings, cases: list[CaseResult]) -> dict[str, Any]:
+def to_json(partition: Partition, settings: BenchSettings, results: LoaderResults) -> dict[str, Any]:
     """Return the results with machine, versions, settings and all repeats, as JSON values."""
     return {
         "benchmark": "loader",
@@ -137,9 +173,11 @@ def to_json(partition: Partition, settings: BenchSettings, cases: list[CaseResul
             "dtype": partition.dtype.name,
         },
         "settings": asdict(settings),
+        "copy_bandwidth": results.roofs,
         "cases": [
             {
                 "batch_size": case.batch_size,
+                "dtype": case.dtype,
                 "masks": case.masks,
                 "results": [
                     {
@@ -148,10 +186,11 @@ def to_json(partition: Partition, settings: BenchSettings, cases: list[CaseResul
                         "spread": r.spread,
                         "gigabytes_per_second": r.gigabytes_per_second,
                         "ratio_to_dataloader": r.median / case.dataloader,
+                        "share_of_copy_bandwidth": r.share(results.roofs[r.device]),
                     }
                     for r in case.results
                 ],
             }
-            for case in cases
+            for case in results.cases
         ],
     }

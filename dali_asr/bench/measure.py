@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from dali_asr.bench.contenders import Contender
 
 CHECKED_BATCHES = 2
+_COPIED_BYTES = {"cpu": 128 << 20, "cuda": 1 << 30}
+_COPIES = 4
 
 
 class BenchError(DaliAsrError):
@@ -33,6 +35,7 @@ class Result:
         compared: whether its windows were checked.
         windows_per_second: of each repeat.
         bytes_per_window: of the windows delivered.
+        memory: bytes of the device that the loader says it takes; None where it is not ours.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Result:
     compared: bool
     windows_per_second: list[float]
     bytes_per_window: int
+    memory: int | None = None
 
     @property
     def median(self) -> float:
@@ -56,9 +60,13 @@ class Result:
         """Of windows delivered, 10^9 bytes."""
         return self.median * self.bytes_per_window / 1e9
 
+    def share(self, roof: float) -> float:
+        """Return the share of a device's copy bandwidth that is used, where each value is read and written once."""
+        return 2 * self.gigabytes_per_second * 1e9 / roof
+
 
 def check(contenders: Sequence[Contender]) -> None:
-    """Compare the first batches of all contenders that follow the plan, to the bit.
+    """Compare the first batches of all contenders, to the bit, with each other or with what is expected of one.
 
     Raises:
         BenchError: two of them differ.
@@ -69,10 +77,12 @@ def check(contenders: Sequence[Contender]) -> None:
         for contender in compared:
             windows, labels = (tensor.cpu() for tensor in next(contender.batches))
             reference = reference or (windows, labels)
-            if not (_same_bits(windows, reference[0]) and torch.equal(labels, reference[1])):
+            right = reference if contender.expected is None else next(contender.expected)
+            if not (_same_bits(windows, right[0]) and torch.equal(labels, right[1])):
+                other = compared[0].name if contender.expected is None else "its plan"
                 raise BenchError(
-                    f"{contender.name} on {contender.device}: batch {number} differs from that of "
-                    f"{compared[0].name}; nothing was timed"
+                    f"{contender.name} on {contender.device}: batch {number} differs from that of {other}; "
+                    "nothing was timed"
                 )
 
 
@@ -100,16 +110,32 @@ def measure(
             done += 1
             progress(done, total)
     return [
-        Result(c.name, str(c.device), c.compared, rate, size)
+        Result(c.name, str(c.device), c.compared, rate, size, c.loader.memory.total if c.loader else None)
         for c, rate, size in zip(contenders, rates, sizes, strict=True)
     ]
+
+
+def copy_bandwidth(device: torch.device, *, repeats: int = 5) -> float:
+    """Return the bytes a second, read and written, that a copy within a device reaches; the median of repeats."""
+    size = _COPIED_BYTES["cuda" if device.type == "cuda" else "cpu"]
+    source = torch.ones(size, dtype=torch.uint8, device=device)
+    target = torch.zeros_like(source)
+    rates = []
+    for _ in range(repeats + 1):
+        synchronize(device)
+        begun = time.perf_counter()
+        for _ in range(_COPIES):
+            target.copy_(source)
+        synchronize(device)
+        rates.append(2 * size * _COPIES / (time.perf_counter() - begun))
+    return statistics.median(rates[1:])
 
 
 def _time(contender: Contender, seconds: float) -> tuple[float, int]:
     """Return windows per second, and bytes of a window."""
     for _ in range(contender.ahead + 1):
         windows, _labels = next(contender.batches)
-    _synchronize(contender.device)
+    synchronize(contender.device)
     count, least = 0, max(2, 2 * contender.ahead)
     batches = 0
     begun = time.perf_counter()
@@ -117,11 +143,12 @@ def _time(contender: Contender, seconds: float) -> tuple[float, int]:
         windows, _labels = next(contender.batches)
         count += len(windows)
         batches += 1
-    _synchronize(contender.device)
+    synchronize(contender.device)
     return count / (time.perf_counter() - begun), windows[0].nbytes
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait for what a device has to do."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

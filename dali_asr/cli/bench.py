@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import statistics
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -14,8 +16,27 @@ from dali_asr.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from dali_asr.bench.loader import CaseResult
+    from dali_asr.config import Config
+    from dali_asr.corpus import Partition
+    from dali_asr.corpus.packing import Progress as Report
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Measure the loader.")
+
+ConfigArgument = Annotated[
+    str | None,
+    typer.Argument(help="A recipe or YAML file, for corpus, context and masks. By default synthetic frames."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeat for more."),
+]
+Frames = Annotated[int, typer.Option(min=10_000, help="How many synthetic frames.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Repeats of each, in turn.")]
+Seconds = Annotated[float, typer.Option(min=0.01, help="Of each repeat, at least.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write machine, versions and all repeats here.")]
+TableFile = Annotated[Path | None, typer.Option("--table", help="Write the results here, as a Markdown table.")]
+ChartFile = Annotated[Path | None, typer.Option("--chart", help="Draw the results here, as PNG or SVG.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the files.")]
 
 
 @app.callback()
@@ -25,86 +46,190 @@ def group() -> None:
 
 @app.command()
 def loader(
-    config: Annotated[
-        str | None,
-        typer.Argument(help="A recipe or YAML file, for corpus, context and masks. By default synthetic frames."),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeat for more."),
-    ] = None,
-    frames: Annotated[int, typer.Option(min=10_000, help="How many synthetic frames.")] = 2_000_000,
+    config: ConfigArgument = None,
+    overrides: Overrides = None,
+    frames: Frames = 2_000_000,
     batch_size: Annotated[
         list[int] | None,
-        typer.Option(min=2, help="Windows of a batch; repeat for more.", show_default="512, 4096"),
+        typer.Option(min=2, help="Windows of a batch; repeat for more.", show_default="512, 4096, 16384"),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Repeats of each loader, in turn.")] = 5,
-    seconds: Annotated[float, typer.Option(min=0.01, help="Of each repeat, at least.")] = 0.5,
+    dtype: Annotated[
+        list[str] | None,
+        typer.Option(help="Of frames and windows; repeat for more.", show_default="float32, float16"),
+    ] = None,
+    repeats: Repeats = 5,
+    seconds: Seconds = 0.5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N, beside the CPU.")] = "auto",
-    output: Annotated[Path | None, typer.Option("--json", help="Write machine, versions and all repeats here.")] = None,
-    chart: Annotated[Path | None, typer.Option("--chart", help="Draw the results here, as PNG or SVG.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the files.")] = False,
+    output: JsonFile = None,
+    table: TableFile = None,
+    chart: ChartFile = None,
+    force: Force = False,
 ) -> None:
     """Time the DALI loader beside the loaders that people use today, in one run."""
-    from dali_asr.outputs import check_output
-
-    for path in (output, chart):
-        if path:
-            check_output(path, overwrite=force)
-    if chart and chart.suffix not in (".png", ".svg"):
-        raise UsageError(f"--chart {chart}: charts are drawn as .png or .svg; choose such a name")
+    files = _Files(output, table, chart)
+    files.check(overwrite=force)
     with counting() as report:
         report("starting", 0, 1)
-        from dali_asr.bench import BenchSettings, bench_loader, synthetic_partition, to_json
-        from dali_asr.config import Config
+        from dali_asr.bench import BenchSettings, bench_loader
+        from dali_asr.bench.loader import to_json
         from dali_asr.loading import Masking, describe_device, resolve_device
-        from dali_asr.training.build import build_masking, open_corpus
+        from dali_asr.training.build import build_masking
 
-        settings = BenchSettings(repeats=repeats, seconds=seconds, device=device)
-        batch_sizes = tuple(batch_size or settings.batch_sizes)
-        checked = Config.load(config, overrides or ()) if config or overrides else None
-        if checked:
-            partition = open_corpus(checked.data, report).partition(*checked.data.train)
-            context = checked.loader.context
-            masking = build_masking(checked.loader.masking) or Masking()
-            settings = BenchSettings(context, batch_sizes, masking, repeats=repeats, seconds=seconds, device=device)
-        else:
-            partition = synthetic_partition(frames)
-            settings = BenchSettings(batch_sizes=batch_sizes, repeats=repeats, seconds=seconds, device=device)
+        checked, partition = _open(config, overrides, frames, report)
+        defaults = BenchSettings()
+        settings = BenchSettings(
+            context=checked.loader.context if checked else defaults.context,
+            batch_sizes=tuple(batch_size or defaults.batch_sizes),
+            dtypes=_dtypes(dtype) or defaults.dtypes,
+            masking=(build_masking(checked.loader.masking) if checked else None) or Masking(),
+            repeats=repeats,
+            seconds=seconds,
+            device=device,
+        )
         report("starting", 1, 1)
         say(f"Measuring on the {describe_device(resolve_device(device))}")
-        cases = bench_loader(partition, settings, report)
+        results = bench_loader(partition, settings, report)
     left, right = settings.context
     say(
         f"{partition.frame_count:,} frames of {partition.feature_dim} features, windows of {left} + 1 + {right} "
         f"frames; median of {repeats} repeats, ± half their range"
     )
-    for case in cases:
-        stdout.print(_table(case))
-    say("× is the ratio to the DataLoader at its best worker count; unmodified: not the same windows")
-    _write(to_json(partition, settings, cases), output, chart)
+    for where, roof in results.roofs.items():
+        say(f"A copy within {where} reads and writes {roof / 1e9:,.1f} GB/s")
+    for case in results.cases:
+        stdout.print(_table(case, results.roofs))
+    say("× is the ratio to the DataLoader at its best worker count; roof: the share of the copy's bandwidth;")
+    say("memory: what the loader says it takes of its device; unmodified: not the same windows")
+    files.write(to_json(partition, settings, results))
 
 
-def _write(values: dict[str, Any], output: Path | None, chart: Path | None) -> None:
-    from dali_asr.bench.chart import draw_chart
+@app.command()
+def train(
+    config: ConfigArgument = None,
+    overrides: Overrides = None,
+    frames: Frames = 2_000_000,
+    model: Annotated[
+        list[str] | None, typer.Option(help="tiny or full; repeat for more.", show_default="tiny, full")
+    ] = None,
+    batch_size: Annotated[
+        list[int] | None,
+        typer.Option(min=2, help="Windows of a batch; repeat for more.", show_default="4096, on the CPU 512"),
+    ] = None,
+    precision: Annotated[
+        Literal["fp32", "bf16"] | None,
+        typer.Option(help="Of the matrix multiplications.", show_default="bf16, on the CPU fp32"),
+    ] = None,
+    repeats: Repeats = 5,
+    seconds: Seconds = 1.0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    output: JsonFile = None,
+    table: TableFile = None,
+    chart: ChartFile = None,
+    force: Force = False,
+) -> None:
+    """Time training fed by the loader beside training on one batch that stays on the device: the data stall."""
+    files = _Files(output, table, chart)
+    files.check(overwrite=force)
+    with counting() as report:
+        report("starting", 0, 1)
+        from dali_asr.bench import TrainSettings, bench_train
+        from dali_asr.bench.train import to_json
+        from dali_asr.loading import Masking, describe_device, resolve_device
+        from dali_asr.model import PRESETS
+        from dali_asr.training.build import build_masking
 
-    for path in (output, chart):
-        if not path:
-            continue
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path == output:
-                path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-            else:
-                draw_chart(values, path)
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror}; choose another place") from error
-        say(f"Written to {path}")
+        for name in model or ():
+            if name not in PRESETS:
+                raise UsageError(f"--model {name}; expected {' or '.join(PRESETS)}")
+        where = resolve_device(device)
+        on_gpu = where.type == "cuda"
+        checked, partition = _open(config, overrides, frames, report)
+        settings = TrainSettings(
+            models=tuple(model or PRESETS),
+            batch_sizes=tuple(batch_size or ((4096,) if on_gpu else (512,))),
+            context=checked.loader.context if checked else (30, 30),
+            masking=build_masking(checked.loader.masking) if checked else Masking(),
+            precision=precision or ("bf16" if on_gpu else "fp32"),
+            repeats=repeats,
+            seconds=seconds,
+            device=device,
+        )
+        report("starting", 1, 1)
+        say(f"Measuring on the {describe_device(where)}, {settings.precision}")
+        results = bench_train(partition, settings, report)
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("model", "batch", "graph", "steps/s, fed", "on a fixed batch", "frames/s", "data stall"):
+        shown.add_column(name, justify="left" if name in ("model", "graph") else "right")
+    for r in results:
+        fed, fixed = (f"{statistics.median(rates):,.2f}" for rates in (r.fed, r.fixed))
+        cells = (f"{r.batch_size:,}", r.graph, fed, fixed, f"{r.frames_per_second:,.0f}", f"{r.stall:.1%}")
+        shown.add_row(r.model, *cells)
+    stdout.print(shown)
+    say("Data stall: one minus the ratio of the two; below 0 by chance alone")
+    files.write(to_json(partition, settings, results))
 
 
-def _table(case: CaseResult) -> Table:
+@dataclass(frozen=True)
+class _Files:
+    """Where results are written, beside the terminal."""
+
+    json: Path | None
+    table: Path | None
+    chart: Path | None
+
+    def check(self, *, overwrite: bool) -> None:
+        """Check that they can be written, before anything is measured."""
+        from dali_asr.outputs import check_output
+
+        for path in (self.json, self.table, self.chart):
+            if path:
+                check_output(path, overwrite=overwrite)
+        if self.chart and self.chart.suffix not in (".png", ".svg"):
+            raise UsageError(f"--chart {self.chart}: charts are drawn as .png or .svg; choose such a name")
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Write results."""
+        from dali_asr.bench.report import draw_chart, to_markdown
+
+        for path in (self.json, self.table, self.chart):
+            if not path:
+                continue
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if path == self.chart:
+                    draw_chart(values, path)
+                else:
+                    text = json.dumps(values, indent=1) + "\n" if path == self.json else to_markdown(values)
+                    path.write_text(text, encoding="utf-8")
+            except OSError as error:
+                raise DataError(f"{path}: {error.strerror}; choose another place") from error
+            say(f"Written to {path}")
+
+
+def _open(
+    config: str | None, overrides: list[str] | None, frames: int, report: Report
+) -> tuple[Config | None, Partition]:
+    """Return the configuration, where one is given, and its training frames, or synthetic ones."""
+    from dali_asr.bench import synthetic_partition
+    from dali_asr.config import Config
+    from dali_asr.training.build import open_corpus
+
+    if not (config or overrides):
+        return None, synthetic_partition(frames)
+    checked = Config.load(config, overrides or ())
+    return checked, open_corpus(checked.data, report).partition(*checked.data.train)
+
+
+def _dtypes(names: list[str] | None) -> tuple[str, ...]:
+    for name in names or ():
+        if name not in ("float32", "float16"):
+            raise UsageError(f"--dtype {name}; expected float32 or float16")
+    return tuple(names or ())
+
+
+def _table(case: CaseResult, roofs: dict[str, float]) -> Table:
     table = Table(
-        title=f"\nbatch {case.batch_size:,}, masks {'on' if case.masks else 'off'}",
+        title=f"\nbatch {case.batch_size:,}, {case.dtype}, masks {'on' if case.masks else 'off'}",
         title_justify="left",
         title_style="bold",
         box=None,
@@ -112,7 +237,7 @@ def _table(case: CaseResult) -> Table:
     )
     table.add_column("loader")
     table.add_column("device")
-    for name in ("windows/s", "±", "GB/s", "×"):
+    for name in ("windows/s", "±", "GB/s", "roof", "×", "memory"):
         table.add_column(name, justify="right")
     for result in case.results:
         table.add_row(
@@ -121,6 +246,8 @@ def _table(case: CaseResult) -> Table:
             f"{result.median:,.0f}",
             f"{result.spread:.0%}",
             f"{result.gigabytes_per_second:.2f}",
+            f"{result.share(roofs[result.device]):.0%}",
             f"{result.median / case.dataloader:.2f}",
+            f"{result.memory / 2**20:,.0f} MiB" if result.memory else "",
         )
     return table

@@ -107,7 +107,7 @@ def info(
             f"{partition.hours:.2f}",
             f"{len(partition.utterances):,}",
             f"{partition.frame_count:,}",
-            "no" if partition.stored_labels is None else "yes",
+            "yes" if partition.labelled else "no",
         )
     stdout.print(table)
     for partition in opened.partitions.values():

@@ -13,6 +13,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    ByteSize,
     ConfigDict,
     Field,
     ValidationError,
@@ -106,6 +107,27 @@ Names = Annotated[
 ]
 
 
+def _some_bytes(value: Any) -> Any:
+    if isinstance(value, bool) or not (isinstance(value, int) or re.fullmatch(_BYTES, str(value))):
+        raise ValueError(f"received {value!r}; allowed are bytes, or a number with KB, MB, GB, KiB, MiB or GiB")
+    return value
+
+
+def _not_zero(value: ByteSize) -> ByteSize:
+    if value <= 0:
+        raise ValueError(f"received {int(value)} bytes; give more")
+    return value
+
+
+_BYTES = r"\d+(\.\d+)? ?([KMG]i?B)?"
+Bytes = Annotated[
+    ByteSize,
+    BeforeValidator(_some_bytes),
+    AfterValidator(_not_zero),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": f"^{_BYTES}$"}]}),
+]
+
+
 class Section(BaseModel):
     """A part of the configuration: frozen, and strict about its keys."""
 
@@ -184,11 +206,16 @@ class LoaderConfig(Section):
     drop_last: bool = True
     """Whether a last training batch of fewer windows is dropped."""
     prefetch: Positive = 2
-    """Batches that are cut ahead."""
+    """Iterations of DALI that are cut ahead."""
+    batches_per_iteration: Positive | None = None
+    """Batches that DALI cuts at once, at most; null for as many as pay. Order and contents do not depend on it."""
+    memory_budget: Bytes | None = None
+    """Of the device, for the frames of a partition: bytes, or `2GiB`; null for a share of what is free. A larger
+    partition is streamed."""
     device: Annotated[str, AfterValidator(_device_name)] = "auto"
     """`auto` (CUDA where there is one, else the CPU), `cpu`, `cuda` or `cuda:N`."""
-    graph: Literal["auto", "stock"] = "auto"
-    """The DALI graph: `stock` is made of DALI's own operators; `auto` chooses."""
+    graph: Literal["auto", "stock", "fused"] = "auto"
+    """The DALI graph: `stock` is made of DALI's own operators, `fused` is one GPU operator; `auto` chooses."""
     masking: MaskingConfig | None = None
     """Masks of training batches; null for none, {} for the defaults."""
 

@@ -131,7 +131,7 @@ class Corpus:
             stored = np.concatenate([row for _, row in checked if row is not None])
             stored = stored.astype(inventory.label_dtype)
         lengths = np.array([len(b) for b in blocks], np.int64)
-        made = Partition(partition, inventory, names, lengths, (np.concatenate(blocks),), stored)
+        made = Partition(partition, inventory, names, lengths, (np.concatenate(blocks),), (stored,), (None,))
         return cls({partition: made}, inventory, applied)
 
     def partition(self, *names: str) -> Partition:
@@ -153,6 +153,7 @@ class Corpus:
         manifest = Manifest.read(folder)
         arrays = open_arrays(folder, manifest)
         lengths = np.diff(arrays.offsets)
+        checksum = ",".join(manifest.sha256[name] for name in sorted(manifest.sha256))
         partitions, first = {}, 0
         for entry in manifest.partitions:
             last = first + len(entry.utterances)
@@ -163,7 +164,9 @@ class Corpus:
                 entry.utterances,
                 lengths[first:last],
                 (arrays.frames[rows],),
-                arrays.labels[rows] if entry.labelled else None,
+                (arrays.labels[rows] if entry.labelled else None,),
+                (arrays.files.from_row(rows.start, arrays.frames, arrays.labels),),
+                checksum,
             )
             first = last
         return cls(partitions, manifest.inventory, manifest.normalization, folder)

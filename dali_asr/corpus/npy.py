@@ -19,12 +19,14 @@ from numpy.lib import format as npy_format
 from dali_asr.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 _HEADER_READ = 512  # bytes; a header is 128 in practice
 HEADER_SIZE = 128  # of the files that we write
+_MOST_ARRAYS = 1000  # of one call to preadv, which takes 1024
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,73 @@ class NpyHeader:
     def data_size(self) -> int:
         """Bytes of data that the file must hold."""
         return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class OpenedFile:
+    """A file as it was when it was opened, so that what changed since is an error instead of garbage, or a crash.
+
+    Attributes:
+        path: of the file.
+        inode: its number.
+        size: in bytes.
+        modified: in nanoseconds since 1970.
+    """
+
+    path: Path
+    inode: int
+    size: int
+    modified: int
+
+    @classmethod
+    def of(cls, path: Path) -> OpenedFile:
+        """Return a file as it is now.
+
+        Raises:
+            DataError: it is not there, or cannot be read.
+        """
+        try:
+            now = path.stat()
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        return cls(path, now.st_ino, now.st_size, now.st_mtime_ns)
+
+    def check_unchanged(self) -> None:
+        """Check that the file is as it was.
+
+        Raises:
+            DataError: it is not.
+        """
+        self._compare(OpenedFile.of(self.path))
+
+    def read_into(self, arrays: Sequence[NDArray[Any]], offset: int) -> None:
+        """Fill contiguous arrays with the bytes from `offset` on, one after the other.
+
+        Read, not mapped: a mapped file that is cut short ends the process.
+
+        Raises:
+            DataError: the file changed, before it was read or meanwhile.
+        """
+        try:
+            file = os.open(self.path, os.O_RDONLY)
+            try:
+                self._compare(self._opened(file))
+                for first in range(0, len(arrays), _MOST_ARRAYS):
+                    part = arrays[first : first + _MOST_ARRAYS]
+                    offset += os.preadv(file, [array.data for array in part], offset)
+                self._compare(self._opened(file))
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+
+    def _opened(self, file: int) -> OpenedFile:
+        now = os.fstat(file)
+        return OpenedFile(self.path, now.st_ino, now.st_size, now.st_mtime_ns)
+
+    def _compare(self, now: OpenedFile) -> None:
+        if now != self:
+            raise DataError(f"{self.path}: changed since it was opened; open the corpus again")
 
 
 def read_header(path: Path) -> NpyHeader:

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dali_asr.corpus.normalize import Normalization
-from dali_asr.corpus.npy import read_array, read_header
+from dali_asr.corpus.npy import OpenedFile, map_array, read_array, read_header
+from dali_asr.corpus.partition import BlockFiles
 from dali_asr.errors import DataError
 from dali_asr.inventory import Inventory
 
@@ -114,11 +115,15 @@ class Manifest:
 
 @dataclass(frozen=True)
 class PackedArrays:
-    """The arrays of a packed corpus: frames `[F, D]` and labels `[F]` mapped, offsets `[U + 1]` in memory."""
+    """The arrays of a packed corpus: frames `[F, D]` and labels `[F]` mapped, offsets `[U + 1]` in memory.
+
+    `files` says where frames and labels lie, to read them without mapping.
+    """
 
     frames: NDArray[Any]
     labels: NDArray[Any]
     offsets: NDArray[np.int64]
+    files: BlockFiles
 
 
 def check_partition_name(name: object) -> None:
@@ -143,6 +148,7 @@ def open_arrays(folder: Path, manifest: Manifest) -> PackedArrays:
         DataError: a file that is missing, cut short or of another shape or dtype than the others say.
     """
     frames, labels, offsets = folder / FRAMES, folder / LABELS, folder / OFFSETS
+    opened = OpenedFile.of(frames), OpenedFile.of(labels)
     starts = read_array(offsets)
     utterances = sum(len(p.utterances) for p in manifest.partitions)
     if starts.shape != (utterances + 1,) or starts.dtype != np.int64 or not utterances:
@@ -169,7 +175,8 @@ def open_arrays(folder: Path, manifest: Manifest) -> PackedArrays:
             )
     if len(frames_header.shape) != 2 or starts[0] != 0 or (np.diff(starts) < 1).any():
         raise DataError(f"{folder}: its offsets and frames do not fit each other; pack the corpus again")
-    return PackedArrays(np.load(frames, mmap_mode="r"), np.load(labels, mmap_mode="r"), starts)
+    files = BlockFiles(*opened, frames_header.offset, labels_header.offset)
+    return PackedArrays(map_array(frames, frames_header), map_array(labels, labels_header), starts, files)
 
 
 def verify(folder: Path, progress: Callable[[str, int, int], object] = lambda *_: None) -> None:

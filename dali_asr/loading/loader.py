@@ -1,7 +1,7 @@
 """WindowLoader: a partition as batches of context windows, cut by DALI.
 
-    plan (seed, epoch, step) ──▶ row order, masks ─┐
-    Partition ──▶ resident frames [R, D] ──────────┴─▶ DALI graph ──▶ DALIGenericIterator ──▶ Batch
+    plan (seed, epoch, step) ──▶ what to cut ──────┐
+    Partition ──▶ frames on the device [R, D] ─────┴─▶ DALI graph ──▶ DALIGenericIterator ──▶ Batch
 
 Shape letters: `B` windows of a batch, `W` frames of a window, `D` features of a frame.
 """
@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import json
 import operator
-import os
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,67 +18,66 @@ import torch
 
 from dali_asr.corpus import Partition
 from dali_asr.errors import UsageError
+from dali_asr.loading.chunks import Chunks
 from dali_asr.loading.device import resolve_device
-from dali_asr.loading.graph import OUTPUT_TYPES, release_unused_memory, stock_graph
-from dali_asr.loading.plan import Masking, Planner
-from dali_asr.loading.source import ResidentFrames, StepSource
+from dali_asr.loading.feed import Batch, Feed
+from dali_asr.loading.frames import ResidentFrames, StreamedFrames
+from dali_asr.loading.fused import FusedGraph, can_fuse, check_can_fuse
+from dali_asr.loading.graph import OUTPUT_TYPES, release_unused_memory
+from dali_asr.loading.masking import Masking
+from dali_asr.loading.memory import Memory, choose_chunks, frame_budget, row_bytes
+from dali_asr.loading.plan import Planner
+from dali_asr.loading.source import StepSource
+from dali_asr.loading.stock import StockGraph
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator
 
-    from nvidia.dali.pipeline import Pipeline
-
-
-_MOST_THREADS = 8
-_BATCHES_HELD = 3  # of windows, a prefetched iteration: DALI's gather, its masked copy, torch's
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One step's windows, on the loader's device.
-
-    Attributes:
-        windows: `[B, W, D]`, float32 or float16.
-        labels: `[B]` int64, of the frames in the middle, −100 where one has none; None in an unlabelled
-            partition.
-        frames: `[B]` int64, their numbers in the partition.
-    """
-
-    windows: torch.Tensor
-    labels: torch.Tensor | None
-    frames: torch.Tensor
+# Windows that an iteration cuts, in bytes, unless it is set: enough to make DALI's fixed cost small. On the CPU more
+# than its caches hold would cost more than it brings, and the stock graph's host work grows with it.
+_ITERATION_BYTES = {"stock": 16 << 20, "fused": 256 << 20}
 
 
 class WindowLoader:
     """Iterate over a partition, one epoch a `for` loop, in batches of context windows.
 
-    The frames are copied once to the device and stay there; DALI cuts every window from them. Each `for` loop is
-    the next epoch, in an order of its own; one that was left early is not continued. `state_dict()` after any
-    batch, loaded into a new loader, continues with the batch after it.
+    The frames are copied once to the device and stay there; DALI cuts every window from them. Where they exceed the
+    memory budget, they are streamed in groups, and the order of an epoch is random within a group and among groups.
+    Each `for` loop is the next epoch, in an order of its own; one that was left early is not continued.
+    `state_dict()` after any batch, loaded into a new loader, continues with the batch after it.
 
     Args:
         partition: what to read.
         context: frames on either side, or (left, right).
-        batch_size: B.
+        batch_size: B, on this rank.
         shuffle: whether an epoch is a random permutation of all frames, else in frame order.
         seed: of order and masks, under 2^64.
         masking: None for none, True for the notebook's widths, or a `Masking`.
         subset: every `subset`-th frame is read.
-        drop_last: whether a last batch of fewer than B windows is dropped. Where it is kept, one of a single
-            window joins the batch before it, because batch norm cannot train on one.
+        drop_last: whether a last batch of fewer windows is dropped. Where it is kept, the last two share evenly
+            what is left, so that none is small.
         dtype: of the windows, `float32` or `float16`.
-        graph: `stock`, of DALI's own operators; `auto` chooses.
+        graph: `stock`, of DALI's own operators; `fused`, one GPU operator; `auto` is `fused` on CUDA with Triton,
+            else `stock`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        prefetch: batches that DALI works on ahead, at least 1.
+        prefetch: iterations that DALI works on ahead, at least 1.
+        memory_budget: bytes of the device for frames and their labels; None for a share of what is free.
+        batches_per_iteration: batches that DALI cuts at once, at most; None for as many as pay. Order and contents
+            do not depend on it.
+        rank: which of the processes this is, from 0.
+        world_size: how many processes share the steps. The batches of all ranks at a step are the global batch.
 
     Attributes:
         device: where batches lie.
+        graph: `stock` or `fused`.
         epoch: the epoch that was begun last, from 0.
+        planner: plans the steps.
+        memory: what the loader takes of its device.
 
     Raises:
-        UsageError: an argument out of its range.
+        UsageError: an argument out of its range, or a memory budget too small for two groups or a batch.
         DeviceError: no such device, or the frames do not fit its memory.
+        DataError: the corpus changed since it was opened.
 
     Example:
         for batch in WindowLoader(partition, context=30, batch_size=4096, masking=True):
@@ -100,91 +96,102 @@ class WindowLoader:
         subset: int = 1,
         drop_last: bool = False,
         dtype: str = "float32",
-        graph: Literal["auto", "stock"] = "auto",
+        graph: Literal["auto", "stock", "fused"] = "auto",
         device: str | torch.device = "auto",
         prefetch: int = 2,
+        memory_budget: int | None = None,
+        batches_per_iteration: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         if not isinstance(partition, Partition):
             raise UsageError(f"WindowLoader: received a {type(partition).__name__}; give corpus.partition(NAME)")
-        left, right = _both_sides(context)
-        batch_size, seed = _integer("batch_size", batch_size), _integer("seed", seed)
-        subset, prefetch = _integer("subset", subset), _integer("prefetch", prefetch)
-        _check_arguments(left, right, dtype, graph, prefetch)
-        self.device = resolve_device(str(device))
-        self.epoch = 0
-        self.planner = Planner(
-            frame_count=partition.frame_count,
-            batch_size=batch_size,
-            window=left + 1 + right,
-            feature_dim=partition.feature_dim,
-            seed=seed,
-            shuffle=shuffle,
-            subset=subset,
-            drop_last=drop_last,
-            masking=_masking(masking),
+        self._left, self._right = _both_sides(context)
+        self._dtype = _one_of("dtype", dtype, *OUTPUT_TYPES)
+        self._prefetch = _at_least("prefetch", prefetch, 1)
+        self._budget = None if memory_budget is None else _at_least("memory_budget", memory_budget, 1)
+        self._most_steps = (
+            None if batches_per_iteration is None else _at_least("batches_per_iteration", batches_per_iteration, 1)
         )
-        self._partition_name = partition.name
-        self._context = (left, right)
+        self.device = resolve_device(str(device))
+        self.graph = _choose_graph(graph, self.device)
+        self.epoch = 0
+        self._partition = partition
+        self._plan_arguments: dict[str, Any] = {
+            "frame_count": partition.frame_count,
+            "batch_size": _integer("batch_size", batch_size),
+            "window": self._left + 1 + self._right,
+            "feature_dim": partition.feature_dim,
+            "seed": _integer("seed", seed),
+            "shuffle": bool(shuffle),
+            "subset": _integer("subset", subset),
+            "drop_last": bool(drop_last),
+            "masking": _masking(masking),
+            "rank": _integer("rank", rank),
+            "world_size": _integer("world_size", world_size),
+        }
         self._delivered = 0
         self._begun = False
         self._loop = 0
-        window_bytes = self.planner.window * partition.feature_dim * np.dtype(dtype).itemsize
-        working_memory = _BATCHES_HELD * prefetch * batch_size * window_bytes
-        resident = ResidentFrames(partition, left, right, self.device, working_memory=working_memory)
-        source = StepSource(self.planner, resident, partition.labels(), dtype)
-        self._feed: _Feed | None = _Feed(
-            source,
-            partial(
-                stock_graph,
-                resident.rows,
-                source,
-                device=self.device,
-                shape=(self.planner.window, partition.feature_dim),
-                dtype=dtype,
-                labelled=partition.stored_labels is not None,
-                masked=self.planner.masking is not None and self.planner.masking.frequency.count[1] > 0,
-                prefetch=prefetch,
-                threads=min(len(os.sched_getaffinity(0)), _MOST_THREADS),
-            ),
-            self.device,
-        )
+        self._feed: Feed | None = None
+        self._frames: ResidentFrames | StreamedFrames | None = None
+        partition.check_unchanged()
+        gap = max(self._left, self._right, 1)
+        planner = Planner(**self._plan_arguments)
+        working = self._batch_memory(self._capacity(planner))
+        self._lay_out(choose_chunks(partition, gap, self.device, budget=self._budget, batches=working))
 
     def __len__(self) -> int:
         """Batches of an epoch."""
-        return self.planner.steps
+        return self.planner.steps.count
 
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over the next epoch, or over what a loaded state has left of its own.
 
         Raises:
             UsageError: another loop over this loader was begun meanwhile, or the loader closed.
+            DataError: the corpus changed while it was streamed.
+            LoadingError: DALI failed.
         """
         feed = self._begin()
         loop = self._loop
         while self._delivered < len(self):
-            output = feed.next()
+            batch = feed.next()
             self._delivered += 1
-            # The one sample of DALI's batch is the minibatch.
-            labels = output["labels"][0] if "labels" in output else None
-            yield Batch(output["windows"][0], labels, output["frames"][0])
+            yield batch
             if loop != self._loop:
                 raise UsageError(
                     "WindowLoader: it was closed, a state was loaded, or another loop begun; use one loader a loop"
                 )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the loader is: what was delivered, and what it belongs to; JSON values only."""
-        return {"epoch": self.epoch, "delivered": self._delivered, "belongs_to": self._identity()}
+        """Return where the loader is: what was delivered, and what it belongs to; JSON values only.
+
+        It is the same on every rank.
+        """
+        return {
+            "epoch": self.epoch,
+            "delivered": self._delivered,
+            "world_size": self.planner.world_size,
+            "groups": self._groups(),
+            "belongs_to": self._identity(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue, in the next loop, after the last batch that was delivered when `state` was taken.
 
+        Another world size may continue it, if the global batch is the same. The groups of a streamed partition are
+        those of the state, whatever memory is free.
+
         Raises:
-            UsageError: a state of another partition, seed, batch size or the like, or none at all.
+            UsageError: a state of another partition, seed, global batch or the like, or none at all; or one whose
+                groups exceed the memory budget.
+            DataError: the corpus changed since it was opened.
         """
         try:
             theirs, ours = dict(state["belongs_to"]), self._identity()
             epoch, delivered = _integer("epoch", state["epoch"]), _integer("delivered", state["delivered"])
+            groups = state["groups"]
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError("WindowLoader: no state of a loader; give what state_dict() returned") from error
         differing = [f"{k} {theirs.get(k)} (here {ours[k]})" for k in ours if theirs.get(k) != ours[k]]
@@ -194,17 +201,32 @@ class WindowLoader:
             raise UsageError(
                 f"WindowLoader: the state stands at epoch {epoch}, batch {delivered}; an epoch has {len(self)} batches"
             )
+        self._partition.check_unchanged()
+        if groups != self._groups():
+            self._adopt(groups)
         self.epoch, self._delivered = epoch, delivered
         self._begun = False
         self._loop += 1  # a loop that is under way ends
 
     def close(self) -> None:
         """Give the frames and the pipeline's memory back; the loader cannot be used after."""
-        self._feed = None
+        self._let_go()
         self._loop += 1
         release_unused_memory()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
-    def _begin(self) -> _Feed:
+    @property
+    def batches_ahead(self) -> int:
+        """Batches that may be ready before they are asked for."""
+        return (self._prefetch + 1) * self._steps_at_once(self.planner)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the frames exceed the memory budget, so that they are read in groups."""
+        return self.planner.chunks is not None
+
+    def _begin(self) -> Feed:
         """Set out for the next epoch, or for the rest of the one that was loaded."""
         if self._feed is None:
             raise UsageError("WindowLoader: it was closed; make another")
@@ -216,64 +238,106 @@ class WindowLoader:
         self._feed.seek(self.epoch, self._delivered)
         return self._feed
 
+    def _lay_out(self, chunks: Chunks | None) -> None:
+        """Put the frames on the device, or make ready to stream them, and build what cuts them."""
+        self.planner = planner = Planner(**self._plan_arguments, chunks=chunks)
+        capacity = self._capacity(planner)
+        shape = (self._partition, self._left, self._right, self.device)
+        frames: ResidentFrames | StreamedFrames
+        frames = StreamedFrames(*shape, chunks, planner.groups) if chunks else ResidentFrames(*shape)
+        graph: StockGraph | FusedGraph
+        if self.graph == "fused":
+            graph = FusedGraph(planner, frames, self.device, self._dtype, self._prefetch, capacity)
+        else:
+            graph = StockGraph(planner, frames, self.device, self._dtype, self._prefetch)
+        source = StepSource(planner, frames, graph, self._steps_at_once(planner))
+        self._frames = frames
+        self._feed = Feed(source, graph, self.device, may_skip=chunks is None)
+        self.memory = Memory(
+            frames=frames.rows.nbytes,
+            labels=0 if frames.labels is None else frames.labels.nbytes,
+            tables=graph.table_bytes if isinstance(graph, FusedGraph) else 0,
+            batches=self._batch_memory(capacity),
+        )
+
+    def _let_go(self) -> None:
+        if self._feed:
+            self._feed.stop()
+        if self._frames:
+            self._frames.close()
+        self._feed = self._frames = None
+
+    def _adopt(self, groups: Any) -> None:
+        """Read in the groups of a state."""
+        offsets, gap = self._partition.offsets, max(self._left, self._right, 1)
+        try:
+            chunks = (
+                None if groups is None else Chunks.split(offsets, int(groups["chunk_frames"]), int(groups["chunks"]))
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError("WindowLoader: no state of a loader; give what state_dict() returned") from error
+        rows = 2 * chunks.group_rows(gap) if chunks else Chunks.whole(offsets).group_rows(gap)
+        needed = rows * row_bytes(self._partition)
+        self._let_go()
+        budget = frame_budget(self.device, self._budget, self._batch_memory(self._capacity(self.planner)))
+        if needed > budget:
+            self._lay_out(self.planner.chunks)
+            how = "streamed in groups that take" if chunks else "resident, which takes"
+            raise UsageError(
+                f"WindowLoader: the state's frames were {how} {needed:,} bytes, the memory budget is {budget:,}; "
+                "raise loader.memory_budget"
+            )
+        self._lay_out(chunks)
+
+    def _steps_at_once(self, planner: Planner) -> int:
+        """Return how many steps an iteration has, at most."""
+        wanted = self._most_steps or _ITERATION_BYTES[self.graph] // (planner.batch_size * self._window_bytes)
+        possible = min(planner.steps.count, planner.positions_in_two_groups // planner.steps.global_batch)
+        return max(1, min(wanted, possible))
+
+    def _capacity(self, planner: Planner) -> int:
+        """Return how many windows an iteration has, at most."""
+        largest = planner.steps.largest
+        return max(largest, self._steps_at_once(planner) * min(planner.batch_size, largest))
+
+    def _batch_memory(self, capacity: int) -> int:
+        """Return the bytes of windows in flight: made and copied, prefetched, delivered."""
+        return (self._prefetch + 2) * capacity * self._window_bytes
+
+    @property
+    def _window_bytes(self) -> int:
+        return (self._left + 1 + self._right) * self._partition.feature_dim * np.dtype(self._dtype).itemsize
+
+    def _groups(self) -> dict[str, int] | None:
+        """Return how a streamed partition is cut, which the order follows from."""
+        chunks = self.planner.chunks
+        return None if chunks is None else {"chunk_frames": chunks.target, "chunks": chunks.most}
+
     def _identity(self) -> dict[str, Any]:
-        """Return all that the sequence of batches follows from."""
-        plan = asdict(self.planner)
-        masking = plan.pop("masking")
+        """Return all else that the sequence of global batches follows from."""
+        planner = self.planner
+        masking = None if planner.masking is None else asdict(planner.masking)
         return {
-            "partition": self._partition_name,
-            **plan,
-            "context": list(self._context),
+            "partition": self._partition.name,
+            "corpus": self._partition.fingerprint,
+            "context": [self._left, self._right],
+            "global_batch": planner.steps.global_batch,
+            "seed": planner.seed,
+            "shuffle": planner.shuffle,
+            "subset": planner.subset,
+            "drop_last": planner.drop_last,
             "masking": json.loads(json.dumps(masking)),
         }
 
 
-class _Feed:
-    """A DALI pipeline under its source: delivers the steps that are wanted, in order.
-
-    The pipeline is built when it is first needed, and again after an error or an interrupt broke into it, when
-    nobody knows what it still holds.
-    """
-
-    def __init__(
-        self, source: StepSource, build: Callable[[], tuple[Pipeline, list[str]]], device: torch.device
-    ) -> None:
-        self._source, self._build, self._device = source, build, device
-        self._batches: Iterator[Any] | None = None
-
-    def seek(self, epoch: int, step: int) -> None:
-        """Deliver this step next."""
-        if self._batches is None:
-            self._source.issued.clear()
-        upcoming = self._source.upcoming
-        if (upcoming.epoch, upcoming.step) != (epoch, step):
-            self._source.seek(epoch, step)
-
-    def next(self) -> dict[str, Any]:
-        """Return the outputs of the next step, by name."""
-        with self._on_device():
-            batches = self._start() if self._batches is None else self._batches
-            self._batches = None
-            while True:
-                (output,) = next(batches)
-                issued = self._source.issued.popleft()
-                if issued.turn == self._source.turn:  # else it was prefetched for a loop that was left
-                    break
-        self._batches = batches
-        found: dict[str, Any] = output
-        return found
-
-    def _on_device(self) -> AbstractContextManager[Any]:
-        # DALI feeds the frames by the stream of torch's current device, whichever that is.
-        return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
-
-    def _start(self) -> Iterator[Any]:
-        # DALI's torch plugin takes long to import.
-        from nvidia.dali.plugin.pytorch import DALIGenericIterator
-
-        pipeline, outputs = self._build()
-        batches: Iterator[Any] = DALIGenericIterator([pipeline], outputs, size=-1, prepare_first_batch=False)
-        return batches
+def _choose_graph(graph: Any, device: torch.device) -> Literal["stock", "fused"]:
+    _one_of("graph", graph, "auto", "stock", "fused")
+    if graph == "fused":
+        check_can_fuse(device)
+    if graph == "auto":
+        graph = "fused" if device.type == "cuda" and can_fuse(device) else "stock"
+    chosen: Literal["stock", "fused"] = graph
+    return chosen
 
 
 def _integer(name: str, value: Any) -> int:
@@ -286,25 +350,30 @@ def _integer(name: str, value: Any) -> int:
         raise UsageError(f"WindowLoader: {name} {value!r}; expected an integer") from error
 
 
+def _at_least(name: str, value: Any, least: int) -> int:
+    number = _integer(name, value)
+    if number < least:
+        raise UsageError(f"WindowLoader: {name} {number}; expected {least} or more")
+    return number
+
+
+def _one_of(name: str, value: Any, *allowed: str) -> str:
+    if value not in allowed:
+        raise UsageError(f"WindowLoader: {name} {value!r}; expected {', '.join(allowed[:-1])} or {allowed[-1]}")
+    return str(value)
+
+
 def _both_sides(context: Any) -> tuple[int, int]:
     sides = tuple(context) if isinstance(context, (tuple, list)) else (context, context)
     if len(sides) != 2:
         raise UsageError(f"WindowLoader: context {context!r}; expected one number of frames, or (left, right)")
-    return _integer("context", sides[0]), _integer("context", sides[1])
+    left, right = (_integer("context", side) for side in sides)
+    if min(left, right) < 0:
+        raise UsageError(f"WindowLoader: context {left}, {right}; expected frames on either side, 0 or more")
+    return left, right
 
 
 def _masking(masking: Any) -> Masking | None:
     if masking is None or isinstance(masking, (bool, Masking)):
         return Masking() if masking is True else masking or None
     raise UsageError(f"WindowLoader: masking {masking!r}; expected None, True or a Masking")
-
-
-def _check_arguments(left: int, right: int, dtype: str, graph: str, prefetch: int) -> None:
-    if min(left, right) < 0:
-        raise UsageError(f"WindowLoader: context {left}, {right}; expected frames on either side, 0 or more")
-    if dtype not in OUTPUT_TYPES:
-        raise UsageError(f"WindowLoader: dtype {dtype!r}; expected {' or '.join(OUTPUT_TYPES)}")
-    if graph not in ("auto", "stock"):
-        raise UsageError(f"WindowLoader: graph {graph!r}; expected auto or stock")
-    if prefetch < 1:
-        raise UsageError(f"WindowLoader: prefetch {prefetch}; expected 1 or more")

@@ -56,14 +56,23 @@ def training_loader(config: LoaderConfig, partition: Partition, *, seed: int, de
         graph=config.graph,
         device=device,
         prefetch=config.prefetch,
+        batches_per_iteration=config.batches_per_iteration,
+        memory_budget=config.memory_budget,
     )
 
 
 def complete_loader(
-    partition: Partition, *, context: tuple[int, int], batch_size: int, device: torch.device
+    partition: Partition,
+    *,
+    context: tuple[int, int],
+    batch_size: int,
+    device: torch.device,
+    memory_budget: int | None = None,
 ) -> WindowLoader:
     """Return a loader of every frame, in order and without masks: to evaluate and predict by."""
-    return WindowLoader(partition, context=context, batch_size=batch_size, shuffle=False, device=device)
+    return WindowLoader(
+        partition, context=context, batch_size=batch_size, shuffle=False, device=device, memory_budget=memory_budget
+    )
 
 
 def build_masking(config: MaskingConfig | None) -> Masking | None:

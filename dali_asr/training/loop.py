@@ -114,7 +114,13 @@ class _Training:
             corpus.normalization,
         )
         self.dev = (
-            complete_loader(dev, context=config.loader.context, batch_size=config.loader.batch_size, device=device)
+            complete_loader(
+                dev,
+                context=config.loader.context,
+                batch_size=config.loader.batch_size,
+                device=device,
+                memory_budget=config.loader.memory_budget,
+            )
             if dev
             else None
         )
@@ -233,7 +239,7 @@ def _partitions(config: Config, corpus: Corpus) -> tuple[Partition, Partition | 
     train = corpus.partition(*config.data.train)
     dev = corpus.partition(config.data.dev) if config.data.dev else None
     for partition, key in ((train, "train"), (dev, "dev")):
-        if partition and partition.stored_labels is None:
+        if partition and not partition.labelled:
             raise DataError(f"{partition.name}: has no transcripts; name a labelled partition in data.{key}")
     return train, dev
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +28,21 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("masking", [None, Masking(), Masking(scope="batch")])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_every_contender_gives_the_judges_windows(masking: Masking | None, dtype: str) -> None:
-    partition = make_partition([30, 1, 14], dim=6, dtype=dtype)
+    partition = make_partition([1] + [9, 8, 7, 8] * 8, dim=6, dtype=dtype)
     case = Case(partition, (4, 3), 8, masking)
     utterances = list(partition.frames())
-    for contender in contenders(case, (0, 1), CPU):
+    entered = contenders(case, (0, 1), CPU)
+    assert [c.name for c in entered if c.loader] == ["dali stock", "dali streamed"]
+    for contender in entered:
+        planner = contender.loader.planner if contender.loader else case.planner
         if contender.compared:
-            for number in range(2 * case.planner.steps):  # into the second epoch
+            for number in range(2 * planner.steps.count):  # into the second epoch
                 windows, labels = next(contender.batches)
-                plan = case.planner.plan(*divmod(number, case.planner.steps))
+                plan = planner.plan(*divmod(number, planner.steps.count))
                 assert same_bits(windows.numpy(), judge_windows(utterances, 4, 3, plan, dtype)), contender.name
-                truth = partition.labels(plan.frames)
+                truth = partition.labels()
                 assert truth is not None
-                assert labels.tolist() == truth.tolist()
+                assert labels.tolist() == truth[plan.frames].tolist()
         else:
             assert next(contender.batches)[0].shape == (8, 8, 6)
 
@@ -52,6 +57,10 @@ def test_a_contender_that_differs_in_one_bit_is_refused() -> None:
     check([fixed("a", 0.0), fixed("b", 0.0)])
     with pytest.raises(BenchError, match="b on cpu: batch 0 differs from that of a; nothing was timed"):
         check([fixed("a", 0.0), fixed("b", -0.0)])
+    own = replace(fixed("b", 1.0), expected=fixed("b", 1.0).batches)
+    check([fixed("a", 0.0), own])
+    with pytest.raises(BenchError, match="b on cpu: batch 0 differs from that of its plan"):
+        check([fixed("a", 0.0), replace(own, expected=fixed("b", 2.0).batches)])
 
 
 def test_all_repeats_are_kept() -> None:
@@ -62,6 +71,7 @@ def test_all_repeats_are_kept() -> None:
         assert min(result.windows_per_second) <= result.median <= max(result.windows_per_second)
         assert result.bytes_per_window == 24
         assert result.gigabytes_per_second == pytest.approx(result.median * 24e-9)
+        assert result.share(result.median * 480) == pytest.approx(0.1), "each value is read and written"
 
 
 def test_synthetic_frames() -> None:
@@ -71,14 +81,17 @@ def test_synthetic_frames() -> None:
 
 
 def test_the_command(run_cli: Callable[..., Any], tmp_path: Path) -> None:
-    files = {"--json": tmp_path / "b.json", "--chart": tmp_path / "b.png"}
-    arguments = ["bench", "loader", "--frames", 20_000, "--batch-size", 64, "--repeats", 2, "--seconds", 0.02]
+    files = {"--json": tmp_path / "b.json", "--chart": tmp_path / "b.png", "--table": tmp_path / "b.md"}
+    arguments = ["bench", "loader", "--frames", 20_000, "--batch-size", 64, "--repeats", 2]
+    arguments += ["--seconds", 0.02]
     arguments += itertools.chain.from_iterable(files.items())
     result = run_cli(*arguments)
     assert result.exit_code == 0, result.output
     values = json.loads(files["--json"].read_text())
     assert {"date", "machine", "packages", "corpus", "settings", "cases"} <= set(values)
-    assert [case["masks"] for case in values["cases"]] == [False, True]
+    assert [case["masks"] for case in values["cases"]] == [False, True, True]
+    assert [case["dtype"] for case in values["cases"]] == ["float32", "float32", "float16"]
+    assert values["copy_bandwidth"]["cpu"] > 1e8
     names = [r["name"] for r in values["cases"][0]["results"]]
     assert {"dataloader, 0 workers", "dataloader, 4 workers", "numpy gather", "torch gather", "dali stock"} <= set(
         names
@@ -86,6 +99,9 @@ def test_the_command(run_cli: Callable[..., Any], tmp_path: Path) -> None:
     for entry in values["cases"][1]["results"]:
         assert len(entry["windows_per_second"]) == 2
         assert entry["name"] in result.output
+        assert entry["share_of_copy_bandwidth"] > 0
+        assert (entry["memory"] is not None) == entry["name"].startswith("dali")
+        assert f"| {entry['name']} | cpu | {entry['median']:,.0f} |" in files["--table"].read_text()
     assert files["--chart"].read_bytes()[:4] == b"\x89PNG"
     assert run_cli(*arguments).exit_code == 2
 
@@ -94,6 +110,38 @@ def test_the_command_on_a_recipe(run_cli: Callable[..., Any]) -> None:
     result = run_cli("bench", "loader", "demo", "--batch-size", 32, "--repeats", 1, "--seconds", 0.01)
     assert result.exit_code == 0, result.output
     assert "52,297 frames of 28 features, windows of 12 + 1 + 12 frames" in result.output
+
+
+def test_the_data_stall(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    files = {"--json": tmp_path / "b.json", "--chart": tmp_path / "b.svg", "--table": tmp_path / "b.md"}
+    arguments = ["bench", "train", "--frames", 10_000, "--batch-size", 16, "--model", "tiny"]
+    arguments += ["--repeats", 3, "--seconds", 0.05, *itertools.chain.from_iterable(files.items())]
+    result = run_cli(*arguments)
+    assert result.exit_code == 0, result.output
+    (measured,) = json.loads(files["--json"].read_text())["results"]
+    assert (measured["model"], measured["batch_size"], measured["graph"]) == ("tiny", 16, "stock")
+    assert len(measured["fed"]) == len(measured["fixed"]) == 3
+    stall = 1 - statistics.median(measured["fed"]) / statistics.median(measured["fixed"])
+    assert measured["stall"] == pytest.approx(stall)
+    assert measured["frames_per_second"] == pytest.approx(16 * statistics.median(measured["fed"]))
+    assert f"{stall:.1%}" in result.output
+    assert f"{stall:.1%}" in files["--table"].read_text()
+    assert "<svg" in files["--chart"].read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--model", "huge"], "--model huge; expected tiny or full"),
+        (["loader", "--dtype", "int8"], "--dtype int8; expected float32 or float16"),
+        (["train", "--chart", "stall.txt"], "charts are drawn as .png or .svg"),
+        (["train", "demo", "--batch-size", 60_000], "frames are fewer than a batch of 60000"),
+    ],
+)
+def test_what_cannot_be_measured(run_cli: Callable[..., Any], arguments: list[Any], message: str) -> None:
+    result = run_cli("bench", *arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.output
 
 
 def test_a_partition_without_labels_is_refused() -> None:

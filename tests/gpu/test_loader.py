@@ -37,12 +37,12 @@ def test_windows_equal_the_judges_to_the_bit(case: tuple[Any, dict[str, Any]]) -
 
 def test_many_staging_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The upload in blocks of a few utterances gives the rows that one copy gives."""
-    from dali_asr.loading import source
+    from dali_asr.loading import frames
 
-    monkeypatch.setattr(source, "_STAGING_BYTES", 2_000)
+    monkeypatch.setattr(frames, "_STAGING_BYTES", 2_000)
     partition = make_partition([40, 7, 1, 90, 33, 2])
-    on_gpu = source.ResidentFrames(partition, 4, 2, torch.device("cuda", 0))
-    on_cpu = source.ResidentFrames(partition, 4, 2, torch.device("cpu"))
+    on_gpu = frames.ResidentFrames(partition, 4, 2, torch.device("cuda", 0))
+    on_cpu = frames.ResidentFrames(partition, 4, 2, torch.device("cpu"))
     assert isinstance(on_gpu.rows, torch.Tensor)
     assert same_bits(on_gpu.rows.cpu().numpy(), np.asarray(on_cpu.rows))
 

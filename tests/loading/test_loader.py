@@ -12,8 +12,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dali_asr import Bands, Batch, Corpus, Masking, WindowLoader
-from dali_asr.errors import DeviceError, UsageError
+from dali_asr import Bands, Batch, Corpus, Masking, Partition, WindowLoader
+from dali_asr.errors import DeviceError, LoadingError, UsageError
 from tests.judge import judge_windows, same_bits
 from tests.makers import make_partition
 
@@ -46,6 +46,8 @@ def loaders(draw: st.DrawFn) -> tuple[Any, dict[str, Any]]:
         "drop_last": draw(st.booleans()),
         "dtype": draw(st.sampled_from(["float32", "float16"])),
         "device": "cpu",
+        "prefetch": draw(st.integers(1, 3)),
+        "batches_per_iteration": draw(st.none() | st.integers(1, 4)),
     }
 
 
@@ -58,15 +60,15 @@ def same_batch(a: Any, b: Any) -> bool:
     return all(same_bits(x, y) for x, y in zip(as_arrays(a), as_arrays(b), strict=True))
 
 
-@few
-@given(loaders())
-def test_windows_equal_the_judges_to_the_bit(case: tuple[Any, dict[str, Any]]) -> None:
-    """So no window crosses an utterance, labels belong to their frames, and each frame comes once an epoch."""
-    partition, arguments = case
-    loader = WindowLoader(partition, **arguments)
+def assert_judged(partition: Partition, loader: WindowLoader, arguments: dict[str, Any], epochs: int = 2) -> None:
+    """Hold whole epochs of a loader to the judge.
+
+    So no window crosses an utterance, labels belong to their frames, and each frame comes once an epoch.
+    """
     utterances = list(partition.frames())
     truth = partition.labels()
-    for epoch in range(2):
+    assert truth is not None
+    for epoch in range(epochs):
         read = []
         for step, batch in enumerate(loader):
             windows, labels, frames = as_arrays(batch)
@@ -82,6 +84,13 @@ def test_windows_equal_the_judges_to_the_bit(case: tuple[Any, dict[str, Any]]) -
         assert len(np.unique(seen)) == len(seen)
         if not arguments["drop_last"]:
             assert np.array_equal(np.sort(seen), np.arange(0, partition.frame_count, arguments["subset"]))
+
+
+@few
+@given(loaders())
+def test_windows_equal_the_judges_to_the_bit(case: tuple[Any, dict[str, Any]]) -> None:
+    partition, arguments = case
+    assert_judged(partition, WindowLoader(partition, **arguments), arguments)
 
 
 @settings(max_examples=12, deadline=None)
@@ -147,10 +156,21 @@ def test_two_loops_at_once_are_refused() -> None:
         next(first)
 
 
-def test_a_lone_last_frame_joins_the_batch_before() -> None:
+def test_the_last_two_batches_share_what_is_left() -> None:
     loader = WindowLoader(make_partition([9]), context=1, batch_size=4)
-    assert [len(batch.frames) for batch in loader] == [4, 5]
-    assert len(loader) == 2
+    assert [len(batch.frames) for batch in loader] == [4, 3, 2]
+    assert len(loader) == 3
+
+
+@settings(max_examples=20, deadline=None)
+@given(loaders(), st.integers(1, 3))
+def test_batches_do_not_depend_on_how_many_are_cut_at_once(case: tuple[Any, dict[str, Any]], many: int) -> None:
+    partition, arguments = case
+    arguments |= {"batch_size": max(2, arguments["batch_size"] // 4)}
+    one = WindowLoader(partition, **(arguments | {"batches_per_iteration": 1}))
+    several = WindowLoader(partition, **(arguments | {"batches_per_iteration": 1 + many, "prefetch": 1}))
+    for _ in range(2):
+        assert all(same_batch(a, b) for a, b in zip(one, several, strict=True))
 
 
 def test_unlabelled_frames_and_partitions() -> None:
@@ -194,7 +214,12 @@ def test_joined_partitions_read_as_one(course: Any) -> None:
     [
         ({"context": -1}, "context -1"),
         ({"dtype": "float64"}, "dtype 'float64'; expected float32 or float16"),
-        ({"graph": "fast"}, "graph 'fast'"),
+        ({"graph": "fast"}, "graph 'fast'; expected auto, stock or fused"),
+        ({"memory_budget": 0}, "memory_budget 0; expected 1 or more"),
+        ({"batches_per_iteration": 0}, "batches_per_iteration 0"),
+        ({"rank": 2, "world_size": 2, "batch_size": 4}, "rank 2 of world size 2"),
+        ({"world_size": 2}, "batch_size 2 on 2 ranks; at least 4 a rank"),
+        ({"world_size": 3, "batch_size": 4}, "5 windows for 3 ranks"),
         ({"prefetch": 0}, "prefetch 0"),
         ({"device": "tpu"}, "device 'tpu'"),
         ({"batch_size": 0}, "batch_size 0"),
@@ -212,36 +237,25 @@ def test_cuda_where_there_is_none() -> None:
         WindowLoader(make_partition([5]), context=1, batch_size=2, device="cuda")
 
 
-def test_frames_that_do_not_fit_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The check alone: it needs no GPU to be right."""
-    from dali_asr.loading import source
-
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2**30, 2**31))
-    with pytest.raises(DeviceError) as error:
-        source._check_memory(make_partition([5]), 3 * 2**30, 0, torch.device("cuda:0"))
-    for part in ("3.00 GiB", "1.00 GiB free", "data.dtype: float16", "loader.device: cpu"):
-        assert part in str(error.value)
-
-
 def test_an_interrupt_in_a_loop_leaves_the_later_epochs_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever it strikes: the next loop is the next epoch, whole."""
-    from dali_asr.loading import source
+    from dali_asr.loading.stock import StockGraph
 
     partition = make_partition([30, 20])
-    arguments: dict[str, Any] = {"context": 2, "batch_size": 8}
+    arguments: dict[str, Any] = {"context": 2, "batch_size": 8, "batches_per_iteration": 1}
     undisturbed = WindowLoader(partition, **arguments)
     expected = [list(undisturbed) for _ in range(3)][1]
-    arrays = source.StepSource.arrays
+    arrays = StockGraph.arrays
     for strike in range(1, 9):
         calls = iter(range(1, 1000))
 
-        def broken(self: Any, plan: Any, strike: int = strike, calls: Any = calls) -> Any:
+        def broken(self: Any, iteration: Any, strike: int = strike, calls: Any = calls) -> Any:
             if next(calls) == strike:
                 raise KeyboardInterrupt
-            return arrays(self, plan)
+            return arrays(self, iteration)
 
         loader = WindowLoader(partition, **arguments)
-        monkeypatch.setattr(source.StepSource, "arrays", broken)
+        monkeypatch.setattr(StockGraph, "arrays", broken)
         with pytest.raises(KeyboardInterrupt):
             for _ in range(2):
                 list(loader)
@@ -286,10 +300,45 @@ def test_numpy_integers_are_taken() -> None:
     assert json.loads(json.dumps(loader.state_dict())) == loader.state_dict()
 
 
-def test_more_rows_than_dali_can_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dali_asr.loading import source
+def test_more_rows_than_dali_can_number_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dali_asr.loading import memory
 
-    monkeypatch.setattr(source, "MOST_ROWS", 57)
-    WindowLoader(make_partition([20, 30]), context=2, batch_size=4)
-    with pytest.raises(UsageError, match="50 frames and the gaps of context 3 are 59 rows; DALI numbers fewer than 57"):
-        WindowLoader(make_partition([20, 30]), context=3, batch_size=4)
+    monkeypatch.setattr(memory, "MOST_ROWS", 150)
+    lengths = [8] * 15
+    assert not WindowLoader(make_partition(lengths), context=1, batch_size=4).streamed
+    partition, arguments = (
+        make_partition(lengths),
+        {"context": (2, 2), "dtype": "float32", "drop_last": False, "subset": 1},
+    )
+    loader = WindowLoader(partition, context=2, batch_size=4)
+    assert loader.streamed
+    assert_judged(partition, loader, arguments)
+
+
+@pytest.mark.parametrize("graph", ["stock", "auto"])
+def test_an_error_inside_the_pipeline_arrives_with_its_cause(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dali_asr.loading.stock import StockGraph
+
+    def broken(*_: Any) -> Any:
+        raise ValueError("a wrong number")
+
+    loader = WindowLoader(make_partition([30]), context=1, batch_size=4, graph=graph, device="cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(StockGraph, "arrays", broken)
+        with pytest.raises(LoadingError, match="a wrong number") as error:
+            list(loader)
+        assert "a wrong number" in str(error.value.__cause__)
+    assert len(list(loader)) == len(loader), "the loader is usable after"
+
+
+def test_fused_without_what_it_needs_is_an_error() -> None:
+    """Never a silent fall back."""
+    with pytest.raises(UsageError, match=r"graph fused on cpu: needs a CUDA device; set loader\.graph: stock"):
+        WindowLoader(make_partition([5]), context=1, batch_size=2, graph="fused", device="cpu")
+
+
+def test_what_the_loader_takes_of_its_device() -> None:
+    loader = WindowLoader(make_partition([100, 50], dim=8), context=(3, 2), batch_size=16, prefetch=2)
+    rows = 150 + 3 * 3
+    assert (loader.memory.frames, loader.memory.labels) == (rows * 8 * 4, rows)
+    assert loader.memory.total >= loader.memory.frames + 16 * 6 * 8 * 4

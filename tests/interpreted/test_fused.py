@@ -1,0 +1,108 @@
+"""The fused graph on the CPU, its kernels interpreted, held to the same judge as the stock graph."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dali_asr import Corpus, Masking, Partition, WindowLoader
+from dali_asr.errors import LoadingError
+from dali_asr.loading import fused
+from dali_asr.loading.order import permute, round_keys
+from tests.loading.test_loader import as_arrays, assert_judged, loaders, same_batch
+from tests.loading.test_streaming import streamed
+from tests.makers import make_partition
+
+few = settings(max_examples=50, deadline=None)
+
+
+def small(case: tuple[Partition, dict[str, Any]]) -> bool:
+    """The interpreter takes a millisecond a window."""
+    return case[0].frame_count <= 300
+
+
+@few
+@given(loaders())
+def test_windows_equal_the_judges_to_the_bit(case: tuple[Partition, dict[str, Any]]) -> None:
+    partition, arguments = case
+    assert_judged(partition, WindowLoader(partition, graph="fused", **arguments), arguments)
+
+
+@settings(max_examples=25, deadline=None)
+@given(streamed().filter(small))
+def test_streamed_windows_equal_the_judges_to_the_bit(case: tuple[Partition, dict[str, Any]]) -> None:
+    partition, arguments = case
+    loader = WindowLoader(partition, graph="fused", **arguments)
+    assert loader.streamed
+    assert_judged(partition, loader, arguments, epochs=1)
+
+
+@settings(max_examples=10, deadline=None)
+@given(loaders())
+def test_stock_and_fused_give_the_same_batches(case: tuple[Partition, dict[str, Any]]) -> None:
+    partition, arguments = case
+    pair = [WindowLoader(partition, graph=graph, **arguments) for graph in ("stock", "fused")]  # type: ignore[arg-type]
+    for _ in range(2):
+        assert all(same_batch(a, b) for a, b in zip(*pair, strict=True))
+
+
+def test_a_state_of_the_other_graph_continues() -> None:
+    partition = make_partition([40, 25])
+    arguments: dict[str, Any] = {"context": 3, "batch_size": 8, "masking": Masking(), "device": "cpu"}
+    stock = WindowLoader(partition, graph="stock", **arguments)
+    batches = iter(stock)
+    for _ in range(3):
+        next(batches)
+    resumed = WindowLoader(partition, graph="fused", **arguments)
+    resumed.load_state_dict(json.loads(json.dumps(stock.state_dict())))
+    assert all(same_batch(a, b) for a, b in zip(batches, resumed, strict=True))
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.sampled_from([2, 4]), st.booleans())
+def test_ranks_share_every_step(world_size: int, by_batch: bool) -> None:
+    partition = make_partition([50, 33])
+    arguments: dict[str, Any] = {"context": 3, "masking": Masking(scope="batch" if by_batch else "window")}
+    ranks = [
+        WindowLoader(
+            partition, graph="fused", batch_size=4, rank=rank, world_size=world_size, device="cpu", **arguments
+        )
+        for rank in range(world_size)
+    ]
+    alone = WindowLoader(partition, graph="stock", batch_size=4 * world_size, device="cpu", **arguments)
+    for batch, *parts in zip(alone, *ranks, strict=True):
+        joined = [np.concatenate(arrays) for arrays in zip(*map(as_arrays, parts), strict=True)]
+        assert all(a.tobytes() == b.tobytes() for a, b in zip(as_arrays(batch), joined, strict=True))
+
+
+def test_unlabelled_frames() -> None:
+    partition = Corpus.from_arrays([np.ones((9, 2), np.float32)]).partition("all")
+    (batch,) = WindowLoader(partition, context=1, batch_size=9, graph="fused", device="cpu")
+    assert batch.labels is None
+    assert batch.windows.sum() == 2 * (9 * 3 - 2)
+
+
+def test_the_bijection_walks_as_the_plans_does() -> None:
+    """One program plans 256 windows at once: of 251 frames, several are beyond the domain's last row and walk."""
+    partition = make_partition([251], dim=1)
+    loader = WindowLoader(partition, context=0, batch_size=251, graph="fused", device="cpu", seed=9)
+    (batch,) = loader
+    assert batch.frames.tolist() == permute(np.arange(251), 251, round_keys(9, 0)).tolist()
+
+
+def test_an_error_inside_the_operator_arrives_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise MemoryError("no room for windows")
+
+    loader = WindowLoader(make_partition([20]), context=1, batch_size=4, graph="fused", device="cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(fused.FusedGraph, "_launch", broken)
+        with pytest.raises(LoadingError, match="MemoryError: no room for windows") as error:
+            list(loader)
+        assert error.value.__cause__ is not None
+    assert len(list(loader)) == len(loader), "the loader is usable after"

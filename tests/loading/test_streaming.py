@@ -1,0 +1,297 @@
+"""Streaming: every frame once an epoch, from a corpus that changes under nobody's feet."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dali_asr import Corpus, Masking, PackedWriter, Partition, WindowLoader
+from dali_asr.errors import DataError, UsageError
+from dali_asr.inventory import ARPABET
+from dali_asr.loading.chunks import Chunks, EpochGroups
+from tests.loading.test_loader import as_arrays, assert_judged, same_batch
+from tests.makers import make_course, make_partition
+
+ROW = 5 * 4 + 1  # bytes of a row of five features and a label
+
+
+def budget_of(utterances: int, length: int, gap: int) -> int:
+    """Bytes that hold two groups of so many utterances."""
+    return 2 * (gap + utterances * (length + gap)) * ROW
+
+
+@st.composite
+def streamed(draw: st.DrawFn) -> tuple[Partition, dict[str, Any]]:
+    """A partition several times the budget, and a loader's arguments."""
+    length, group = draw(st.integers(4, 9)), draw(st.integers(2, 4))
+    lengths = [length + draw(st.integers(-2, 0)) for _ in range(group * draw(st.integers(3, 6)))]
+    left, right = draw(st.integers(0, 4)), draw(st.integers(0, 4))
+    gap = max(left, right, 1)
+    masking = Masking(scope=draw(st.sampled_from(["window", "batch"]))) if left + right >= 6 else None
+    return make_partition(lengths, seed=draw(st.integers(0, 9))), {
+        "context": (left, right),
+        "batch_size": draw(st.integers(1, (length - 2) * (group - 1))),
+        "masking": masking,
+        "shuffle": draw(st.booleans()),
+        "seed": draw(st.integers(0, 2**64 - 1)),
+        "subset": 1,
+        "drop_last": draw(st.booleans()),
+        "dtype": "float32",
+        "device": "cpu",
+        "prefetch": draw(st.integers(1, 4)),
+        "batches_per_iteration": draw(st.none() | st.just(1)),
+        "memory_budget": budget_of(group, length, gap),
+    }
+
+
+@settings(max_examples=40, deadline=None)
+@given(streamed())
+def test_windows_equal_the_judges_to_the_bit(case: tuple[Partition, dict[str, Any]]) -> None:
+    partition, arguments = case
+    loader = WindowLoader(partition, **arguments)
+    assert loader.streamed
+    assert loader.memory.frames + loader.memory.labels <= arguments["memory_budget"]
+    assert_judged(partition, loader, arguments)
+
+
+@settings(max_examples=15, deadline=None)
+@given(streamed())
+def test_resume_after_every_step_gives_the_same_tail(case: tuple[Partition, dict[str, Any]]) -> None:
+    partition, arguments = case
+    straight = WindowLoader(partition, **arguments)
+    states, batches = [json.dumps(straight.state_dict())], []
+    for _ in range(2):
+        for batch in straight:
+            batches.append(batch)
+            states.append(json.dumps(straight.state_dict()))
+    resumed = WindowLoader(partition, **arguments)
+    for at in range(0, len(states), max(1, len(states) // 5)):
+        resumed.load_state_dict(json.loads(states[at]))
+        tail: list[Any] = []
+        while len(tail) < len(batches) - at:
+            tail += list(resumed)
+        assert all(same_batch(a, b) for a, b in zip(batches[at:], tail, strict=False))
+
+
+def test_leaving_an_epoch_early_goes_on_with_the_next() -> None:
+    partition = make_partition([8] * 20)
+    arguments: dict[str, Any] = {"context": 2, "batch_size": 5, "device": "cpu"}
+    loader = WindowLoader(partition, memory_budget=budget_of(3, 8, 2), **arguments)
+    whole = WindowLoader(partition, memory_budget=budget_of(3, 8, 2), **arguments)
+    second = [list(whole), list(whole)][1]
+    for stop in (1, 7, 20):
+        loader = WindowLoader(partition, memory_budget=budget_of(3, 8, 2), **arguments)
+        for at, _ in enumerate(loader):
+            if at == stop:
+                break
+        assert all(same_batch(a, b) for a, b in zip(loader, second, strict=True))
+
+
+def test_unlabelled_frames_are_streamed_too() -> None:
+    frames = [np.full((6, 5), at, np.float32) for at in range(1, 13)]
+    partition = Corpus.from_arrays(frames).partition("all")
+    loader = WindowLoader(partition, context=0, batch_size=4, memory_budget=budget_of(2, 6, 1))
+    batches = list(loader)
+    assert loader.streamed
+    assert all(batch.labels is None for batch in batches)
+    seen = np.concatenate([batch.windows.numpy()[:, 0, 0] for batch in batches])
+    assert np.array_equal(np.bincount(seen.astype(int))[1:], np.full(12, 6))
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(1, 60), st.integers(1, 7), st.integers(1, 4))
+def test_groups_hold_every_frame_once(lengths: list[int], target: int, most: int, subset: int) -> None:
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    chunks = Chunks.split(offsets, target, most)
+    assert np.isin(chunks.frames, offsets).all(), "whole utterances"
+    assert np.array_equal(chunks.frames, offsets[chunks.utterances])
+    assert (np.diff(chunks.utterances) > 0).all()
+    for epoch in range(2):
+        groups = EpochGroups.of(chunks, 7, epoch, shuffle=True, subset=subset)
+        assert sorted(groups.chunks.tolist()) == list(range(len(chunks)))
+        sizes = np.diff(groups.bounds)
+        assert sizes.max() <= most
+        assert sizes.max() - sizes.min() <= 1, "no small group at the end"
+        assert groups.positions[-1] == -(-offsets[-1] // subset)
+        rows = [int(chunks.rows(3)[groups.chunks[groups.members(g)]].sum()) + 3 for g in range(len(sizes))]
+        assert max(rows) <= chunks.group_rows(3)
+        positions = np.diff(groups.positions)
+        assert positions.min() >= chunks.least_positions(subset)
+
+
+@pytest.mark.parametrize(
+    ("budget", "batch_size", "message"),
+    [
+        (300, 4, r"memory_budget: room for 14 rows of features, two chunks of utterances take up to 24; raise"),
+        (budget_of(3, 8, 2), 17, r"half of it holds 16 windows, a global batch has 17; raise loader.memory_budget"),
+    ],
+)
+def test_budgets_that_are_too_small(budget: int, batch_size: int, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        WindowLoader(make_partition([8] * 20), context=2, batch_size=batch_size, memory_budget=budget)
+
+
+def test_the_groups_of_a_state_are_kept_whatever_memory_is_free() -> None:
+    partition = make_partition([8] * 24)
+    arguments: dict[str, Any] = {"context": 2, "batch_size": 5, "device": "cpu"}
+    small = WindowLoader(partition, memory_budget=budget_of(3, 8, 2), **arguments)
+    batches = list(small)
+    state = WindowLoader(partition, memory_budget=budget_of(3, 8, 2), **arguments).state_dict()
+    assert state["groups"] is not None
+    for budget in (budget_of(5, 8, 2), None):
+        larger = WindowLoader(partition, memory_budget=budget, **arguments)
+        assert larger.state_dict()["groups"] != state["groups"]
+        larger.load_state_dict(state)
+        assert larger.state_dict()["groups"] == state["groups"]
+        assert all(same_batch(a, b) for a, b in zip(larger, batches, strict=True))
+    resident = WindowLoader(partition, **arguments).state_dict()
+    with pytest.raises(UsageError, match=r"frames were resident, which takes .* bytes, the memory budget is"):
+        small.load_state_dict(resident)
+    assert len(list(small)) == len(batches), "the loader is usable after"
+
+
+def changed(folder: Path, how: str) -> None:
+    """Change a packed corpus under the loader's feet."""
+    frames = folder / "frames.npy"
+    if how == "truncated":
+        os.truncate(frames, 200)
+    elif how == "replaced":
+        content = frames.read_bytes()
+        frames.unlink()
+        frames.write_bytes(content)
+    elif how == "written":
+        os.utime(frames)
+    else:
+        frames.unlink()
+
+
+@pytest.fixture
+def packed(tmp_path: Path, run_cli: Callable[..., Any]) -> Path:
+    """A packed corpus of 40 utterances."""
+    make_course(tmp_path / "course", {"train": [20] * 40})
+    assert run_cli("data", "pack", tmp_path / "course", tmp_path / "packed").exit_code == 0
+    return tmp_path / "packed"
+
+
+@pytest.mark.parametrize("how", ["truncated", "replaced", "written", "deleted"])
+def test_a_corpus_that_changes_is_an_error_that_names_it(packed: Path, how: str) -> None:
+    partition = Corpus.open(packed).partition("train")
+    loader = WindowLoader(partition, context=2, batch_size=10, memory_budget=budget_of(4, 20, 2), device="cpu")
+    assert loader.streamed
+    state = loader.state_dict()
+    batches = iter(loader)
+    next(batches)
+    changed(packed, how)
+    with pytest.raises(DataError, match=r"frames\.npy"):
+        list(batches)
+    with pytest.raises(DataError, match=r"frames\.npy"):
+        loader.load_state_dict(state)
+    with pytest.raises(DataError, match=r"frames\.npy"):
+        WindowLoader(partition, context=2, batch_size=10)
+
+
+def test_a_state_of_another_corpus_is_refused(packed: Path, tmp_path: Path, run_cli: Callable[..., Any]) -> None:
+    make_course(tmp_path / "other", {"train": [20] * 39 + [19]})
+    assert run_cli("data", "pack", tmp_path / "other", tmp_path / "repacked").exit_code == 0
+    loaders = [
+        WindowLoader(Corpus.open(folder).partition("train"), context=2, batch_size=10)
+        for folder in (packed, tmp_path / "repacked")
+    ]
+    with pytest.raises(UsageError, match=r"another loader: corpus [0-9a-f]{64} \(here [0-9a-f]{64}\)"):
+        loaders[1].load_state_dict(loaders[0].state_dict())
+
+
+def test_a_label_beyond_the_inventory_arrives_in_the_loop() -> None:
+    """The error of the thread that reads ahead."""
+    partition = make_partition([8] * 20)
+    (labels,) = partition.label_blocks
+    assert labels is not None
+    labels[-1] = 99
+    loader = WindowLoader(partition, context=2, batch_size=5, shuffle=False, memory_budget=budget_of(3, 8, 2))
+    with pytest.raises(DataError, match="label 99 in a corpus whose inventory has 42 symbols"):
+        list(loader)
+
+
+MEMORY_SCRIPT = """
+import resource, sys, threading, time
+from pathlib import Path
+from dali_asr import Corpus, Masking, WindowLoader
+from nvidia.dali.plugin.pytorch import DALIGenericIterator
+
+def anonymous():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+partition = Corpus.open(sys.argv[1]).partition("train")
+before = peak = anonymous()
+loader = WindowLoader(partition, context=30, batch_size=int(sys.argv[3]), masking=True, memory_budget=int(sys.argv[2]))
+assert loader.streamed
+for _ in range(2):
+    for batch in loader:
+        peak = max(peak, anonymous())
+print(peak - before, loader.memory.total)
+"""
+
+
+@pytest.mark.parametrize("batch_size", [512, 4096])
+def test_host_memory_stays_under_the_budget(tmp_path: Path, batch_size: int) -> None:
+    """With a corpus of 112 MB, several times the budget: at most the budget and 300 MiB above the imports."""
+    rng = np.random.default_rng(0)
+    with PackedWriter(tmp_path / "packed", inventory=ARPABET) as writer:
+        for at in range(500):
+            frames = rng.normal(size=(2000, 28)).astype(np.float32)
+            writer.add("train", f"u{at}", frames, rng.integers(0, 40, 2000))
+    budget = 24 << 20
+    command = [sys.executable, "-c", MEMORY_SCRIPT, str(tmp_path / "packed"), str(budget), str(batch_size)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    risen, predicted = map(int, done.stdout.split())
+    print(risen / 2**20, predicted / 2**20)
+    assert risen <= budget + (300 << 20)
+    assert predicted <= budget + (300 << 20)
+
+
+INTERRUPT_SCRIPT = """
+import sys
+from dali_asr import Corpus, WindowLoader
+partition = Corpus.open(sys.argv[1]).partition("train")
+loader = WindowLoader(partition, context=2, batch_size=10, memory_budget=int(sys.argv[2]))
+at = 0
+while True:
+    for batch in loader:
+        at += 1
+        if at == 100:
+            print("running", flush=True)
+"""
+
+
+def test_an_interrupt_while_frames_are_read_ends_the_process(packed: Path) -> None:
+    command = [sys.executable, "-c", INTERRUPT_SCRIPT, str(packed), str(budget_of(4, 20, 2))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        begun = time.monotonic()
+        process.send_signal(2)
+        process.wait(timeout=20)
+        assert time.monotonic() - begun < 2
+        assert process.stderr is not None
+        assert "KeyboardInterrupt" in process.stderr.read()
+
+
+def test_streamed_windows_are_shuffled() -> None:
+    """Utterances mix within a group: a batch has many of them, and no two epochs are alike."""
+    partition = make_partition([10] * 120)
+    loader = WindowLoader(partition, context=1, batch_size=60, memory_budget=budget_of(30, 10, 1))
+    epochs = [[as_arrays(batch)[2] // 10 for batch in loader] for _ in range(2)]
+    for utterances in epochs[0]:
+        assert len(np.unique(utterances)) >= 15
+    assert any(not np.array_equal(a, b) for a, b in zip(*epochs, strict=True))
