@@ -57,6 +57,10 @@ def loader(
         list[str] | None,
         typer.Option(help="Of frames and windows; repeat for more.", show_default="float32, float16"),
     ] = None,
+    workers: Annotated[
+        list[int] | None,
+        typer.Option(min=0, help="Of the DataLoaders; repeat for more.", show_default="0, 2, 4, half the cores, all"),
+    ] = None,
     repeats: Repeats = 5,
     seconds: Seconds = 0.5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N, beside the CPU.")] = "auto",
@@ -82,6 +86,7 @@ def loader(
             batch_sizes=tuple(batch_size or defaults.batch_sizes),
             dtypes=_dtypes(dtype) or defaults.dtypes,
             masking=(build_masking(checked.loader.masking) if checked else None) or Masking(),
+            workers=tuple(workers or defaults.workers),
             repeats=repeats,
             seconds=seconds,
             device=device,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from dali_asr.loading.source import Iteration
 
 HEADER, TABLES = 8, 4 + ROUNDS  # of the description, see kernel.py
+_OF_BANDS = ("LEAST", "MOST", "NARROWEST", "WIDEST")
 _PLANNED = 256  # windows of a program
 _MOST_COPIED = 4096  # values that a program copies at once
 _COPIED_A_WARP = 256  # of them: twice 16 bytes a thread
@@ -173,7 +174,8 @@ class FusedGraph:
 
         planner, layout, count = self._planner, self._frames.layout, self._capacity
         masks = _masks(planner)
-        time_bands, frequency_bands = (masks[1], masks[6]) if masks else (0, 0)
+        by_step = planner.masking is not None and planner.masking.scope == "batch"
+        time_bands, frequency_bands = masks["TIME_MOST"], masks["FREQUENCY_MOST"]
         bands = torch.empty((count, time_bands + frequency_bands, 2), dtype=torch.int32, device=rows.device)
         windows = torch.empty((count, planner.window, planner.feature_dim), dtype=self._dtype, device=rows.device)
         frames, first_rows, labels = torch.empty((3, count), dtype=torch.int64, device=rows.device)
@@ -185,19 +187,20 @@ class FusedGraph:
             labels,
             first_rows,
             bands,
-            SHUFFLE=planner.shuffle,
-            SUBSET=planner.subset,
-            CHUNKS=self._chunks,
+            planner.subset,
+            self._chunks,
+            len(layout.offsets) - 1,
+            layout.gap,
+            layout.left,
+            BATCH_SCOPE if by_step else 0,
             CHUNK_DEPTH=(self._chunks - 1).bit_length(),
-            UTTERANCES=len(layout.offsets) - 1,
             UTTERANCE_DEPTH=(len(layout.offsets) - 2).bit_length(),
-            GAP=layout.gap,
-            LEFT=layout.left,
+            SHUFFLE=planner.shuffle,
             LABELLED=self._labels is not None,
-            MASKS=masks,
-            SCOPE=BATCH_SCOPE if planner.masking and planner.masking.scope == "batch" else 0,
-            BY_STEP=planner.masking is not None and planner.masking.scope == "batch",
+            MASKED=planner.masking is not None,
+            BY_STEP=by_step,
             BLOCK=_PLANNED,
+            **masks,
         )
         copied = min(1 << (planner.window * planner.feature_dim - 1).bit_length(), _MOST_COPIED)
         cut_windows[(count,)](
@@ -216,10 +219,11 @@ class FusedGraph:
         return [windows, frames, *([labels] if self._labels is not None else [])]
 
 
-def _masks(planner: Planner) -> tuple[int, ...] | None:
-    """Return the masks in the form the kernel takes: five numbers for time, five for frequency."""
+def _masks(planner: Planner) -> dict[str, int]:
+    """Return the masks in the form the kernel takes."""
+    numbers: dict[str, int] = {}
     masking = planner.masking
-    if masking is None:
-        return None
-    pairs = ((masking.time, planner.window), (masking.frequency, planner.feature_dim))
-    return tuple(value for bands, size in pairs for value in (*bands.count, *bands.width, size))
+    for name, bands in (("TIME", masking and masking.time), ("FREQUENCY", masking and masking.frequency)):
+        values = (*bands.count, *bands.width) if bands else (0, 0, 1, 1)
+        numbers |= {f"{name}_{what}": v for what, v in zip(_OF_BANDS, values, strict=True)}
+    return numbers | {"FRAMES": planner.window, "FEATURES": planner.feature_dim}

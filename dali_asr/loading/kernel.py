@@ -40,7 +40,8 @@ FREQUENCY: tl.constexpr = tl.constexpr(2)
 TIME: tl.constexpr = tl.constexpr(3)
 
 
-@triton.jit
+# Numbers that follow from the corpus are no constants, so that a kernel is compiled once for all of them.
+@triton.jit(do_not_specialize=["subset", "chunks", "utterances", "gap", "left", "scope"])
 def plan_windows(
     plan,
     offsets,
@@ -49,17 +50,27 @@ def plan_windows(
     labels,
     first_rows,
     bands,
-    SHUFFLE: tl.constexpr,
-    SUBSET: tl.constexpr,
-    CHUNKS: tl.constexpr,
+    subset,
+    chunks,
+    utterances,
+    gap,
+    left,
+    scope,
     CHUNK_DEPTH: tl.constexpr,
-    UTTERANCES: tl.constexpr,
     UTTERANCE_DEPTH: tl.constexpr,
-    GAP: tl.constexpr,
-    LEFT: tl.constexpr,
+    SHUFFLE: tl.constexpr,
     LABELLED: tl.constexpr,
-    MASKS: tl.constexpr,
-    SCOPE: tl.constexpr,
+    MASKED: tl.constexpr,
+    TIME_LEAST: tl.constexpr,
+    TIME_MOST: tl.constexpr,
+    TIME_NARROWEST: tl.constexpr,
+    TIME_WIDEST: tl.constexpr,
+    FRAMES: tl.constexpr,
+    FREQUENCY_LEAST: tl.constexpr,
+    FREQUENCY_MOST: tl.constexpr,
+    FREQUENCY_NARROWEST: tl.constexpr,
+    FREQUENCY_WIDEST: tl.constexpr,
+    FEATURES: tl.constexpr,
     BY_STEP: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -73,17 +84,27 @@ def plan_windows(
         labels: `[N]` int64, written.
         first_rows: `[N]` int64, written.
         bands: `[N, M, 2]` int32, written.
-        SHUFFLE: whether the order of a group is a bijection.
-        SUBSET: every such frame is read.
-        CHUNKS: C, chunks of a group.
+        subset: every such frame is read.
+        chunks: C, of a group.
+        utterances: U.
+        gap: rows of zeros after an utterance.
+        left: frames of a window before its own.
+        scope: what is added to the streams of draws.
         CHUNK_DEPTH: halvings that find one of C.
-        UTTERANCES: U.
         UTTERANCE_DEPTH: halvings that find one of U.
-        GAP: rows of zeros after an utterance.
-        LEFT: frames of a window before its own.
+        SHUFFLE: whether the order of a group is a bijection.
         LABELLED: whether there are labels.
-        MASKS: None, or for time and frequency each: fewest and most bands, least and largest width, size.
-        SCOPE: what is added to the streams of draws.
+        MASKED: whether there are masks; what follows describes them, first of time, then of frequency.
+        TIME_LEAST: fewest bands.
+        TIME_MOST: most.
+        TIME_NARROWEST: least width.
+        TIME_WIDEST: largest.
+        FRAMES: W, among which a band lies.
+        FREQUENCY_LEAST: as of time.
+        FREQUENCY_MOST: as of time.
+        FREQUENCY_NARROWEST: as of time.
+        FREQUENCY_WIDEST: as of time.
+        FEATURES: D.
         BY_STEP: whether masks are drawn for steps instead of positions.
         BLOCK: windows of a program.
     """
@@ -94,26 +115,60 @@ def plan_windows(
     size = tl.load(plan + SIZE)
     position = tl.load(plan + FIRST) + counted // size * tl.load(plan + STRIDE) + counted % size
     in_second = position >= tl.load(plan + BOUNDARY)
-    record = plan + HEADER + in_second.to(tl.int64) * (TABLES + 3 * CHUNKS)
+    record = plan + HEADER + in_second.to(tl.int64) * (TABLES + 3 * chunks)
     place = position - tl.load(record + GROUP_START)
     if SHUFFLE:
         place = _permute(place, record)
-    chunk = _find(record + TABLES, place, CHUNKS, CHUNK_DEPTH)
+    chunk = _find(record + TABLES, place, chunks, CHUNK_DEPTH)
     tables = record + TABLES + chunk
-    frame = (tl.load(tables + CHUNKS) + place - tl.load(tables)) * SUBSET
-    utterance = _find(offsets + tl.zeros_like(frame), frame, UTTERANCES, UTTERANCE_DEPTH)
-    row = frame + utterance * GAP + tl.load(tables + 2 * CHUNKS)
+    frame = (tl.load(tables + chunks) + place - tl.load(tables)) * subset
+    utterance = _find(offsets + tl.zeros_like(frame), frame, utterances, UTTERANCE_DEPTH)
+    row = frame + utterance * gap + tl.load(tables + 2 * chunks)
     tl.store(frames + window, frame, mask=there)
     tl.store(first_rows + window, row, mask=there)
     if LABELLED:
-        tl.store(labels + window, tl.load(row_labels + row + LEFT, mask=there, other=0).to(tl.int64), mask=there)
-    if MASKS is not None:
+        tl.store(labels + window, tl.load(row_labels + row + left, mask=there, other=0).to(tl.int64), mask=there)
+    if MASKED:
         counter = position
         epoch = tl.load(plan + EPOCH)
         if BY_STEP:
             counter = tl.load(plan + STEP) + counted // size
             epoch = tl.zeros_like(epoch)
-        _draw_masks(bands, window, there, counter, epoch, tl.load(plan + SEED), MASKS, SCOPE)
+        seed = tl.load(plan + SEED)
+        low, high = counter.to(tl.uint32), (counter >> 32).to(tl.uint32)
+        epochs = tl.zeros_like(low) + epoch.to(tl.uint32)
+        in_frequency, in_time, _, _ = philox(seed, low, high, epochs, tl.zeros_like(low) + (scope + MASK_COUNTS))
+        edges = bands + window * ((TIME_MOST + FREQUENCY_MOST) * 2)
+        _draw_bands(
+            edges,
+            there,
+            low,
+            high,
+            epochs,
+            seed,
+            in_time,
+            scope + TIME,
+            TIME_LEAST,
+            TIME_MOST,
+            TIME_NARROWEST,
+            TIME_WIDEST,
+            FRAMES,
+        )
+        _draw_bands(
+            edges + 2 * TIME_MOST,
+            there,
+            low,
+            high,
+            epochs,
+            seed,
+            in_frequency,
+            scope + FREQUENCY,
+            FREQUENCY_LEAST,
+            FREQUENCY_MOST,
+            FREQUENCY_NARROWEST,
+            FREQUENCY_WIDEST,
+            FEATURES,
+        )
 
 
 @triton.jit
@@ -169,10 +224,10 @@ def _within(places, edges):
 
 
 @triton.jit
-def _find(starts, value, COUNT: tl.constexpr, DEPTH: tl.constexpr):
-    """Return the last of COUNT ascending `starts` that is not above `value`, by DEPTH halvings."""
+def _find(starts, value, count, DEPTH: tl.constexpr):
+    """Return the last of `count` ascending starts that is not above `value`, by DEPTH halvings."""
     low = tl.zeros_like(value)
-    high = low + COUNT
+    high = low + count
     for _ in range(DEPTH):
         middle = (low + high) // 2
         above = tl.load(starts + middle) > value
@@ -223,17 +278,6 @@ def _multiply_high(word, size):
 
 
 @triton.jit
-def _draw_masks(bands, window, there, counter, epoch, seed, MASKS: tl.constexpr, SCOPE: tl.constexpr):
-    """Draw and write bands, `masking.draw_masks`."""
-    low, high = counter.to(tl.uint32), (counter >> 32).to(tl.uint32)
-    epochs = tl.zeros_like(low) + epoch.to(tl.uint32)
-    in_frequency, in_time, _, _ = philox(seed, low, high, epochs, tl.zeros_like(low) + (SCOPE + MASK_COUNTS))
-    edges = bands + window * ((MASKS[1] + MASKS[6]) * 2)
-    _draw_bands(edges, there, low, high, epochs, seed, in_time, SCOPE + TIME, *MASKS[:5])
-    _draw_bands(edges + 2 * MASKS[1], there, low, high, epochs, seed, in_frequency, SCOPE + FREQUENCY, *MASKS[5:])
-
-
-@triton.jit
 def _draw_bands(
     edges,
     there,
@@ -242,17 +286,17 @@ def _draw_bands(
     epochs,
     seed,
     word,
-    STREAM: tl.constexpr,
+    stream,
     LEAST: tl.constexpr,
     MOST: tl.constexpr,
     NARROWEST: tl.constexpr,
     WIDEST: tl.constexpr,
     PLACES: tl.constexpr,
 ):
+    """Draw and write the bands of one kind, `masking.draw_masks`."""
     count = LEAST + _multiply_high(word, tl.full((), MOST - LEAST + 1, tl.uint32))
     for band in tl.static_range(MOST):
-        stream = tl.zeros_like(low) + (STREAM + (band // 2) * 256)
-        words = philox(seed, low, high, epochs, stream)
+        words = philox(seed, low, high, epochs, tl.zeros_like(low) + (stream + (band // 2) * 256))
         width = NARROWEST + _multiply_high(words[2 * (band % 2)], tl.full((), WIDEST - NARROWEST + 1, tl.uint32))
         first = _multiply_high(words[2 * (band % 2) + 1], PLACES - width + 1)
         drawn = band < count

@@ -25,7 +25,7 @@ from dali_asr.loading.frames import ResidentFrames, StreamedFrames
 from dali_asr.loading.fused import FusedGraph, can_fuse, check_can_fuse
 from dali_asr.loading.graph import OUTPUT_TYPES, release_unused_memory
 from dali_asr.loading.masking import Masking
-from dali_asr.loading.memory import Memory, choose_chunks, frame_budget, row_bytes
+from dali_asr.loading.memory import Memory, choose_chunks, frame_budget, free_memory, row_bytes
 from dali_asr.loading.plan import Planner
 from dali_asr.loading.source import StepSource
 from dali_asr.loading.stock import StockGraph
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 # Windows that an iteration cuts, in bytes, unless it is set: enough to make DALI's fixed cost small. On the CPU more
 # than its caches hold would cost more than it brings, and the stock graph's host work grows with it.
 _ITERATION_BYTES = {"stock": 16 << 20, "fused": 256 << 20}
+_ITERATION_SHARE = 64  # of free memory: an iteration takes no more than one part
 
 
 class WindowLoader:
@@ -130,6 +131,7 @@ class WindowLoader:
             "rank": _integer("rank", rank),
             "world_size": _integer("world_size", world_size),
         }
+        self._iteration_bytes = min(_ITERATION_BYTES[self.graph], free_memory(self.device) // _ITERATION_SHARE)
         self._delivered = 0
         self._begun = False
         self._loop = 0
@@ -291,7 +293,7 @@ class WindowLoader:
 
     def _steps_at_once(self, planner: Planner) -> int:
         """Return how many steps an iteration has, at most."""
-        wanted = self._most_steps or _ITERATION_BYTES[self.graph] // (planner.batch_size * self._window_bytes)
+        wanted = self._most_steps or self._iteration_bytes // (planner.batch_size * self._window_bytes)
         possible = min(planner.steps.count, planner.positions_in_two_groups // planner.steps.global_batch)
         return max(1, min(wanted, possible))
 
@@ -301,8 +303,15 @@ class WindowLoader:
         return max(largest, self._steps_at_once(planner) * min(planner.batch_size, largest))
 
     def _batch_memory(self, capacity: int) -> int:
-        """Return the bytes of windows in flight: made and copied, prefetched, delivered."""
-        return (self._prefetch + 2) * capacity * self._window_bytes
+        """Return the bytes of windows in flight.
+
+        These are the prefetched iterations, the one delivered and the one before it; and what one is made of: the
+        kernel's output beside DALI's copy, or the stock graph's windows before they are converted and masked.
+        """
+        masking = self._plan_arguments["masking"]
+        steps_of_stock = (self._partition.dtype.name != self._dtype) + bool(masking and masking.frequency.count[1])
+        unfinished = 1 if self.graph == "fused" else steps_of_stock
+        return (self._prefetch + 2 + unfinished) * capacity * self._window_bytes
 
     @property
     def _window_bytes(self) -> int:

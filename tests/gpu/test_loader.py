@@ -1,4 +1,4 @@
-"""The stock graph on a GPU, held to the judge and to the CPU."""
+"""Both graphs on a GPU, held to the judge and to the CPU."""
 
 from __future__ import annotations
 
@@ -9,30 +9,74 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from dali_asr import Masking, WindowLoader
+from dali_asr import Masking, Partition, WindowLoader
 from dali_asr.config import Config
-from dali_asr.errors import DeviceError
+from dali_asr.inventory import ARPABET
 from dali_asr.training import train
-from tests.judge import judge_windows, same_bits
-from tests.loading.test_loader import loaders
+from tests.judge import same_bits
+from tests.loading.test_loader import assert_judged, loaders, same_batch
+from tests.loading.test_streaming import streamed
 from tests.makers import make_partition
 
+GRAPHS = pytest.mark.parametrize("graph", ["stock", "fused"])
 
-@settings(max_examples=40, deadline=None)
-@given(loaders())
-def test_windows_equal_the_judges_to_the_bit(case: tuple[Any, dict[str, Any]]) -> None:
+
+@GRAPHS
+@settings(max_examples=20, deadline=None)
+@given(case=loaders())
+def test_windows_equal_the_judges_to_the_bit(graph: Any, case: tuple[Any, dict[str, Any]]) -> None:
     partition, arguments = case
-    loader = WindowLoader(partition, **(arguments | {"device": "cuda"}))
-    utterances = list(partition.frames())
+    arguments |= {"device": "cuda"}
+    loader = WindowLoader(partition, graph=graph, **arguments)
+    assert all(batch.windows.is_cuda and batch.frames.is_cuda for batch in loader)
+    assert_judged(partition, WindowLoader(partition, graph=graph, **arguments), arguments)
+
+
+@GRAPHS
+@settings(max_examples=12, deadline=None)
+@given(case=streamed())
+def test_streamed_windows_equal_the_judges_to_the_bit(graph: Any, case: tuple[Any, dict[str, Any]]) -> None:
+    partition, arguments = case
+    arguments |= {"device": "cuda"}
+    loader = WindowLoader(partition, graph=graph, **arguments)
+    assert loader.streamed
+    assert_judged(partition, loader, arguments)
+
+
+def test_auto_is_fused() -> None:
+    assert WindowLoader(make_partition([9]), context=1, batch_size=2, device="cuda").graph == "fused"
+
+
+def large(frames: int, dim: int = 28, utterance: int = 1265) -> Partition:
+    """Return a partition whose frames hold their own numbers, so that a window can be told from every other."""
+    lengths = np.full(-(-frames // utterance), utterance)
+    lengths[-1] = frames - lengths[:-1].sum()
+    block = np.zeros((frames, dim), np.float32)
+    block[:, 0], block[:, -1] = np.arange(frames) >> 12, np.arange(frames) & 4095
+    labels = (np.arange(frames) % 40).astype(np.uint8)
+    names = tuple(map(str, range(len(lengths))))
+    return Partition("all", ARPABET, names, lengths, (block,), (labels,), (None,))
+
+
+@GRAPHS
+def test_frames_beyond_two_to_the_thirty_first_element(graph: Any) -> None:
+    """80 million frames of 28 features, 9 GB: the last rows open beyond 2^31 elements."""
+    partition = large(80_000_000)
+    loader = WindowLoader(partition, context=3, batch_size=4096, device="cuda", graph=graph, seed=4)
+    assert loader.planner.frame_count * 28 > 1 << 31
+    last = 0
     for step, batch in enumerate(loader):
-        assert batch.windows.is_cuda
-        assert batch.frames.is_cuda
-        plan = loader.planner.plan(0, step)
-        left, right = arguments["context"]
-        expected = judge_windows(utterances, left, right, plan, arguments["dtype"])
-        assert same_bits(batch.windows.cpu().numpy(), expected)
+        middle = batch.windows[:, 3]
+        frames = (middle[:, 0].long() << 12) + middle[:, -1].long()
+        assert torch.equal(frames, batch.frames)
+        assert torch.equal(batch.frames.cpu(), torch.from_numpy(loader.planner.plan(0, step).frames))
         assert batch.labels is not None
-        assert np.array_equal(batch.labels.cpu().numpy(), partition.labels()[plan.frames])
+        assert torch.equal(batch.labels, batch.frames % 40)
+        last = max(last, int(batch.frames.max()))
+        if step == 200:
+            break
+    assert last * 28 > 1 << 31
+    loader.close()
 
 
 def test_many_staging_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,58 +93,102 @@ def test_many_staging_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_same_batches_as_on_the_cpu() -> None:
     partition = make_partition([300, 20, 500, 1])
-    loaders = (
-        WindowLoader(partition, context=7, batch_size=64, masking=Masking(), device=device)
-        for device in ("cuda", "cpu")
+    arguments: dict[str, Any] = {"context": 7, "batch_size": 64, "masking": Masking()}
+    on_cpu, stock, fused = (
+        WindowLoader(partition, device=device, graph=graph, **arguments)  # type: ignore[arg-type]
+        for device, graph in (("cpu", "stock"), ("cuda", "stock"), ("cuda", "fused"))
     )
-    for on_gpu, on_cpu in zip(*loaders, strict=True):
-        assert same_bits(on_gpu.windows.cpu().numpy(), on_cpu.windows.numpy())
+    for _ in range(2):
+        for theirs, *ours in zip(on_cpu, stock, fused, strict=True):
+            assert all(same_batch(theirs, batch) for batch in ours)
 
 
-def test_batches_survive_competing_allocations() -> None:
-    """Batches that are kept while torch allocates on its own stream keep their values."""
-    loader = WindowLoader(make_partition([5000]), context=20, batch_size=500, device="cuda")
-    kept = []
-    for batch in loader:
-        noise = torch.randn(2_000_000, device="cuda")
-        kept.append((batch.windows, batch.windows.clone(), noise.sum()))
-    torch.cuda.synchronize()
-    assert all(torch.equal(windows, copy) for windows, copy, _ in kept)
+@GRAPHS
+@pytest.mark.parametrize("budget", [None, 40_000])
+def test_batches_survive_competing_allocations(graph: Any, budget: int | None) -> None:
+    """Batches, kept or let go, keep their values while torch allocates and writes on its own streams."""
+    partition = make_partition([100] * 50)
+    arguments: dict[str, Any] = {"context": 20, "batch_size": 100, "masking": Masking(), "memory_budget": budget}
+    expected = [batch.windows.clone() for batch in WindowLoader(partition, device="cpu", graph="stock", **arguments)]
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    for _ in range(4):
+        loader = WindowLoader(partition, device="cuda", graph=graph, batches_per_iteration=3, **arguments)
+        kept: list[torch.Tensor] = []
+        for batch in loader:
+            with torch.cuda.stream(side):
+                for size in (1000, 100 * 41 * 5, 300 * 41 * 5, 1 << 20):
+                    torch.full((size,), float("nan"), device="cuda")
+            torch.full((100 * 41 * 5,), float("nan"), device="cuda")
+            kept.append(batch.windows if len(kept) % 2 else batch.windows.clone())
+        torch.cuda.synchronize()
+        assert all(torch.equal(a.cpu(), b) for a, b in zip(kept, expected, strict=True))
+        loader.close()
 
 
-def test_a_batch_that_is_dropped_while_the_gpu_still_reads_it() -> None:
+@GRAPHS
+@pytest.mark.parametrize("budget", [None, 40_000])
+def test_a_batch_that_is_dropped_while_the_gpu_still_reads_it(graph: Any, budget: int | None) -> None:
     """The GPU is kept busy, a sum of each batch is queued behind it, and the batch is let go at once.
 
-    DALI must not write the next windows into memory that the queued sums have yet to read.
+    DALI must not write the next windows into memory that the queued sums have yet to read, nor the reading of the
+    next group into rows that windows have yet to be cut from.
     """
-    partition = make_partition([4000])
+    partition = make_partition([100] * 40)
+    arguments: dict[str, Any] = {"context": 20, "batch_size": 100, "memory_budget": budget, "prefetch": 1}
     sums = []
-    for batch in WindowLoader(partition, context=20, batch_size=500, shuffle=False, device="cuda", prefetch=1):
-        torch.cuda._sleep(50_000_000)  # type: ignore[no-untyped-call]
+    for batch in WindowLoader(partition, device="cuda", graph=graph, batches_per_iteration=1, **arguments):
+        torch.cuda._sleep(20_000_000)  # type: ignore[no-untyped-call]
         sums.append(batch.windows.double().sum())
         del batch
-    on_cpu = WindowLoader(partition, context=20, batch_size=500, shuffle=False, device="cpu")
+    on_cpu = WindowLoader(partition, device="cpu", graph="stock", **arguments)
     expected = [batch.windows.double().sum().item() for batch in on_cpu]
     assert [s.item() for s in sums] == pytest.approx(expected, rel=1e-9)
 
 
-def test_closing_gives_the_memory_back() -> None:
-    partition = make_partition([200_000])
-    free = []
-    for _ in range(6):
-        loader = WindowLoader(partition, context=10, batch_size=4096, device="cuda")
+def used() -> int:
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info()
+    return int(total - free)
+
+
+@GRAPHS
+@pytest.mark.parametrize("budget", [None, 16 << 20])
+def test_closing_gives_the_memory_back(graph: Any, budget: int | None) -> None:
+    partition = large(1_000_000)
+    before = []
+    for _ in range(20):
+        loader = WindowLoader(partition, context=10, batch_size=4096, device="cuda", graph=graph, memory_budget=budget)
         next(iter(loader))
         loader.close()
-        torch.cuda.empty_cache()
-        free.append(torch.cuda.mem_get_info()[0])
-    assert min(free[1:]) > free[0] - 50e6, "the corpus alone takes 4 MB, its batches 13 MB each"
+        before.append(used())
+    assert max(before[1:]) < before[0] + 20e6, "the frames alone take 112 MB"
 
 
-def test_a_corpus_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    free = torch.cuda.mem_get_info()
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, free[1]))
-    with pytest.raises(DeviceError, match=r"GiB free; set data.dtype: float16"):
-        WindowLoader(make_partition([500]), context=1, batch_size=2, device="cuda")
+@GRAPHS
+@pytest.mark.parametrize("masking", [None, True])
+def test_device_memory_is_what_the_loader_says(graph: Any, masking: bool | None) -> None:
+    """Within 10 %, the CUDA context apart."""
+    partition = large(20_000_000)
+    warm = WindowLoader(make_partition([50]), context=30, batch_size=8, device="cuda", graph=graph, masking=None)
+    list(warm)
+    warm.close()
+    before = used()
+    loader = WindowLoader(partition, context=30, batch_size=4096, device="cuda", graph=graph, masking=masking)
+    for step, _ in enumerate(loader):
+        if step == 100:
+            break
+    taken = used() - before
+    assert taken == pytest.approx(loader.memory.total, rel=0.1)
+    loader.close()
+
+
+def test_a_corpus_that_does_not_fit_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    partition, total = make_partition([40] * 60), torch.cuda.mem_get_info()[1]
+    whole = WindowLoader(partition, context=1, batch_size=8, device="cuda")
+    assert not whole.streamed
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (60_000, total))
+    assert WindowLoader(partition, context=1, batch_size=8, device="cuda", batches_per_iteration=1).streamed
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")

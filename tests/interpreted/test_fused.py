@@ -46,7 +46,7 @@ def test_streamed_windows_equal_the_judges_to_the_bit(case: tuple[Partition, dic
 @given(loaders())
 def test_stock_and_fused_give_the_same_batches(case: tuple[Partition, dict[str, Any]]) -> None:
     partition, arguments = case
-    pair = [WindowLoader(partition, graph=graph, **arguments) for graph in ("stock", "fused")]  # type: ignore[arg-type]
+    pair = [WindowLoader(partition, graph=graph, **arguments) for graph in ("stock", "fused")]
     for _ in range(2):
         assert all(same_batch(a, b) for a, b in zip(*pair, strict=True))
 
