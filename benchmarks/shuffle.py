@@ -50,7 +50,7 @@ def measure(partition: Partition, batch_size: int, budget: float) -> dict[str, A
     """Return both figures of an epoch, for a memory budget that is a share of the partition's rows; 1 for all."""
     offsets = partition.offsets
     rows = Chunks.whole(offsets).group_rows(GAP)
-    chunks = None if budget == 1 else Chunks.fit(offsets, GAP, int(rows * budget))
+    chunks = None if budget == 1 else Chunks.fit(offsets, GAP, int(rows * budget), 1)
     planner = Planner(partition.frame_count, batch_size, 1, 1, chunks=chunks, drop_last=True)
     largest, utterances = [], []
     for step in range(planner.steps.count):

@@ -20,9 +20,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from dali_asr.errors import UsageError
-from dali_asr.loading import Batch, Masking, Plan, Planner, WindowLoader
+from dali_asr.loading import Batch, Masking, Plan, Planner, WindowLoader, can_fuse
 from dali_asr.loading.frames import ResidentFrames
-from dali_asr.loading.fused import can_fuse
 from dali_asr.loading.memory import row_bytes
 from dali_asr.loading.stock import covered, mask_bits, row_order
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -41,7 +41,7 @@ def _check_imports() -> str | None:
 def _report_devices() -> str | None:
     import torch
 
-    from dali_asr.loading import describe_device, resolve_device
+    from dali_asr.loading import can_fuse, describe_device, resolve_device
 
     say(f"{'NVIDIA driver':<22} {_driver()}")
     say(f"{'CUDA of torch':<22} {torch.version.cuda or 'none (a build for the CPU)'}")
@@ -49,8 +49,10 @@ def _report_devices() -> str | None:
     devices += [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     chosen = resolve_device("auto")
     for device in devices:
-        problem = _check_windows(device)
-        state = problem or "windows cut by DALI equal NumPy's"
+        graphs = ["stock", *(["fused"] if can_fuse(device) else [])]
+        problems = [f"graph {graph}: {problem}" for graph in graphs if (problem := _check_windows(device, graph))]
+        problem = "; ".join(problems)
+        state = problem or f"windows cut by DALI equal NumPy's (graph {' and '.join(graphs)})"
         say(f"{device!s:<22} {describe_device(device)}: {state}")
         if problem and device == chosen:
             return f"{device}: {problem}"
@@ -67,7 +69,7 @@ def _driver() -> str:
     return found[0] if found else "not found"
 
 
-def _check_windows(device: torch.device) -> str | None:
+def _check_windows(device: torch.device, graph: Any) -> str | None:
     """Cut the windows of two short utterances by DALI and in plain NumPy; return what went wrong."""
     import numpy as np
 
@@ -79,7 +81,7 @@ def _check_windows(device: torch.device) -> str | None:
     expected = np.stack([p[t : t + 3] for p in padded for t in range(len(p) - 2)])
     partition = Corpus.from_arrays(utterances).partition("all")
     try:
-        loader = WindowLoader(partition, context=1, batch_size=8, shuffle=False, device=device)
+        loader = WindowLoader(partition, context=1, batch_size=8, shuffle=False, device=device, graph=graph)
         windows = next(iter(loader)).windows.cpu().numpy()
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what the user needs to know
         return f"DALI failed: {str(error).splitlines()[0]}"

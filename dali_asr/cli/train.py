@@ -13,10 +13,10 @@ from rich.progress import TextColumn
 from dali_asr.cli.console import progress_bar, say
 
 if TYPE_CHECKING:
-    import torch
     from rich.progress import Progress
 
     from dali_asr.config import Config
+    from dali_asr.loading import WindowLoader
     from dali_asr.training.metrics import Measured
 
 
@@ -70,12 +70,10 @@ def _run(config: Config, run: Path | None, recipe: str, bar: Progress) -> None:
                 self._stages[stage] = bar.add_task(stage, total=total, loss="–", accuracy="–", speed="–")
             bar.update(self._stages[stage], completed=done)
 
-        def started(self, run: Path, device: torch.device, steps: int) -> None:
-            from dali_asr.loading import describe_device
-
+        def started(self, run: Path, loader: WindowLoader, steps: int) -> None:
             for task in self._stages.values():
                 bar.remove_task(task)
-            say(f"Training on the {describe_device(device)}, {steps:,} steps")
+            say(f"Training on the {_describe(loader)}, {steps:,} steps")
             say(f"Run: {run}")
             self._began = time.perf_counter()
             self._task = bar.add_task("training", total=steps, loss="–", accuracy="–", speed="–")
@@ -102,6 +100,14 @@ def _run(config: Config, run: Path | None, recipe: str, bar: Progress) -> None:
     result = run_training(config, run=run, recipe=recipe, reporter=reporter)
     say(f"Done in {time.perf_counter() - reporter._began:.0f} s; checkpoints, metrics and curves lie in {result.run}")
     say(f"Next: {_next_command(config, result.run)}")
+
+
+def _describe(loader: WindowLoader) -> str:
+    from dali_asr.loading import describe_device
+
+    groups = loader.planner.layout.group_count
+    streamed = f", frames streamed in {groups:,} groups an epoch" if loader.streamed else ""
+    return describe_device(loader.device) + streamed
 
 
 def _format(number: float | None, form: str) -> str:

@@ -2,6 +2,7 @@
 
 from dali_asr.loading.device import describe_device, resolve_device
 from dali_asr.loading.feed import Batch
+from dali_asr.loading.fused import can_fuse
 from dali_asr.loading.loader import WindowLoader
 from dali_asr.loading.masking import Bands, Masking
 from dali_asr.loading.plan import Plan, Planner
@@ -13,6 +14,7 @@ __all__ = [
     "Plan",
     "Planner",
     "WindowLoader",
+    "can_fuse",
     "describe_device",
     "resolve_device",
 ]

@@ -55,7 +55,7 @@ class Chunks:
         return cls(bounds, offsets[bounds], target, most)
 
     @classmethod
-    def fit(cls, offsets: NDArray[np.int64], gap: int, rows: int) -> Chunks:
+    def fit(cls, offsets: NDArray[np.int64], gap: int, rows: int, row_bytes: int) -> Chunks:
         """Cut a partition so that two groups, with `gap` rows between utterances, take at most `rows` rows.
 
         Raises:
@@ -67,8 +67,8 @@ class Chunks:
         most = int(np.searchsorted(largest, rows // 2 - gap, side="right"))
         if not most:
             raise UsageError(
-                f"memory_budget: room for {rows:,} rows of features, two chunks of utterances take up to "
-                f"{2 * (int(largest[0]) + gap):,}; raise loader.memory_budget"
+                f"memory_budget: {rows * row_bytes:,} bytes for frames, two utterances may take "
+                f"{2 * (int(largest[0]) + gap) * row_bytes:,}; raise loader.memory_budget"
             )
         return cls.split(offsets, target, most)
 

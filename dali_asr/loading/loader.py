@@ -175,7 +175,7 @@ class WindowLoader:
             "epoch": self.epoch,
             "delivered": self._delivered,
             "world_size": self.planner.world_size,
-            "groups": self._groups(),
+            "groups": self.groups,
             "belongs_to": self._identity(),
         }
 
@@ -204,7 +204,7 @@ class WindowLoader:
                 f"WindowLoader: the state stands at epoch {epoch}, batch {delivered}; an epoch has {len(self)} batches"
             )
         self._partition.check_unchanged()
-        if groups != self._groups():
+        if groups != self.groups:
             self._adopt(groups)
         self.epoch, self._delivered = epoch, delivered
         self._begun = False
@@ -222,6 +222,12 @@ class WindowLoader:
     def batches_ahead(self) -> int:
         """Batches that may be ready before they are asked for."""
         return (self._prefetch + 1) * self._steps_at_once(self.planner)
+
+    @property
+    def groups(self) -> dict[str, int] | None:
+        """How a streamed partition is cut, which its order follows from; None where it is on the device as a whole."""
+        chunks = self.planner.chunks
+        return None if chunks is None else {"chunk_frames": chunks.target, "chunks": chunks.most}
 
     @property
     def streamed(self) -> bool:
@@ -316,11 +322,6 @@ class WindowLoader:
     @property
     def _window_bytes(self) -> int:
         return (self._left + 1 + self._right) * self._partition.feature_dim * np.dtype(self._dtype).itemsize
-
-    def _groups(self) -> dict[str, int] | None:
-        """Return how a streamed partition is cut, which the order follows from."""
-        chunks = self.planner.chunks
-        return None if chunks is None else {"chunk_frames": chunks.target, "chunks": chunks.most}
 
     def _identity(self) -> dict[str, Any]:
         """Return all else that the sequence of global batches follows from."""

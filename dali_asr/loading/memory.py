@@ -78,10 +78,11 @@ def choose_chunks(
     Raises:
         UsageError: the budget is smaller than two chunks.
     """
-    rows = min(frame_budget(device, budget, batches) // row_bytes(partition), MOST_ROWS - 1)
+    size = row_bytes(partition)
+    rows = min(frame_budget(device, budget, batches) // size, MOST_ROWS - 1)
     if Chunks.whole(partition.offsets).group_rows(gap) <= rows:
         return None
-    return Chunks.fit(partition.offsets, gap, rows)
+    return Chunks.fit(partition.offsets, gap, rows, size)
 
 
 def _free_in_cgroup() -> int:

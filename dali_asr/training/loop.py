@@ -37,8 +37,8 @@ class Reporter:
     def packing(self, stage: str, done: int, total: int) -> None:
         """So many utterances of a course folder are packed."""
 
-    def started(self, run: Path, device: torch.device, steps: int) -> None:
-        """Training begins; it will take so many steps."""
+    def started(self, run: Path, loader: WindowLoader, steps: int) -> None:
+        """Training begins, on what the loader delivers; it will take so many steps."""
 
     def stepped(self, step: int, metrics: Measured, speed: float) -> None:
         """A step was done; metrics are those of the epoch so far, and so is the speed, in frames a second."""
@@ -140,8 +140,8 @@ class _Training:
 
     def run(self) -> TrainingResult:
         """Run all epochs."""
-        self.folder.describe(_resolved(self.config, self.description.inventory), self.device)
-        self.reporter.started(self.folder.path, self.device, self.total_steps)
+        self.folder.describe(_resolved(self.config, self.description.inventory), self.batches)
+        self.reporter.started(self.folder.path, self.batches, self.total_steps)
         try:
             while self.step < self.total_steps:
                 self._epoch()

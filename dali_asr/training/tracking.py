@@ -1,7 +1,7 @@
 """The run folder: what a run leaves behind, so that it explains itself.
 
 config.yaml         the resolved configuration
-environment.json    versions and machine
+environment.json    versions, machine, and what the loader made of them
 metrics.jsonl       a line every so many steps and one an epoch; the same for the same seed
 timings.jsonl       seconds and frames per second of each epoch
 curves.png          loss and accuracy
@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import json
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dali_asr.environment import environment
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    import torch
-
     from dali_asr.config import Config
+    from dali_asr.loading import WindowLoader
 
 
 class RunFolder:
@@ -50,9 +50,10 @@ class RunFolder:
         """Where checkpoints lie."""
         return self.path / "checkpoints"
 
-    def describe(self, config: Config, device: torch.device) -> None:
-        """Write the resolved configuration, versions and machine."""
-        about = json.dumps(environment(device), indent=2) + "\n"
+    def describe(self, config: Config, loader: WindowLoader) -> None:
+        """Write the resolved configuration, versions and machine, and how the loader reads."""
+        reading = {"graph": loader.graph, "groups": loader.groups, "memory": asdict(loader.memory)}
+        about = json.dumps(environment(loader.device) | {"loader": reading}, indent=2) + "\n"
         with writing(self.path):
             (self.path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
             (self.path / "environment.json").write_text(about, encoding="utf-8")

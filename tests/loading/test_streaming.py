@@ -132,7 +132,7 @@ def test_groups_hold_every_frame_once(lengths: list[int], target: int, most: int
 @pytest.mark.parametrize(
     ("budget", "batch_size", "message"),
     [
-        (300, 4, r"memory_budget: room for 14 rows of features, two chunks of utterances take up to 24; raise"),
+        (300, 4, r"memory_budget: 294 bytes for frames, two utterances may take 504; raise loader.memory_budget"),
         (budget_of(3, 8, 2), 17, r"half of it holds 16 windows, a global batch has 17; raise loader.memory_budget"),
     ],
 )
