@@ -106,19 +106,17 @@ def test_the_figures_are_the_recorded_ones() -> None:
     table = dict(re.findall(r"^\| ([^|]*?) \| (.*) \|$", README, flags=re.MULTILINE))
     chart = re.search(r"\]\((benchmarks/results/loader_.*)\.png\)", README)
     assert chart
-    cases = json.loads((ROOT / f"{chart[1]}.json").read_text())["cases"]
-    assert [(case["batch_size"], case["masks"]) for case in cases] == [
-        (512, False),
-        (512, True),
-        (4096, False),
-        (4096, True),
-    ]
+    recorded = json.loads((ROOT / f"{chart[1]}.json").read_text())["cases"]
+    cases = [case for case in recorded if case["dtype"] == "float32"]
+    expected = [(batch_size, masks) for batch_size in (512, 4096, 16384) for masks in (False, True)]
+    assert [(case["batch_size"], case["masks"]) for case in cases] == expected
     best = [max(r["median"] for r in case["results"] if r["name"].startswith("dataloader")) for case in cases]
     assert table["`DataLoader`, best of 0, 2, 4 workers"] == " | ".join(f"{b / 1e3:,.0f}" for b in best)
     for row, name in (
         ("NumPy gather by batch", "numpy gather"),
         ("torch gather by batch", "torch gather"),
         ("**dali-asr**, graph `stock`", "dali stock"),
+        ("**dali-asr**, streamed", "dali streamed"),
     ):
         medians = [next(r["median"] for r in case["results"] if r["name"] == name) for case in cases]
         cells = [f"{m / 1e3:,.0f} ({m / b:.1f} ×)" for m, b in zip(medians, best, strict=True)]
@@ -135,6 +133,14 @@ def test_the_figures_of_packing_are_the_recorded_ones() -> None:
     assert (
         f"takes {median(values['course_loop_seconds']):.1f} s; it needs {values['peak_anonymous_MiB']:.0f} MiB" in text
     )
+
+
+def test_the_figures_of_streaming_are_the_recorded_ones() -> None:
+    (recorded,) = (ROOT / "benchmarks/results").glob("shuffle_*.json")
+    for line in json.loads(recorded.read_text())["results"]:
+        budget = f"{line['budget']:.0%}".replace("%", " %") + (" (full shuffle)" if line["budget"] == 1 else "")
+        share = f"{line['largest_share']:.3%}".replace("%", " %")
+        assert f"| {budget} | {line['groups']} | {share} | {line['utterances']:,.0f} |" in README
 
 
 def test_links_lead_somewhere() -> None:

@@ -101,8 +101,12 @@ class OpenedFile:
             try:
                 self._compare(self._opened(file))
                 for first in range(0, len(arrays), _MOST_ARRAYS):
-                    part = arrays[first : first + _MOST_ARRAYS]
-                    offset += os.preadv(file, [array.data for array in part], offset)
+                    part = [array.data.cast("B") for array in arrays[first : first + _MOST_ARRAYS]]
+                    while part and (count := os.preadv(file, part, offset)):  # which may read less than asked
+                        offset += count
+                        part = _unread(part, count)
+                    if part:
+                        raise self._changed()
                 self._compare(self._opened(file))
             finally:
                 os.close(file)
@@ -115,7 +119,10 @@ class OpenedFile:
 
     def _compare(self, now: OpenedFile) -> None:
         if now != self:
-            raise DataError(f"{self.path}: changed since it was opened; open the corpus again")
+            raise self._changed()
+
+    def _changed(self) -> DataError:
+        return DataError(f"{self.path}: changed since it was opened; open the corpus again")
 
 
 def read_header(path: Path) -> NpyHeader:
@@ -171,6 +178,15 @@ def header_bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     if len(content) != HEADER_SIZE:
         raise AssertionError(f"a .npy header of {len(content)} bytes, not {HEADER_SIZE}")
     return content
+
+
+def _unread(parts: list[memoryview], count: int) -> list[memoryview]:
+    """Return what is left of buffers after their first `count` bytes."""
+    for at, part in enumerate(parts):
+        if count < len(part):
+            return [part[count:], *parts[at + 1 :]]
+        count -= len(part)
+    return []
 
 
 def _parse(path: Path, head: bytes, file_size: int) -> NpyHeader:

@@ -61,14 +61,14 @@ class Chunks:
         Raises:
             UsageError: two chunks alone take more.
         """
-        target = max(1, rows // 2 // _CHUNKS_A_GROUP)
+        target = max(int(np.diff(offsets).min()), rows // 2 // _CHUNKS_A_GROUP)
         chunks = cls.split(offsets, target, 1)
         largest = np.cumsum(np.sort(chunks.rows(gap))[::-1])
         most = int(np.searchsorted(largest, rows // 2 - gap, side="right"))
         if not most:
             raise UsageError(
-                f"memory_budget: {rows * row_bytes:,} bytes for frames, two utterances may take "
-                f"{2 * (int(largest[0]) + gap) * row_bytes:,}; raise loader.memory_budget"
+                f"memory for frames: {rows * row_bytes:,} bytes, two chunks of utterances may take "
+                f"{2 * (int(largest[0]) + gap) * row_bytes:,}; raise loader.memory_budget, or free memory"
             )
         return cls.split(offsets, target, most)
 

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dali_asr.errors import DaliAsrError, LoadingError
+from dali_asr.loading.interrupts import deferred
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
+
+    from nvidia.dali.pipeline import Pipeline
 
     from dali_asr.loading.graph import Graph
     from dali_asr.loading.source import Iteration, StepSource
@@ -55,6 +58,7 @@ class Feed:
 
     def __init__(self, source: StepSource, graph: Graph, device: torch.device, *, may_skip: bool) -> None:
         self._source, self._graph, self._device, self._may_skip = source, graph, device, may_skip
+        self._pipeline: Pipeline | None = None
         self._outputs: Iterator[Any] | None = None
         self._ready: deque[Batch] = deque()
         self._first_ready = (0, 0)
@@ -87,11 +91,15 @@ class Feed:
         return self._ready.popleft()
 
     def stop(self) -> None:
-        """Let the pipeline go, whatever it works on."""
+        """Let the pipeline go, after what it works on; nothing reads the frames from then on."""
         self._outputs = None
+        self._ready.clear()
         self._source.issued.clear()
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        if self._pipeline:
+            self._pipeline._shutdown()  # what DALI calls when a process exits; it has no public name
+            self._pipeline = None
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
 
     def _deliver(self) -> tuple[Iteration, dict[str, torch.Tensor]]:
         """Return the next iteration of the present turn, and what DALI made of it."""
@@ -108,8 +116,9 @@ class Feed:
 
     def _advance(self, outputs: Iterator[Any]) -> Any:
         try:
-            return next(outputs)
-        except (DaliAsrError, StopIteration):
+            with deferred():
+                return next(outputs)
+        except DaliAsrError:
             raise
         except Exception as error:
             reason = str(error).strip().splitlines()
@@ -124,8 +133,8 @@ class Feed:
         # DALI's torch plugin takes long to import.
         from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
-        pipeline, names = self._graph.pipeline(self._source)
-        outputs: Iterator[Any] = DALIGenericIterator([pipeline], names, size=-1, prepare_first_batch=False)
+        self._pipeline, names = self._graph.pipeline(self._source)
+        outputs: Iterator[Any] = DALIGenericIterator([self._pipeline], names, size=-1, prepare_first_batch=False)
         return outputs
 
 

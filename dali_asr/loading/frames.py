@@ -17,6 +17,7 @@ import torch
 
 from dali_asr.corpus.partition import NO_LABEL
 from dali_asr.errors import DeviceError
+from dali_asr.loading.interrupts import check
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 ZERO_ROW = 0
 _STAGING_BYTES = 16 << 20
+_LOOK_SECONDS = 0.1  # between looks for Ctrl-C
 
 
 class RowLayout:
@@ -186,7 +188,8 @@ class ResidentFrames:
         buffer = _rows(partition, count, gap, device)
         _write(buffer, gap, partition, (0, len(partition.lengths)), gap, Event())
         buffer.finish()
-        self.rows, self.labels = buffer.rows, buffer.labels
+        self.rows: Any = buffer.rows
+        self.labels: Any = buffer.labels
 
     def require(self, first: int, last: int) -> bool:  # noqa: ARG002 - all groups are here
         """Have the groups from `first` to `last` on the device; say whether they are."""
@@ -200,7 +203,8 @@ class ResidentFrames:
         return np.array([self.layout.shift(self.layout.gap, 0)])
 
     def close(self) -> None:
-        """Stop reading."""
+        """Let rows and labels go, whoever still holds this object."""
+        self.rows = self.labels = None
 
 
 class StreamedFrames:
@@ -232,8 +236,9 @@ class StreamedFrames:
         self.layout = RowLayout(partition, left, right)
         self._partition, self._chunks, self._groups = partition, chunks, groups
         self._slot_rows = chunks.group_rows(self.layout.gap)
-        self._buffer = _rows(partition, 2 * self._slot_rows, self.layout.gap, device)
-        self.rows, self.labels = self._buffer.rows, self._buffer.labels
+        self._buffer: HostRows | DeviceRows | None = _rows(partition, 2 * self._slot_rows, self.layout.gap, device)
+        self.rows: Any = self._buffer.rows
+        self.labels: Any = self._buffer.labels
         self._shifts = np.zeros((2, len(chunks)), np.int64)
         self._held: list[int | None] = [None, None]
         self._oldest = 0
@@ -262,7 +267,8 @@ class StreamedFrames:
         """Allow that groups before `oldest` are overwritten: all batches under way read later ones."""
         if oldest != self._oldest:
             self._oldest = oldest
-            self._buffer.read_until_now()
+            if self._buffer:
+                self._buffer.read_until_now()
             self._read_ahead()
 
     def shifts(self, group: int) -> NDArray[np.int64]:
@@ -271,10 +277,10 @@ class StreamedFrames:
         return shifts
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading, and let rows and labels go, whoever still holds this object."""
         if self._reading:
             self._reading.stop()
-            self._reading = None
+        self._reading = self._buffer = self.rows = self.labels = None
 
     def _may_overwrite(self, group: int) -> bool:
         return self._oldest > group - 2 or self._held[group % 2] is None
@@ -285,21 +291,25 @@ class StreamedFrames:
             self._start(upcoming)
 
     def _start(self, group: int) -> None:
-        self._await(None)
+        if self._reading:  # one that nobody waits for
+            self._reading.stop()
         self._held[group % 2] = None
-        self._reading = _Reading(group, lambda stopped: self._read(group, stopped))
+        self._reading = _Reading(group, self._read)
+        self._reading.start()
 
-    def _await(self, group: int | None) -> None:
-        """Wait for the group that is being read, if it is this one; for whichever it is, if None is given."""
+    def _await(self, group: int) -> None:
+        """Wait for the group that is being read, if it is this one."""
         reading = self._reading
-        if reading and group in (None, reading.group):
-            reading.join()
+        if reading and group == reading.group:
+            reading.wait()
             self._reading = None
             if reading.error:
                 raise reading.error
-            self._held[reading.group % 2] = reading.group
+            self._held[group % 2] = group
 
     def _read(self, number: int, stopped: Event) -> None:
+        buffer = self._buffer
+        assert buffer
         epoch, group = divmod(number, self._chunks.group_count)
         groups = self._groups(epoch)
         at = number % 2 * self._slot_rows + self.layout.gap
@@ -307,32 +317,40 @@ class StreamedFrames:
         for chunk in groups.chunks[groups.members(group)].tolist():
             first, end = self._chunks.utterances[chunk : chunk + 2].tolist()
             shifts[chunk] = self.layout.shift(at, first)
-            at = _write(self._buffer, at, self._partition, (first, end), self.layout.gap, stopped)
-        self._buffer.finish()
+            at = _write(buffer, at, self._partition, (first, end), self.layout.gap, stopped)
+        buffer.finish()
 
 
 class _Reading(Thread):
     """A group on its way, in a thread of its own that does not keep the process alive; `error` is what ended it."""
 
-    def __init__(self, group: int, work: Callable[[Event], None]) -> None:
+    def __init__(self, group: int, work: Callable[[int, Event], None]) -> None:
         super().__init__(name=f"dali-asr reads group {group}", daemon=True)
         self.group = group
-        self._work = work
+        self._work: Callable[[int, Event], None] | None = work
         self._stopped = Event()
         self.error: BaseException | None = None
-        self.start()
 
     def run(self) -> None:
         """Read."""
+        assert self._work
         try:
-            self._work(self._stopped)
+            self._work(self.group, self._stopped)
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
             self.error = error
+        self._work = None  # it holds the frames
+
+    def wait(self) -> None:
+        """Wait until the group is there, or Ctrl-C."""
+        while self.is_alive():
+            self.join(_LOOK_SECONDS)
+            check()
 
     def stop(self) -> None:
         """Give up, whatever was read."""
         self._stopped.set()
-        self.join()
+        if self.is_alive():
+            self.join()
 
 
 def _rows(partition: Partition, count: int, gap: int, device: torch.device) -> HostRows | DeviceRows:

@@ -90,7 +90,7 @@ class FusedGraph:
         self._dtype = getattr(torch, dtype)
         self._chunks = int(np.diff(planner.layout.group_bounds).max())
         self._offsets = torch.from_numpy(frames.layout.offsets).to(device)
-        self._labels = None if frames.labels is None else torch.as_tensor(frames.labels, device=device)
+        self._labelled = frames.labels is not None
 
     @property
     def table_bytes(self) -> int:
@@ -125,12 +125,12 @@ class FusedGraph:
     def pipeline(self, source: Callable[[int], Any]) -> tuple[Pipeline, list[str]]:
         """Build the pipeline, see `Graph`."""
         on_gpu = self._device.type == "cuda"
-        outputs = ["windows", "frames", *(["labels"] if self._labels is not None else [])]
+        outputs = ["windows", "frames", *(["labels"] if self._labelled else [])]
         pipeline = new_pipeline(self._device, prefetch=self._prefetch)
         with pipeline:
             (described,) = fn.external_source(source, num_outputs=1, device="cpu", batch=True)
             cut = fn.dl_tensor_python_function(
-                resident(self._frames.rows, self._device),
+                resident(lambda: self._frames.rows, self._device),
                 described.gpu() if on_gpu else described,
                 function=self._cut,
                 num_outputs=len(outputs),
@@ -182,7 +182,7 @@ class FusedGraph:
         plan_windows[(-(-count // _PLANNED),)](
             described,
             self._offsets,
-            rows if self._labels is None else self._labels,
+            torch.as_tensor(self._frames.labels) if self._labelled else rows,
             frames,
             labels,
             first_rows,
@@ -196,7 +196,7 @@ class FusedGraph:
             CHUNK_DEPTH=(self._chunks - 1).bit_length(),
             UTTERANCE_DEPTH=(len(layout.offsets) - 2).bit_length(),
             SHUFFLE=planner.shuffle,
-            LABELLED=self._labels is not None,
+            LABELLED=self._labelled,
             MASKED=planner.masking is not None,
             BY_STEP=by_step,
             BLOCK=_PLANNED,
@@ -216,7 +216,7 @@ class FusedGraph:
             BLOCK=copied,
             num_warps=min(max(copied // _COPIED_A_WARP, 1), 8),
         )
-        return [windows, frames, *([labels] if self._labels is not None else [])]
+        return [windows, frames, *([labels] if self._labelled else [])]
 
 
 def _masks(planner: Planner) -> dict[str, int]:

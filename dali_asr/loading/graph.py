@@ -49,10 +49,14 @@ def new_pipeline(device: torch.device, *, prefetch: int, threads: int = 1) -> Pi
     )
 
 
-def resident(rows: Any, device: torch.device) -> Any:
-    """Return the node of resident frames `[R, D]`, which DALI shares and does not copy."""
+def resident(give: Callable[[], Any], device: torch.device) -> Any:
+    """Return the node of what lies on the device as a whole, which DALI shares and does not copy.
+
+    `give` is asked for it each time: DALI's operators hold each other, and so all that they hold, until Python collects
+    garbage.
+    """
     where = "gpu" if device.type == "cuda" else "cpu"
-    return fn.external_source(lambda _: [rows], device=where, batch=True, no_copy=True)
+    return fn.external_source(lambda _: [give()], device=where, batch=True, no_copy=True)
 
 
 def release_unused_memory() -> None:

@@ -8,8 +8,10 @@ Shape letters: `B` windows of a batch, `W` frames of a window, `D` features of a
 
 from __future__ import annotations
 
+import gc
 import json
 import operator
+import weakref
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 # Windows that an iteration cuts, in bytes, unless it is set: enough to make DALI's fixed cost small. On the CPU more
 # than its caches hold would cost more than it brings, and the stock graph's host work grows with it.
 _ITERATION_BYTES = {"stock": 16 << 20, "fused": 256 << 20}
+_MOST_EPOCHS = (1 << 32) - 1  # a word of the draws' counter, and the source runs one ahead
 _ITERATION_SHARE = 64  # of free memory: an iteration takes no more than one part
 
 
@@ -136,12 +139,12 @@ class WindowLoader:
         self._begun = False
         self._loop = 0
         self._feed: Feed | None = None
-        self._frames: ResidentFrames | StreamedFrames | None = None
         partition.check_unchanged()
         gap = max(self._left, self._right, 1)
         planner = Planner(**self._plan_arguments)
         working = self._batch_memory(self._capacity(planner))
-        self._lay_out(choose_chunks(partition, gap, self.device, budget=self._budget, batches=working))
+        alone = planner.world_size == 1
+        self._lay_out(choose_chunks(partition, gap, self.device, budget=self._budget, batches=working, alone=alone))
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -199,7 +202,7 @@ class WindowLoader:
         differing = [f"{k} {theirs.get(k)} (here {ours[k]})" for k in ours if theirs.get(k) != ours[k]]
         if differing:
             raise UsageError(f"WindowLoader: the state belongs to another loader: {', '.join(differing)}")
-        if not (0 <= epoch < 1 << 32 and 0 <= delivered <= len(self)):
+        if not (0 <= epoch < _MOST_EPOCHS and 0 <= delivered <= len(self)):
             raise UsageError(
                 f"WindowLoader: the state stands at epoch {epoch}, batch {delivered}; an epoch has {len(self)} batches"
             )
@@ -214,6 +217,7 @@ class WindowLoader:
         """Give the frames and the pipeline's memory back; the loader cannot be used after."""
         self._let_go()
         self._loop += 1
+        gc.collect()  # DALI's operators hold each other
         release_unused_memory()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -240,8 +244,7 @@ class WindowLoader:
             raise UsageError("WindowLoader: it was closed; make another")
         self._loop += 1
         if self._begun or self._delivered >= len(self):
-            self.epoch += 1
-            self._delivered = 0
+            self.epoch, self._delivered = self.epoch + 1, 0
         self._begun = True
         self._feed.seek(self.epoch, self._delivered)
         return self._feed
@@ -252,15 +255,16 @@ class WindowLoader:
         capacity = self._capacity(planner)
         shape = (self._partition, self._left, self._right, self.device)
         frames: ResidentFrames | StreamedFrames
-        frames = StreamedFrames(*shape, chunks, planner.groups) if chunks else ResidentFrames(*shape)
+        frames = ResidentFrames(*shape) if chunks is None else StreamedFrames(*shape, chunks, planner.groups)
         graph: StockGraph | FusedGraph
         if self.graph == "fused":
             graph = FusedGraph(planner, frames, self.device, self._dtype, self._prefetch, capacity)
         else:
             graph = StockGraph(planner, frames, self.device, self._dtype, self._prefetch)
         source = StepSource(planner, frames, graph, self._steps_at_once(planner))
-        self._frames = frames
         self._feed = Feed(source, graph, self.device, may_skip=chunks is None)
+        self._finalizer = weakref.finalize(self, _release, self._feed, frames)
+        self._finalizer.atexit = False  # DALI and torch tidy up by themselves then
         self.memory = Memory(
             frames=frames.rows.nbytes,
             labels=0 if frames.labels is None else frames.labels.nbytes,
@@ -269,28 +273,28 @@ class WindowLoader:
         )
 
     def _let_go(self) -> None:
-        if self._feed:
-            self._feed.stop()
-        if self._frames:
-            self._frames.close()
-        self._feed = self._frames = None
+        """Stop, and let frames and pipeline go."""
+        self._finalizer()
+        self._feed = None
 
     def _adopt(self, groups: Any) -> None:
         """Read in the groups of a state."""
         offsets, gap = self._partition.offsets, max(self._left, self._right, 1)
-        try:
-            chunks = (
-                None if groups is None else Chunks.split(offsets, int(groups["chunk_frames"]), int(groups["chunks"]))
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise UsageError("WindowLoader: no state of a loader; give what state_dict() returned") from error
-        rows = 2 * chunks.group_rows(gap) if chunks else Chunks.whole(offsets).group_rows(gap)
+        chunks = None
+        if groups is not None:
+            try:
+                target, most = (_at_least(name, groups[name], 1) for name in ("chunk_frames", "chunks"))
+            except (KeyError, TypeError) as error:
+                raise UsageError("WindowLoader: no state of a loader; give what state_dict() returned") from error
+            chunks = Chunks.split(offsets, target, most)
+        rows = Chunks.whole(offsets).group_rows(gap) if chunks is None else 2 * chunks.group_rows(gap)
         needed = rows * row_bytes(self._partition)
         self._let_go()
+        gc.collect()
         budget = frame_budget(self.device, self._budget, self._batch_memory(self._capacity(self.planner)))
         if needed > budget:
             self._lay_out(self.planner.chunks)
-            how = "streamed in groups that take" if chunks else "resident, which takes"
+            how = "resident, which takes" if chunks is None else "streamed in groups that take"
             raise UsageError(
                 f"WindowLoader: the state's frames were {how} {needed:,} bytes, the memory budget is {budget:,}; "
                 "raise loader.memory_budget"
@@ -338,6 +342,12 @@ class WindowLoader:
             "drop_last": planner.drop_last,
             "masking": json.loads(json.dumps(masking)),
         }
+
+
+def _release(feed: Feed, frames: ResidentFrames | StreamedFrames) -> None:
+    """Stop a loader's pipeline, then let its frames go; also of a loader that was dropped."""
+    feed.stop()
+    frames.close()
 
 
 def _choose_graph(graph: Any, device: torch.device) -> Literal["stock", "fused"]:

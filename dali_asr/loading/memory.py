@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from dali_asr.errors import UsageError
 from dali_asr.loading.chunks import Chunks
 from dali_asr.loading.plan import MOST_ROWS
 
@@ -64,7 +65,7 @@ def frame_budget(device: torch.device, budget: int | None, batches: int) -> int:
 
 
 def choose_chunks(
-    partition: Partition, gap: int, device: torch.device, *, budget: int | None, batches: int
+    partition: Partition, gap: int, device: torch.device, *, budget: int | None, batches: int, alone: bool
 ) -> Chunks | None:
     """Decide how a partition is read: None where it fits as a whole, else in chunks.
 
@@ -74,14 +75,21 @@ def choose_chunks(
         device: where its rows will lie.
         budget: bytes for them; None for a share of what is free beside the batches.
         batches: bytes of these.
+        alone: whether this is the only rank; several must agree, and each sees other free memory.
 
     Raises:
-        UsageError: the budget is smaller than two chunks.
+        UsageError: the budget is smaller than two chunks; or none is set, several ranks are to agree, and the
+            partition does not fit.
     """
     size = row_bytes(partition)
     rows = min(frame_budget(device, budget, batches) // size, MOST_ROWS - 1)
     if Chunks.whole(partition.offsets).group_rows(gap) <= rows:
         return None
+    if budget is None and not alone:
+        raise UsageError(
+            f"{partition.name}: its frames exceed the memory that is free on {device}; set loader.memory_budget, the "
+            "same on every rank, and they are streamed"
+        )
     return Chunks.fit(partition.offsets, gap, rows, size)
 
 

@@ -6,7 +6,6 @@ a 32-bit draw by multiply-high (Lemire 2019), never by floats or modulo.
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
-class Stream(IntEnum):
+class Stream:
     """What draws are for: the last word of the counter."""
 
     ORDER = 0

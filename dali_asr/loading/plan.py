@@ -93,8 +93,8 @@ class Planner:
             self.masking.check(window=self.window, feature_dim=self.feature_dim)
         if self.steps.global_batch > self.positions_in_two_groups:
             raise UsageError(
-                f"memory_budget: half of it holds {self.positions_in_two_groups:,} windows, a global batch has "
-                f"{self.steps.global_batch:,}; raise loader.memory_budget or lower loader.batch_size"
+                f"memory for frames: half of it holds {self.positions_in_two_groups:,} windows, a global batch has "
+                f"{self.steps.global_batch:,}; raise loader.memory_budget, or lower loader.batch_size or loader.subset"
             )
 
     @property
@@ -162,7 +162,7 @@ class Planner:
     @cached_property
     def layout(self) -> Chunks:
         """How the partition is read: its chunks, or one that is all of it."""
-        return self.chunks or Chunks.whole(np.array([0, self.frame_count]))
+        return Chunks.whole(np.array([0, self.frame_count])) if self.chunks is None else self.chunks
 
 
 @lru_cache(maxsize=8)

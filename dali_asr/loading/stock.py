@@ -74,24 +74,26 @@ class StockGraph:
     def pipeline(self, source: Callable[[int], Any]) -> tuple[Pipeline, list[str]]:
         """Build the pipeline, see `Graph`."""
         on_gpu = self._device.type == "cuda"
-        rows, labels = self._frames.rows, self._frames.labels
+        labelled, stored = self._frames.labels is not None, str(self._frames.rows.dtype).removeprefix("torch.")
         shape = (self._planner.window, self._planner.feature_dim)
         threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
         pipeline = new_pipeline(self._device, prefetch=self._prefetch, threads=threads)
         with pipeline:
-            count = 2 + (labels is not None) + self._masked
+            count = 2 + labelled + self._masked
             numbers, order, *rest = fn.external_source(source, num_outputs=count, device="cpu", batch=True)
-            windows = fn.sequence_rearrange(resident(rows, self._device), new_order=order)
+            windows = fn.sequence_rearrange(resident(lambda: self._frames.rows, self._device), new_order=order)
             windows = fn.reshape(windows, shape=[-1, *shape])
-            if str(rows.dtype).removeprefix("torch.") != self._dtype:
+            if stored != self._dtype:
                 windows = fn.cast(windows, dtype=OUTPUT_TYPES[self._dtype])
             if self._masked:
                 mask = rest[-1].gpu() if on_gpu else rest[-1]
                 bits = fn.reinterpret(windows, dtype=_MASK_TYPES[mask_word(self._dtype, shape[1]).itemsize]) & mask
                 windows = fn.reinterpret(bits, dtype=OUTPUT_TYPES[self._dtype])
             outputs = {"windows": windows, "frames": numbers.gpu() if on_gpu else numbers}
-            if labels is not None:
-                gathered = fn.sequence_rearrange(resident(labels[:, None], self._device), new_order=rest[0])
+            if labelled:
+                gathered = fn.sequence_rearrange(
+                    resident(lambda: self._frames.labels[:, None], self._device), new_order=rest[0]
+                )
                 outputs["labels"] = fn.cast(fn.reshape(gathered, shape=[-1]), dtype=types.INT64)
             pipeline.set_outputs(*outputs.values())
         pipeline.build()

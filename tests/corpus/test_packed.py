@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from dali_asr import Corpus, Inventory, PackedWriter
 from dali_asr.corpus import Normalization, PackSettings, pack_course, packing, verify
+from dali_asr.corpus.npy import OpenedFile
 from dali_asr.errors import DataError, UsageError
 from dali_asr.inventory import ARPABET
 from tests.makers import make_course, make_features, make_transcript
@@ -468,3 +469,22 @@ def test_global_statistics_must_be_those_of_the_training_partitions(course: Path
     assert Corpus.open(tmp_path / "p", PackSettings(normalization="global", train=("dev",)))
     with pytest.raises(UsageError, match="packed with the statistics of dev, asked for those of train; name these"):
         Corpus.open(tmp_path / "p", PackSettings(normalization="global", train=("train",)))
+
+
+def test_reads_that_give_less_than_was_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Linux does beyond 2 GB, and some file systems at will."""
+    content = np.random.default_rng(0).integers(0, 256, 5000).astype(np.uint8)
+    content.tofile(tmp_path / "file")
+    file = OpenedFile.of(tmp_path / "file")
+    whole = os.preadv
+
+    def some(fd: int, parts: list[memoryview], offset: int) -> int:
+        return whole(fd, [parts[0][:7]], offset)
+
+    monkeypatch.setattr(os, "preadv", some)
+    arrays = [np.zeros((n, 2), np.int16) for n in (1, 700, 3, 2, 9)]
+    file.read_into(arrays, 100)
+    read = np.concatenate([array.reshape(-1) for array in arrays]).view(np.uint8)
+    assert np.array_equal(read, content[100 : 100 + len(read)])
+    with pytest.raises(DataError, match="changed since it was opened"):
+        file.read_into([np.zeros(10, np.uint8)], 4995)
