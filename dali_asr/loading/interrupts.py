@@ -1,8 +1,8 @@
 """Ctrl-C while DALI works.
 
 Where C code asks for an attribute of a Python object and the answer is an exception, some of it clears whatever
-exception it gets; a KeyboardInterrupt that strikes there is lost, and the program goes on. So it is noted while DALI
-works, and raised after.
+exception it gets; a KeyboardInterrupt that strikes there is lost, and the program goes on. So the signal is noted while
+DALI works, and handled after.
 """
 
 from __future__ import annotations
@@ -13,38 +13,39 @@ from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-_noted = False
+
+class _Noted:
+    """The handler that the program had, and whether a signal came meanwhile; signals belong to the process."""
+
+    handler: Callable[..., Any] | None = None
+    came = False
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Raise a KeyboardInterrupt that strikes within the block when it ends.
-
-    Only where Ctrl-C has Python's own meaning, and in the main thread, which alone hears of it.
-    """
-    global _noted
-    if current_thread() is not main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    """Handle an interrupt that strikes within the block when it ends; in the main thread, which alone hears of it."""
+    handler = signal.getsignal(signal.SIGINT)
+    if current_thread() is not main_thread() or not callable(handler) or handler is _note:
         yield
         return
-    _noted = False
+    _Noted.handler, _Noted.came = handler, False
     signal.signal(signal.SIGINT, _note)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, handler)
     check()
 
 
 def check() -> None:
-    """Raise the KeyboardInterrupt that was noted, if one was: for what takes long within such a block."""
-    global _noted
-    if _noted:
-        _noted = False
-        raise KeyboardInterrupt
+    """Handle the interrupt that was noted, if one was: for what takes long within such a block."""
+    if _Noted.came and current_thread() is main_thread():
+        _Noted.came = False
+        if _Noted.handler:
+            _Noted.handler(signal.SIGINT, None)
 
 
 def _note(*_: Any) -> None:
-    global _noted
-    _noted = True
+    _Noted.came = True
