@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 from dataclasses import asdict, dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from dali_asr.bench.contenders import Case, contenders
+from dali_asr.bench.contenders import Case, contenders, keep_freed_memory
 from dali_asr.bench.measure import CHECKED_BATCHES, Result, check, copy_bandwidth, measure
 from dali_asr.corpus import Corpus
 from dali_asr.environment import environment
@@ -20,11 +19,11 @@ from dali_asr.errors import UsageError
 from dali_asr.loading import Masking, resolve_device
 
 if TYPE_CHECKING:
+    from dali_asr.bench.contenders import Contender
     from dali_asr.corpus import Partition
     from dali_asr.corpus.packing import Progress
 
 FEATURE_DIM = 28
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def bench_loader(partition: Partition, settings: BenchSettings, progress: Progre
     """
     device = resolve_device(settings.device)
     _check_partition(partition, settings)
-    _keep_freed_memory()
+    keep_freed_memory()
     roofs = {str(where): copy_bandwidth(where) for where in dict.fromkeys((torch.device("cpu"), device))}
     cases = []
     for batch_size, dtype, masking in settings.cases():
@@ -120,12 +119,17 @@ def bench_loader(partition: Partition, settings: BenchSettings, progress: Progre
             entered, repeats=settings.repeats, seconds=settings.seconds, progress=partial(progress, stage)
         )
         cases.append(CaseResult(batch_size, dtype, masking is not None, measured))
-        for contender in entered:
-            if contender.loader:
-                contender.loader.close()
-        del entered
-        gc.collect()  # ends the DataLoaders' workers
+        _close(entered)
     return LoaderResults(cases, roofs)
+
+
+def _close(entered: list[Contender]) -> None:
+    """End the DataLoaders' workers, and let our loaders' frames go."""
+    while entered:
+        contender = entered.pop()
+        if contender.loader:
+            contender.loader.close()
+    gc.collect()
 
 
 def _worker_counts(cores: int) -> tuple[int, ...]:
@@ -138,16 +142,6 @@ def _stored_as(partition: Partition, dtype: str) -> Partition:
         return partition
     blocks = tuple(np.asarray(block).astype(dtype) for block in partition.blocks)
     return replace(partition, blocks=blocks, files=(None,) * len(blocks))
-
-
-def _keep_freed_memory() -> None:
-    """Let malloc keep what is freed, for all loaders alike.
-
-    A batch that is made of fresh pages takes twice as long. DALI's loader keeps its memory by itself; the others
-    would lose against that, not against the loader.
-    """
-    for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
-        ctypes.CDLL(None).mallopt(option, 1 << 30)
 
 
 def _check_partition(partition: Partition, settings: BenchSettings) -> None:
