@@ -35,7 +35,6 @@ Windows = Iterator[tuple[torch.Tensor, torch.Tensor]]
 _PREFETCH = 2  # batches ahead, of each DataLoader worker
 _WORKER_KEEPS = 64 << 20  # bytes; larger blocks tear holes, and a worker of batches of 112 MB grew beyond 5 GB
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-_PLANNED = 8192  # windows that the gathers plan together, as ours does: a plan costs as much for 500
 
 
 @dataclass(frozen=True)
@@ -321,14 +320,9 @@ def _endless(loader: WindowLoader) -> Windows:
 
 def _plans(planner: Planner) -> Iterator[Plan]:
     """Yield the plan of each step, epoch after epoch."""
-    size, most = planner.batch_size, max(1, _PLANNED // planner.batch_size)
     for epoch in count():
-        for first in range(0, planner.steps.count, most):
-            steps = min(most, planner.steps.count - first)
-            plan = planner.plan(epoch, first, steps)
-            for at in range(0, steps * size, size):
-                part = slice(at, at + size)
-                yield Plan(plan.frames[part], plan.frequency[part], plan.time[part])
+        for step in range(planner.steps.count):
+            yield planner.plan(epoch, step)
 
 
 def _first_rows(resident: ResidentFrames, frames: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -22,11 +22,14 @@ from dali_asr.loading.order import permute, round_keys
 from dali_asr.loading.steps import Steps
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from numpy.typing import NDArray
 
     from dali_asr.loading.masking import Masking
 
 MOST_ROWS = 1 << 31  # DALI gathers rows by int32
+_RUN_WINDOWS = 8192  # planned together: a call costs as much for 500 as for 5,000
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,16 @@ class Plan:
     frames: NDArray[np.int64]
     frequency: NDArray[np.int32]
     time: NDArray[np.int32]
+
+    def part(self, first: int, end: int) -> Plan:
+        """Return the windows from `first` up to `end`."""
+        return Plan(self.frames[first:end], self.frequency[first:end], self.time[first:end])
+
+    @classmethod
+    def join(cls, plans: Sequence[Plan]) -> Plan:
+        """Return the windows of several plans in a row."""
+        frames, frequency, time = ([getattr(p, n) for p in plans] for n in ("frames", "frequency", "time"))
+        return cls(np.concatenate(frames), np.concatenate(frequency), np.concatenate(time))
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +126,16 @@ class Planner:
         return self.layout.least_positions(self.subset) if self.layout.group_count > 2 else MOST_ROWS
 
     def plan(self, epoch: int, step: int, steps: int = 1) -> Plan:
-        """Plan a step, or `steps` in a row: a pure function of the planner's attributes and the arguments."""
-        return Plan(self.frames(epoch, self._positions(step, steps)), *self.masks(epoch, step, steps))
+        """Plan a step, or `steps` in a row: a pure function of the planner's attributes and the arguments.
+
+        Steps are planned in runs, of which the last few are kept.
+        """
+        length, parts = self._run_length, []
+        for run in range(step // length, (step + steps - 1) // length + 1):
+            plan, starts = self._planned(epoch, run)
+            first, end = (min(max(at - run * length, 0), length) for at in (step, step + steps))
+            parts.append(plan.part(starts[first], starts[end]))
+        return parts[0] if len(parts) == 1 else Plan.join(parts)
 
     def frames(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the frame numbers of positions in ascending order, `[B]`."""
@@ -154,6 +175,22 @@ class Planner:
         drawn = draw_masks(self.masking, numbers, 0, self.seed, self.window, self.feature_dim)
         sizes = [end - first for first, end in map(self.steps.span, range(step, step + steps))]
         return np.repeat(drawn[0], sizes, axis=0), np.repeat(drawn[1], sizes, axis=0)
+
+    @property
+    def _run_length(self) -> int:
+        return max(1, _RUN_WINDOWS // self.batch_size)
+
+    @cached_property
+    def _planned(self) -> Callable[[int, int], tuple[Plan, list[int]]]:
+        return lru_cache(maxsize=4)(self._plan_run)
+
+    def _plan_run(self, epoch: int, run: int) -> tuple[Plan, list[int]]:
+        """Plan a run of steps; and where each of them begins in it, and the last ends."""
+        step = run * self._run_length
+        steps = min(self._run_length, self.steps.count - step)
+        sizes = [end - first for first, end in map(self.steps.span, range(step, step + steps))]
+        plan = Plan(self.frames(epoch, self._positions(step, steps)), *self.masks(epoch, step, steps))
+        return plan, np.cumsum([0, *sizes]).tolist()
 
     def _positions(self, step: int, steps: int) -> NDArray[np.int64]:
         spans = map(self.steps.span, range(step, step + steps))
