@@ -108,7 +108,7 @@ def test_the_figures_are_the_recorded_ones() -> None:
     assert chart
     recorded = json.loads((ROOT / f"{chart[1]}.json").read_text())["cases"]
     cases = [case for case in recorded if case["dtype"] == "float32"]
-    expected = [(batch_size, masks) for batch_size in (512, 4096, 16384) for masks in (False, True)]
+    expected = [(batch_size, masks) for batch_size in (512, 4096) for masks in (False, True)]
     assert [(case["batch_size"], case["masks"]) for case in cases] == expected
     best = [max(r["median"] for r in case["results"] if r["name"].startswith("dataloader")) for case in cases]
     assert table["`DataLoader`, best of 0, 2, 4 workers"] == " | ".join(f"{b / 1e3:,.0f}" for b in best)
@@ -133,6 +133,15 @@ def test_the_figures_of_packing_are_the_recorded_ones() -> None:
     assert (
         f"takes {median(values['course_loop_seconds']):.1f} s; it needs {values['peak_anonymous_MiB']:.0f} MiB" in text
     )
+
+
+def test_the_figures_of_training_and_start_are_the_recorded_ones() -> None:
+    (training,), (starting,) = ((ROOT / "benchmarks/results").glob(f"{name}_*.json") for name in ("train", "start"))
+    stall = {r["model"]: 1 - median(r["fed"]) / median(r["fixed"]) for r in json.loads(training.read_text())["results"]}
+    text = " ".join(README.split())
+    assert f"the data stall is {stall['tiny']:.1%} of a step for the `tiny` model and {stall['full']:.1%} for" in text
+    started, copied = (min(json.loads(starting.read_text())[side]) for side in ("start", "copy"))
+    assert f"is there after {started:.2f} s; copying its frames alone takes {copied:.2f} s" in text
 
 
 def test_the_figures_of_streaming_are_the_recorded_ones() -> None:

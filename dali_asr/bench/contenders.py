@@ -208,6 +208,8 @@ def _dataloader(case: Case, resident: ResidentFrames, workers: int) -> Contender
 
 
 def _begin_worker(_number: int) -> None:
+    """Let a worker give back what was free when it was forked, which it would fill with copies, and keep less."""
+    ctypes.CDLL(None).malloc_trim(0)
     keep_freed_memory(below=_WORKER_KEEPS)
 
 
