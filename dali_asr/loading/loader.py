@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # Windows that an iteration cuts, in bytes, unless it is set: enough to make DALI's fixed cost small. On the CPU more
 # than its caches hold would cost more than it brings, and the stock graph's host work grows with it.
-_ITERATION_BYTES = {"stock": 16 << 20, "fused": 256 << 20}
+_ITERATION_BYTES = {"stock": 32 << 20, "fused": 256 << 20}
 _MOST_EPOCHS = (1 << 32) - 1  # a word of the draws' counter, and the source runs one ahead
 _ITERATION_SHARE = 64  # of free memory: an iteration takes no more than one part
 
