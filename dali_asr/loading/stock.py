@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from nvidia.dali import fn, types
 
-from dali_asr.loading.frames import ZERO_ROW
 from dali_asr.loading.graph import OUTPUT_TYPES, new_pipeline, resident
 from dali_asr.loading.plan import Plan
+from dali_asr.loading.rows import ZERO_ROW
 
 if TYPE_CHECKING:
     from collections.abc import Callable

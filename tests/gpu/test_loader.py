@@ -81,9 +81,9 @@ def test_frames_beyond_two_to_the_thirty_first_element(graph: Any) -> None:
 
 def test_many_staging_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The upload in blocks of a few utterances gives the rows that one copy gives."""
-    from dali_asr.loading import frames
+    from dali_asr.loading import frames, rows
 
-    monkeypatch.setattr(frames, "_STAGING_BYTES", 2_000)
+    monkeypatch.setattr(rows, "_STAGING_BYTES", 2_000)
     partition = make_partition([40, 7, 1, 90, 33, 2])
     on_gpu = frames.ResidentFrames(partition, 4, 2, torch.device("cuda", 0))
     on_cpu = frames.ResidentFrames(partition, 4, 2, torch.device("cpu"))
