@@ -139,8 +139,8 @@ class Feed:
 
 
 def _batches(output: dict[str, torch.Tensor], sizes: tuple[int, ...]) -> list[Batch]:
-    """Cut an iteration, the one sample of DALI's batch, into its minibatches."""
+    """Cut an iteration, the samples of DALI's batch one after the other, into its minibatches."""
     count = sum(sizes)
-    windows, frames = (torch.split(output[name][0][:count], list(sizes)) for name in ("windows", "frames"))
-    labels: Any = torch.split(output["labels"][0][:count], list(sizes)) if "labels" in output else (None,) * len(sizes)
-    return [Batch(*parts) for parts in zip(windows, labels, frames, strict=True)]
+    cut = {name: torch.split(samples.flatten(0, 1)[:count], list(sizes)) for name, samples in output.items()}
+    labels: Any = cut.get("labels", (None,) * len(sizes))
+    return [Batch(*parts) for parts in zip(cut["windows"], labels, cut["frames"], strict=True)]

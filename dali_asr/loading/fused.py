@@ -97,7 +97,7 @@ class FusedGraph:
         """Bytes of the device that tables take."""
         return self._offsets.nbytes
 
-    def arrays(self, iteration: Iteration) -> list[NDArray[Any]]:
+    def arrays(self, iteration: Iteration) -> list[list[NDArray[Any]]]:
         """Return the description of an iteration, int64; its layout is that of kernel.py."""
         planner, chunks = self._planner, self._chunks
         epoch, step = iteration.epoch, iteration.step
@@ -120,7 +120,7 @@ class FusedGraph:
             boundary,
             np.uint64(planner.seed).view(np.int64),
         )
-        return [described]
+        return [[described]]
 
     def pipeline(self, source: Callable[[int], Any]) -> tuple[Pipeline, list[str]]:
         """Build the pipeline, see `Graph`."""

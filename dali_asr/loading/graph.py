@@ -26,8 +26,8 @@ OUTPUT_TYPES = {"float32": types.FLOAT, "float16": types.FLOAT16}
 class Graph(Protocol):
     """A DALI graph that cuts windows, and what it takes an iteration."""
 
-    def arrays(self, iteration: Iteration) -> list[NDArray[Any]]:
-        """Return what the graph takes for an iteration, an array an input."""
+    def arrays(self, iteration: Iteration) -> list[list[NDArray[Any]]]:
+        """Return what the graph takes for an iteration, for each input an array a sample."""
         ...
 
     def pipeline(self, source: Callable[[int], Any]) -> tuple[Pipeline, list[str]]:
@@ -39,24 +39,24 @@ class Graph(Protocol):
         ...
 
 
-def new_pipeline(device: torch.device, *, prefetch: int, threads: int = 1) -> Pipeline:
-    """Return a pipeline of one sample an iteration, because DALI's bookkeeping is per sample."""
+def new_pipeline(device: torch.device, *, prefetch: int, samples: int = 1) -> Pipeline:
+    """Return a pipeline of few samples an iteration, one a thread, because DALI's bookkeeping is per sample."""
     return Pipeline(
-        batch_size=1,
-        num_threads=threads,
+        batch_size=samples,
+        num_threads=samples,
         device_id=device.index if device.type == "cuda" else None,
         prefetch_queue_depth=prefetch,
     )
 
 
-def resident(give: Callable[[], Any], device: torch.device) -> Any:
-    """Return the node of what lies on the device as a whole, which DALI shares and does not copy.
+def resident(give: Callable[[], Any], device: torch.device, samples: int = 1) -> Any:
+    """Return the node of what lies on the device as a whole, which DALI shares and does not copy, in every sample.
 
     `give` is asked for it each time: DALI's operators hold each other, and so all that they hold, until Python collects
     garbage.
     """
     where = "gpu" if device.type == "cuda" else "cpu"
-    return fn.external_source(lambda _: [give()], device=where, batch=True, no_copy=True)
+    return fn.external_source(lambda _: [give()] * samples, device=where, batch=True, no_copy=True)
 
 
 def release_unused_memory() -> None:

@@ -98,7 +98,7 @@ class StepSource:
         end = now.step + len(now.sizes)
         self._next = (now.epoch + 1, 0) if end >= self._planner.steps.count else (now.epoch, end)
         self.issued.append(now)
-        return tuple([array] for array in arrays)
+        return tuple(arrays)
 
     def _plan_iteration(self) -> Iteration:
         epoch, step = self._next

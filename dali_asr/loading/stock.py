@@ -3,6 +3,8 @@
 Rows of the resident frames are gathered by number, padding and masks in time being rows of zeros; bands of frequency
 are cleared by a bitwise *and*, which leaves +0.0 where a product with zero would leave −0.0.
 
+DALI gathers a sample in one thread, so on the CPU an iteration is as many samples as there are threads.
+
 Shape letters: `R` rows, `B` windows of an iteration, `W` frames of a window, `D` features, `M` bands of a mask.
 """
 
@@ -55,8 +57,9 @@ class StockGraph:
         self._planner, self._frames, self._device = planner, frames, device
         self._dtype, self._prefetch = dtype, prefetch
         self._masked = planner.masking is not None and planner.masking.frequency.count[1] > 0
+        self._samples = 1 if device.type == "cuda" else min(len(os.sched_getaffinity(0)), _MOST_THREADS)
 
-    def arrays(self, iteration: Iteration) -> list[NDArray[Any]]:
+    def arrays(self, iteration: Iteration) -> list[list[NDArray[Any]]]:
         """Return frame numbers `[B]` and row order `[B·W]`; if labelled, rows `[B]`; if masked, see `mask_bits`."""
         planner = self._planner
         if iteration.is_empty:
@@ -64,24 +67,29 @@ class StockGraph:
         else:
             plan = planner.plan(iteration.epoch, iteration.step, len(iteration.sizes))
             first = self._first_rows(iteration, plan.frames)
+        # Samples of one size: what is left over is filled with the first window, and not delivered.
+        fill = np.zeros(-len(first) % self._samples, np.intp)
+        plan = Plan(*(_extended(part, fill) for part in (plan.frames, plan.frequency, plan.time)))
+        first = _extended(first, fill)
         arrays: list[NDArray[Any]] = [plan.frames, row_order(first, plan, planner.window)]
         if self._frames.labels is not None:
             arrays.append((first + self._frames.layout.left).astype(np.int32))
         if self._masked:
             arrays.append(mask_bits(plan, planner.feature_dim, self._dtype))
-        return arrays
+        return [np.split(array, self._samples) for array in arrays]
 
     def pipeline(self, source: Callable[[int], Any]) -> tuple[Pipeline, list[str]]:
         """Build the pipeline, see `Graph`."""
         on_gpu = self._device.type == "cuda"
         labelled, stored = self._frames.labels is not None, str(self._frames.rows.dtype).removeprefix("torch.")
         shape = (self._planner.window, self._planner.feature_dim)
-        threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
-        pipeline = new_pipeline(self._device, prefetch=self._prefetch, threads=threads)
+        samples = self._samples
+        pipeline = new_pipeline(self._device, prefetch=self._prefetch, samples=samples)
         with pipeline:
             count = 2 + labelled + self._masked
             numbers, order, *rest = fn.external_source(source, num_outputs=count, device="cpu", batch=True)
-            windows = fn.sequence_rearrange(resident(lambda: self._frames.rows, self._device), new_order=order)
+            rows = resident(lambda: self._frames.rows, self._device, samples)
+            windows = fn.sequence_rearrange(rows, new_order=order)
             windows = fn.reshape(windows, shape=[-1, *shape])
             if stored != self._dtype:
                 windows = fn.cast(windows, dtype=OUTPUT_TYPES[self._dtype])
@@ -91,9 +99,8 @@ class StockGraph:
                 windows = fn.reinterpret(bits, dtype=OUTPUT_TYPES[self._dtype])
             outputs = {"windows": windows, "frames": numbers.gpu() if on_gpu else numbers}
             if labelled:
-                gathered = fn.sequence_rearrange(
-                    resident(lambda: self._frames.labels[:, None], self._device), new_order=rest[0]
-                )
+                labels = resident(lambda: self._frames.labels[:, None], self._device, samples)
+                gathered = fn.sequence_rearrange(labels, new_order=rest[0])
                 outputs["labels"] = fn.cast(fn.reshape(gathered, shape=[-1]), dtype=types.INT64)
             pipeline.set_outputs(*outputs.values())
         pipeline.build()
@@ -144,6 +151,10 @@ def covered(bands: NDArray[np.int32], size: int) -> NDArray[np.bool_]:
     for band in range(bands.shape[1]):
         anywhere |= places - first[:, band, None] < width[:, band, None]
     return anywhere
+
+
+def _extended(array: NDArray[Any], fill: NDArray[np.intp]) -> NDArray[Any]:
+    return np.concatenate([array, array[fill]]) if len(fill) else array
 
 
 def _nothing(planner: Planner) -> Plan:
