@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dali_asr.config import Config
     from dali_asr.corpus import Corpus, Normalization, PackedWriter, PackSettings, Partition, pack_course
+    from dali_asr.evaluation import evaluate
     from dali_asr.inventory import Inventory
     from dali_asr.loading import Bands, Batch, Masking, WindowLoader
     from dali_asr.model import MLP, HiddenLayer
@@ -40,6 +41,7 @@ __all__ = [
     "PackedWriter",
     "Partition",
     "WindowLoader",
+    "evaluate",
     "pack_course",
     "predict",
     "train",
@@ -59,6 +61,7 @@ _HOME = {
     "PackedWriter": "corpus",
     "Partition": "corpus",
     "WindowLoader": "loading",
+    "evaluate": "evaluation",
     "pack_course": "corpus",
     "predict": "prediction",
     "train": "training",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ def environment(device: torch.device) -> dict[str, Any]:
             "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         },
         "device": str(device),
+        "git": git_commit(),
         "python": platform.python_version(),
         "cuda": torch.version.cuda,
         "packages": {name: installed_version(name) for name in PACKAGES},
@@ -39,6 +41,18 @@ def installed_version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+def git_commit() -> str | None:
+    """Return the commit of the working directory, with `+` where files of it were changed; None outside of git."""
+    try:
+        commit, changed = (
+            subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+            for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+" if changed else "")
 
 
 def _processor() -> str:

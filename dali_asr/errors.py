@@ -5,6 +5,7 @@
     │   └── ConfigError    exit 2   a configuration with mistakes, all of them at once
     ├── DataError          exit 1   a file or folder that is not what it should be
     │   └── CheckpointError  exit 1   a run or checkpoint that cannot be used here
+    ├── TrainingError      exit 1   a training that came to nothing: a loss that is no number
     ├── DeviceError        exit 1   a device that is missing, or too small
     └── LoadingError       exit 1   a pipeline that failed; the cause is attached
 
@@ -51,6 +52,10 @@ class DataError(DaliAsrError):
 
 class CheckpointError(DataError):
     """A run or checkpoint that cannot be used here."""
+
+
+class TrainingError(DaliAsrError):
+    """A training that cannot go on: the loss is no finite number any more."""
 
 
 class DeviceError(DaliAsrError):

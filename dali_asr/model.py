@@ -19,27 +19,33 @@ if TYPE_CHECKING:
     import torch
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh}
+# Batch norm: Ioffe and Szegedy 2015; layer norm: Ba, Kiros and Hinton 2016.
+NORMS: dict[str, type[nn.Module] | None] = {"none": None, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
 
 
 @dataclass(frozen=True)
 class HiddenLayer:
-    """A hidden layer: linear, batch norm if asked for, activation, dropout.
+    """A hidden layer: linear, normalization if asked for, activation, dropout.
 
     Attributes:
         width: units.
         dropout: share of them zeroed in training.
-        batch_norm: whether its sums are normalized over the batch.
+        norm: of its sums, over the `batch` or the `layer`, or `none`.
     """
 
     width: int
     dropout: float = 0.0
-    batch_norm: bool = False
+    norm: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise UsageError(f"MLP: norm {self.norm!r}; expected one of {', '.join(NORMS)}")
 
 
 def _layers(widths: tuple[int, ...], dropout: tuple[float, ...]) -> tuple[HiddenLayer, ...]:
     """Return layers with batch norm in the 1st, 3rd, 5th and so on."""
     return tuple(
-        HiddenLayer(w, d, batch_norm=at % 2 == 0) for at, (w, d) in enumerate(zip(widths, dropout, strict=True))
+        HiddenLayer(w, d, "none" if at % 2 else "batch") for at, (w, d) in enumerate(zip(widths, dropout, strict=True))
     )
 
 
@@ -60,9 +66,10 @@ class MLP(nn.Module):
         classes: C.
         hidden: a preset, `tiny` or `full`; or the hidden layers, each a `HiddenLayer` or its width.
         activation: `gelu`, `relu`, `silu` or `tanh`.
+        residual: whether a hidden layer as wide as the one before adds its input to its output (He et al. 2016).
 
     Raises:
-        UsageError: no such preset or activation.
+        UsageError: no such preset, norm or activation.
 
     Example:
         MLP(window=61, feature_dim=28, classes=42, hidden="tiny")(batch.windows)  # [B, 42]
@@ -76,6 +83,7 @@ class MLP(nn.Module):
         classes: int,
         hidden: str | Sequence[HiddenLayer | int] = "tiny",
         activation: str = "gelu",
+        residual: bool = False,
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
@@ -83,13 +91,10 @@ class MLP(nn.Module):
         layers = _hidden_layers(hidden)
         widths = [window * feature_dim, *(layer.width for layer in layers)]
         modules: list[nn.Module] = [nn.Flatten()]
-        for (fan_in, fan_out), layer in zip(pairwise(widths), layers, strict=True):
-            modules.append(nn.Linear(fan_in, fan_out))
-            if layer.batch_norm:
-                modules.append(nn.BatchNorm1d(fan_out))
-            modules.append(ACTIVATIONS[activation]())
-            if layer.dropout:
-                modules.append(nn.Dropout(layer.dropout))
+        for at, (fan_in, fan_out) in enumerate(pairwise(widths)):
+            hidden_layer = _hidden_layer(fan_in, layers[at], activation)
+            # The first layer's input is the window itself.
+            modules += [Residual(*hidden_layer)] if residual and at and fan_in == fan_out else hidden_layer
         modules.append(nn.Linear(widths[-1], classes))
         self.layers = nn.Sequential(*modules)
         self.apply(_initialize)
@@ -98,6 +103,27 @@ class MLP(nn.Module):
         """Turn windows `[B, W, D]` into logits `[B, C]`."""
         logits: torch.Tensor = self.layers(windows)
         return logits
+
+
+class Residual(nn.Sequential):
+    """Layers whose input is added to their output, both `[B, width]`."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name
+        """Return the input and what the layers make of it, added."""
+        output = input
+        for layer in self:
+            output = layer(output)
+        return input + output
+
+
+def _hidden_layer(fan_in: int, layer: HiddenLayer, activation: str) -> list[nn.Module]:
+    norm = NORMS[layer.norm]
+    return [
+        nn.Linear(fan_in, layer.width),
+        *([norm(layer.width)] if norm else []),
+        ACTIVATIONS[activation](),
+        *([nn.Dropout(layer.dropout)] if layer.dropout else []),
+    ]
 
 
 def _hidden_layers(hidden: str | Sequence[HiddenLayer | int]) -> tuple[HiddenLayer, ...]:
@@ -120,10 +146,14 @@ class LayerSummary:
 def summarize(model: MLP, window: int, feature_dim: int) -> Iterator[LayerSummary]:
     """Yield a line a layer, in order."""
     width = window * feature_dim
-    for layer in model.layers:
-        if isinstance(layer, nn.Linear):
-            width = layer.out_features
-        yield LayerSummary(_name(layer), f"[B, {width}]", parameter_count(layer))
+    for block in model.layers:
+        residual = isinstance(block, Residual)
+        for layer in block.children() if residual else [block]:
+            if isinstance(layer, nn.Linear):
+                width = layer.out_features
+            yield LayerSummary(_name(layer), f"[B, {width}]", parameter_count(layer))
+        if residual:
+            yield LayerSummary("Residual", f"[B, {width}]", 0)
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -22,7 +22,7 @@ def test_presets() -> None:
         layers = PRESETS[name]
         assert [layer.width for layer in layers] == widths
         assert [layer.dropout for layer in layers] == dropout
-        assert {i for i, layer in enumerate(layers) if layer.batch_norm} == normed
+        assert {i for i, layer in enumerate(layers) if layer.norm == "batch"} == normed
 
 
 def test_layers_parameters_and_shapes() -> None:
@@ -49,11 +49,11 @@ def test_initialization_is_glorot_uniform_with_zero_biases() -> None:
 
 
 def test_hidden_layers_from_configuration() -> None:
-    def built(**model: object) -> list[tuple[int, float, bool]]:
+    def built(**model: object) -> list[tuple[int, float, str]]:
         layers = build_hidden(Config.check({"model": model}).model)
-        return [(layer.width, layer.dropout, layer.batch_norm) for layer in layers]
+        return [(layer.width, layer.dropout, layer.norm) for layer in layers]
 
     assert build_hidden(Config().model) == PRESETS["tiny"]
-    assert built(hidden=[7, 5]) == [(7, 0.0, False), (5, 0.0, False)]
-    assert built(hidden=[7, 5], dropout=0.5, batch_norm=[True, False]) == [(7, 0.5, True), (5, 0.5, False)]
-    assert built(preset="tiny", dropout=0)[0] == (512, 0.0, True)
+    assert built(hidden=[7, 5]) == [(7, 0.0, "none"), (5, 0.0, "none")]
+    assert built(hidden=[7, 5], dropout=0.5, norm=["batch", "layer"]) == [(7, 0.5, "batch"), (5, 0.5, "layer")]
+    assert built(preset="tiny", dropout=0)[0] == (512, 0.0, "batch")

@@ -26,7 +26,8 @@ ROOMS: dict[str, set[str]] = {
     "loading": {"errors", "corpus"},
     "training": {"environment", "errors", "inventory", "config", "corpus", "demo", "model", "loading"},
     "prediction": {"outputs", "errors", "inventory", "config", "corpus", "loading", "training"},
-    "bench": {"environment", "errors", "corpus", "loading", "model"},
+    "evaluation": {"errors", "inventory", "config", "corpus", "loading", "training", "prediction"},
+    "bench": {"environment", "errors", "config", "corpus", "loading", "model", "training"},
 }
 
 

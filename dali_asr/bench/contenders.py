@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, count, repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -91,6 +91,7 @@ class Contender:
         compared: whether its windows are checked.
         expected: what they are to be; None for the same as of all others.
         loader: that is measured, where it is ours.
+        workers: whether it has processes of its own, which end when it rests.
     """
 
     name: str
@@ -101,6 +102,12 @@ class Contender:
     compared: bool = True
     expected: Windows | None = None
     loader: WindowLoader | None = None
+    workers: DataLoaderBatches | None = None
+
+    def rest(self) -> None:
+        """End its processes, of which all contenders together would fill the memory."""
+        if self.workers:
+            self.workers.rest()
 
 
 def keep_freed_memory(below: int = 1 << 30) -> None:
@@ -146,6 +153,27 @@ def _ours(case: Case, device: torch.device, host: ResidentFrames) -> list[Conten
 def _contender(name: str, case: Case, loader: WindowLoader, expected: Windows | None = None) -> Contender:
     ahead = loader.batches_ahead
     return Contender(name, loader.device, case.batch_size, _endless(loader), ahead, expected=expected, loader=loader)
+
+
+class DataLoaderBatches(Iterator[tuple[torch.Tensor, torch.Tensor]]):
+    """The batches of a DataLoader, epoch after epoch, and from the beginning after each rest.
+
+    Args:
+        loader: of windows and labels.
+    """
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self._loader = loader
+        self._batches: Windows | None = None
+
+    def __next__(self) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._batches is None:
+            self._batches = chain.from_iterable(repeat(self._loader))
+        return next(self._batches)
+
+    def rest(self) -> None:
+        """End the workers."""
+        self._batches = None
 
 
 class CourseDataset(Dataset[tuple[torch.Tensor, int, int]]):
@@ -203,8 +231,9 @@ def _dataloader(case: Case, resident: ResidentFrames, workers: int) -> Contender
         prefetch_factor=_PREFETCH if workers else None,
         worker_init_fn=_begin_worker,
     )
+    batches = DataLoaderBatches(loader)
     name = f"dataloader, {workers} workers"
-    return Contender(name, torch.device("cpu"), case.batch_size, iter(loader), workers * _PREFETCH)
+    return Contender(name, torch.device("cpu"), case.batch_size, batches, workers * _PREFETCH, workers=batches)
 
 
 def _begin_worker(_number: int) -> None:
@@ -261,11 +290,10 @@ def _unmodified(case: Case, workers: int) -> Contender:
         num_workers=workers,
         prefetch_factor=_PREFETCH if workers else None,
         worker_init_fn=_begin_worker,
-        persistent_workers=workers > 0,
     )
-    batches = chain.from_iterable(repeat(loader))
+    batches, cpu = DataLoaderBatches(loader), torch.device("cpu")
     name = f"unmodified, {workers} workers"
-    return Contender(name, torch.device("cpu"), case.batch_size, batches, workers * _PREFETCH, compared=False)
+    return Contender(name, cpu, case.batch_size, batches, workers * _PREFETCH, compared=False, workers=batches)
 
 
 def _numpy_gather(case: Case, resident: ResidentFrames, planner: Planner) -> Windows:

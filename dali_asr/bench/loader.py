@@ -90,13 +90,16 @@ class LoaderResults:
     roofs: dict[str, float]
 
 
-def synthetic_partition(frames: int, seed: int = 0) -> Partition:
-    """Return a partition of random frames `[frames, 28]` in utterances of 1,265 frames, as train-clean-100's mean."""
+def synthetic_corpus(frames: int, seed: int = 0) -> Corpus:
+    """Return a corpus of one partition, `all`, of random frames.
+
+    It has 28 features, and utterances of 1,265 frames, which is train-clean-100's mean.
+    """
     rng = np.random.default_rng(seed)
     features = rng.standard_normal((frames, FEATURE_DIM), dtype=np.float32)
     labels = rng.integers(0, 40, frames)
     cuts = np.arange(1265, frames, 1265)
-    return Corpus.from_arrays(np.split(features, cuts), np.split(labels, cuts)).partition("all")
+    return Corpus.from_arrays(np.split(features, cuts), np.split(labels, cuts))
 
 
 def bench_loader(partition: Partition, settings: BenchSettings, progress: Progress) -> LoaderResults:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 CHECKED_BATCHES = 2
 _COPIED_BYTES = {"cpu": 128 << 20, "cuda": 1 << 30}
 _COPIES = 4
+_MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}
+_PRODUCTS = 4
 
 
 class BenchError(DaliAsrError):
@@ -72,18 +74,20 @@ def check(contenders: Sequence[Contender]) -> None:
         BenchError: two of them differ.
     """
     compared = [c for c in contenders if c.compared]
-    for number in range(CHECKED_BATCHES):
-        reference: tuple[torch.Tensor, torch.Tensor] | None = None
-        for contender in compared:
+    reference: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for contender in compared:
+        for number in range(CHECKED_BATCHES):
             windows, labels = (tensor.cpu() for tensor in next(contender.batches))
-            reference = reference or (windows, labels)
-            right = reference if contender.expected is None else next(contender.expected)
+            if len(reference) == number:
+                reference.append((windows, labels))
+            right = reference[number] if contender.expected is None else next(contender.expected)
             if not (_same_bits(windows, right[0]) and torch.equal(labels, right[1])):
                 other = compared[0].name if contender.expected is None else "its plan"
                 raise BenchError(
                     f"{contender.name} on {contender.device}: batch {number} differs from that of {other}; "
                     "nothing was timed"
                 )
+        contender.rest()
 
 
 def measure(
@@ -95,8 +99,8 @@ def measure(
 ) -> list[Result]:
     """Time all contenders in turn, `repeats` times, at least `seconds` each time.
 
-    Before each time, what a contender prepared while others ran is taken from it and not counted; after it, it has
-    the time to prepare as much again, so that its workers are idle while the next one is timed.
+    Before each time, what a contender prepared while others ran is taken from it and not counted; after it, its
+    workers end, or it has the time to prepare as much again, so that it is idle while the next one is timed.
     """
     rates: list[list[float]] = [[] for _ in contenders]
     sizes = [0] * len(contenders)
@@ -104,7 +108,9 @@ def measure(
     for repeat in range(-1, repeats):
         for at, contender in enumerate(contenders):
             rate, sizes[at] = _time(contender, seconds if repeat >= 0 else seconds / 4)
-            time.sleep(2 * contender.ahead * contender.batch_size / rate)
+            contender.rest()
+            if not contender.workers:
+                time.sleep(2 * contender.ahead * contender.batch_size / rate)
             if repeat >= 0:  # the first round warms up
                 rates[at].append(rate)
             done += 1
@@ -129,6 +135,22 @@ def copy_bandwidth(device: torch.device, *, repeats: int = 5) -> float:
         synchronize(device)
         rates.append(2 * size * _COPIES / (time.perf_counter() - begun))
     return statistics.median(rates[1:])
+
+
+def matrix_roof(device: torch.device, precision: str, *, repeats: int = 3) -> float:
+    """Return the operations a second that the multiplication of large square matrices reaches; the best of repeats."""
+    size = _MATRIX_SIZE["cuda" if device.type == "cuda" else "cpu"]
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = 0.0
+    for _ in range(repeats + 1):
+        synchronize(device)
+        begun = time.perf_counter()
+        for _ in range(_PRODUCTS):
+            torch.mm(a, b)
+        synchronize(device)
+        best = max(best, 2 * size**3 * _PRODUCTS / (time.perf_counter() - begun))
+    return best
 
 
 def _time(contender: Contender, seconds: float) -> tuple[float, int]:

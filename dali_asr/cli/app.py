@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from dali_asr import __version__
-from dali_asr.cli import bench, config, data, doctor, model, predict, train
+from dali_asr.cli import bench, config, data, doctor, evaluate, model, predict, train
 from dali_asr.cli.console import stderr
 from dali_asr.errors import DaliAsrError
 
@@ -78,6 +78,7 @@ def root(
 
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
+app.command("evaluate")(evaluate.evaluate)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")

@@ -17,7 +17,7 @@ from dali_asr.errors import DataError, UsageError
 if TYPE_CHECKING:
     from dali_asr.bench.loader import CaseResult
     from dali_asr.config import Config
-    from dali_asr.corpus import Partition
+    from dali_asr.corpus import Corpus
     from dali_asr.corpus.packing import Progress as Report
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Measure the loader.")
@@ -79,7 +79,8 @@ def loader(
         from dali_asr.loading import Masking, describe_device, resolve_device
         from dali_asr.training.build import build_masking
 
-        checked, partition = _open(config, overrides, frames, report)
+        checked, corpus, names = _open(config, overrides, frames, report)
+        partition = corpus.partition(*names)
         defaults = BenchSettings()
         settings = BenchSettings(
             context=checked.loader.context if checked else defaults.context,
@@ -121,7 +122,7 @@ def train(
         typer.Option(min=2, help="Windows of a batch; repeat for more.", show_default="4096, on the CPU 512"),
     ] = None,
     precision: Annotated[
-        Literal["fp32", "bf16"] | None,
+        Literal["fp32", "bf16", "fp16"] | None,
         typer.Option(help="Of the matrix multiplications.", show_default="bf16, on the CPU fp32"),
     ] = None,
     repeats: Repeats = 5,
@@ -132,7 +133,7 @@ def train(
     chart: ChartFile = None,
     force: Force = False,
 ) -> None:
-    """Time training fed by the loader beside training on one batch that stays on the device: the data stall."""
+    """Time training beside a bare loop on one batch that stays on the device: what loader and loop cost."""
     files = _Files(output, table, chart)
     files.check(overwrite=force)
     with counting() as report:
@@ -148,7 +149,7 @@ def train(
                 raise UsageError(f"--model {name}; expected {' or '.join(PRESETS)}")
         where = resolve_device(device)
         on_gpu = where.type == "cuda"
-        checked, partition = _open(config, overrides, frames, report)
+        checked, corpus, names = _open(config, overrides, frames, report)
         settings = TrainSettings(
             models=tuple(model or PRESETS),
             batch_sizes=tuple(batch_size or ((4096,) if on_gpu else (512,))),
@@ -161,17 +162,20 @@ def train(
         )
         report("starting", 1, 1)
         say(f"Measuring on the {describe_device(where)}, {settings.precision}")
-        results = bench_train(partition, settings, report)
+        results = bench_train(corpus, names, settings, report)
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("model", "batch", "graph", "steps/s, fed", "on a fixed batch", "frames/s", "data stall"):
-        shown.add_column(name, justify="left" if name in ("model", "graph") else "right")
+    columns = ("model", "batch", "steps/s, bare", "fed", "train", "data stall", "overhead", "frames/s", "roof")
+    for name in columns:
+        shown.add_column(name, justify="left" if name == "model" else "right")
     for r in results:
-        fed, fixed = (f"{statistics.median(rates):,.2f}" for rates in (r.fed, r.fixed))
-        cells = (f"{r.batch_size:,}", r.graph, fed, fixed, f"{r.frames_per_second:,.0f}", f"{r.stall:.1%}")
-        shown.add_row(r.model, *cells)
+        steps = (f"{statistics.median(rates):,.2f}" for rates in (r.fixed, r.fed, r.trained))
+        shares = (f"{r.stall:.1%}", f"{r.overhead:.1%}", f"{r.frames_per_second:,.0f}", f"{r.share_of_roof:.0%}")
+        shown.add_row(r.model, f"{r.batch_size:,}", *steps, *shares)
     stdout.print(shown)
-    say("Data stall: one minus the ratio of the two; below 0 by chance alone")
-    files.write(to_json(partition, settings, results))
+    say("bare: a loop of forward, backward, step on one batch; fed: the same with the loader; train: dali-asr train")
+    say("data stall: how far fed falls behind bare; overhead: what a step of train takes over one of bare;")
+    say("roof: share of the speed of a large matrix multiplication that train reaches")
+    files.write(to_json(corpus.partition(*names), settings, results))
 
 
 @dataclass(frozen=True)
@@ -213,16 +217,16 @@ class _Files:
 
 def _open(
     config: str | None, overrides: list[str] | None, frames: int, report: Report
-) -> tuple[Config | None, Partition]:
-    """Return the configuration, where one is given, and its training frames, or synthetic ones."""
-    from dali_asr.bench import synthetic_partition
+) -> tuple[Config | None, Corpus, tuple[str, ...]]:
+    """Return the configuration, where one is given, its corpus and training partitions; or synthetic frames."""
+    from dali_asr.bench import synthetic_corpus
     from dali_asr.config import Config
     from dali_asr.training.build import open_corpus
 
     if not (config or overrides):
-        return None, synthetic_partition(frames)
+        return None, synthetic_corpus(frames), ("all",)
     checked = Config.load(config, overrides or ())
-    return checked, open_corpus(checked.data, report).partition(*checked.data.train)
+    return checked, open_corpus(checked.data, report), checked.data.train
 
 
 def _dtypes(names: list[str] | None) -> tuple[str, ...]:

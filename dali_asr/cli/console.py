@@ -24,6 +24,11 @@ def say(text: str = "") -> None:
     stdout.print(text, markup=False, soft_wrap=True)
 
 
+def warn(text: str) -> None:
+    """Print a warning, one line, as it is."""
+    stderr.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+
+
 def progress_bar(*columns: ProgressColumn) -> Progress:
     """Return a progress bar; it shows nothing where standard output is no terminal."""
     return Progress(

@@ -30,7 +30,7 @@ def show(
     from dali_asr.config import Config
     from dali_asr.inventory import resolve_inventory
     from dali_asr.model import MLP, parameter_count, summarize
-    from dali_asr.training.build import build_hidden
+    from dali_asr.training.build import build_hidden, check_size
 
     checked = Config.load(config, overrides or ())
     left, right = checked.loader.context
@@ -41,6 +41,7 @@ def show(
         classes=len(resolve_inventory(checked.data.inventory)),
         hidden=build_hidden(checked.model),
         activation=checked.model.activation,
+        residual=checked.model.residual,
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("layer", overflow="fold")
@@ -51,3 +52,4 @@ def show(
         table.add_row(line.name, line.output, f"{line.parameters:,}" if line.parameters else "")
     stdout.print(table, markup=False)
     say(f"{parameter_count(model):,} parameters; B is the batch size")
+    check_size(model, checked.model)

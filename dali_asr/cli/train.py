@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import TextColumn
 
-from dali_asr.cli.console import progress_bar, say
+from dali_asr.cli.console import progress_bar, say, warn
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from dali_asr.config import Config
     from dali_asr.loading import WindowLoader
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
 
 def train(
     config: Annotated[
-        str, typer.Argument(help="A recipe (`dali-asr config list`) or a YAML file.", show_default=True)
-    ] = "demo",
+        str | None,
+        typer.Argument(
+            help="A recipe (`dali-asr config list`) or a YAML file; that of a run that is resumed.", show_default="demo"
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeat for more."),
@@ -31,6 +35,14 @@ def train(
     run: Annotated[
         Path | None,
         typer.Option(help="The run's folder. By default one in `runs/`, by recipe, date and time."),
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|PATH",
+            help="Go on with a run: `auto`, the one of --run, or the latest of the recipe, begun where there is none; "
+            "or the folder of a run or of a checkpoint.",
+        ),
     ] = None,
 ) -> None:
     """Train a model; without arguments, a small one on the embedded demo corpus.
@@ -40,65 +52,91 @@ def train(
         dali-asr train
 
         dali-asr train course-tiny --set data.root=hw1p2 --set training.epochs=10
+
+        dali-asr train --resume runs/demo-20261123-121500
+
+        torchrun --nproc-per-node 8 -m dali_asr train course-full --run runs/full --resume auto
     """  # noqa: D412
     from dali_asr.config import Config
+    from dali_asr.training.start import AUTO, config_of  # which imports torch
 
-    checked = Config.load(config, overrides or ())
+    source = config
+    if source is None and resume not in (None, AUTO):
+        source = str(config_of(resume) or "demo")
+    checked = Config.load(source, overrides or ())
     with progress_bar(
         TextColumn("loss {task.fields[loss]} accuracy {task.fields[accuracy]} {task.fields[speed]} frames/s")
     ) as bar:
-        _run(checked, run, Path(config).stem, bar)
+        _run(checked, run, resume, Path(config or "demo").stem, bar)
 
 
-def _run(config: Config, run: Path | None, recipe: str, bar: Progress) -> None:
+class _Terminal:
+    """Shows a run as a bar, and prints a line an epoch."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._tasks: dict[str, TaskID] = {}
+        self._began = time.perf_counter()
+        self._show("starting", None, 0)
+
+    @property
+    def seconds(self) -> float:
+        """Since training began."""
+        return time.perf_counter() - self._began
+
+    def packing(self, stage: str, done: int, total: int) -> None:
+        self._show(stage, total, done)
+
+    def started(self, run: Path, loader: WindowLoader, step: int, steps: int) -> None:
+        self._clear()
+        say(f"Training on {_describe(loader)}, {steps:,} steps")
+        say(f"Run: {run}" + (f", resumed after step {step:,}" if step else ""))
+        self._began = time.perf_counter()
+        self._show("training", steps, step)
+
+    def stepped(self, step: int, metrics: Measured, speed: float) -> None:
+        self._bar.update(
+            self._tasks["training"],
+            completed=step,
+            loss=_format(metrics["loss"], ".3f"),
+            accuracy=_format(metrics["accuracy"], ".1%"),
+            speed=f"{speed:,.0f}",
+        )
+
+    def evaluated(self, epoch: dict[str, Any]) -> None:
+        for name in ("train", "dev"):
+            measured = epoch[name]
+            if measured:
+                say(
+                    f"epoch {epoch['epoch']}  {name:<5}  loss {_format(measured['loss'], '.3f')}  "
+                    f"accuracy {_format(measured['accuracy'], '.2%')}"
+                )
+
+    def warned(self, message: str) -> None:
+        warn(message)
+
+    def _show(self, stage: str, total: int | None, done: int) -> None:
+        if stage != "starting":
+            self._clear("starting")
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bar.add_task(stage, total=total, loss="–", accuracy="–", speed="–")
+        self._bar.update(self._tasks[stage], completed=done)
+
+    def _clear(self, *stages: str) -> None:
+        for stage in stages or tuple(self._tasks):
+            if stage in self._tasks:
+                self._bar.remove_task(self._tasks.pop(stage))
+
+
+def _run(config: Config, run: Path | None, resume: str | None, recipe: str, bar: Progress) -> None:
+    terminal = _Terminal(bar)
     # Imported under the bar, which shows that something is going on.
-    waiting = bar.add_task("starting", total=None, loss="–", accuracy="–", speed="–")
-    from dali_asr.training import Reporter
     from dali_asr.training import train as run_training
 
-    bar.remove_task(waiting)
-
-    class Terminal(Reporter):
-        """Shows a run as a bar, and prints a line an epoch."""
-
-        def __init__(self) -> None:
-            self._stages: dict[str, Any] = {}
-            self._began = time.perf_counter()
-
-        def packing(self, stage: str, done: int, total: int) -> None:
-            if stage not in self._stages:
-                self._stages[stage] = bar.add_task(stage, total=total, loss="–", accuracy="–", speed="–")
-            bar.update(self._stages[stage], completed=done)
-
-        def started(self, run: Path, loader: WindowLoader, steps: int) -> None:
-            for task in self._stages.values():
-                bar.remove_task(task)
-            say(f"Training on the {_describe(loader)}, {steps:,} steps")
-            say(f"Run: {run}")
-            self._began = time.perf_counter()
-            self._task = bar.add_task("training", total=steps, loss="–", accuracy="–", speed="–")
-
-        def stepped(self, step: int, metrics: Measured, speed: float) -> None:
-            bar.update(
-                self._task,
-                completed=step,
-                loss=_format(metrics["loss"], ".3f"),
-                accuracy=_format(metrics["accuracy"], ".1%"),
-                speed=f"{speed:,.0f}",
-            )
-
-        def evaluated(self, epoch: dict[str, Any]) -> None:
-            for name in ("train", "dev"):
-                measured = epoch[name]
-                if measured:
-                    say(
-                        f"epoch {epoch['epoch']}  {name:<5}  loss {_format(measured['loss'], '.3f')}  "
-                        f"accuracy {_format(measured['accuracy'], '.2%')}"
-                    )
-
-    reporter = Terminal()
-    result = run_training(config, run=run, recipe=recipe, reporter=reporter)
-    say(f"Done in {time.perf_counter() - reporter._began:.0f} s; checkpoints, metrics and curves lie in {result.run}")
+    result = run_training(config, run=run, recipe=recipe, resume=resume, reporter=terminal)
+    if int(os.environ.get("RANK", "0")):
+        return
+    say(f"Done in {terminal.seconds:.0f} s; checkpoints, metrics and curves lie in {result.run}")
     say(f"Next: {_next_command(config, result.run)}")
 
 
@@ -107,7 +145,9 @@ def _describe(loader: WindowLoader) -> str:
 
     groups = loader.planner.layout.group_count
     streamed = f", frames streamed in {groups:,} groups an epoch" if loader.streamed else ""
-    return describe_device(loader.device) + streamed
+    ranks = loader.planner.world_size
+    together = f"{ranks} processes, the first on " if ranks > 1 else ""
+    return together + "the " + describe_device(loader.device) + streamed
 
 
 def _format(number: float | None, form: str) -> str:

@@ -9,6 +9,9 @@ from dali_asr.config.sections import (
     MaskingConfig,
     ModelConfig,
     OptimizerConfig,
+    RunConfig,
+    ScheduleConfig,
+    TrainingConfig,
 )
 
 __all__ = [
@@ -19,6 +22,9 @@ __all__ = [
     "MaskingConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "RunConfig",
+    "ScheduleConfig",
+    "TrainingConfig",
     "find_config",
     "recipe_names",
     "recipes_folder",

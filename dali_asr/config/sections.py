@@ -37,6 +37,7 @@ NonNegative = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[int, Field(ge=1, strict=True)]
 Switch = Annotated[bool, Field(strict=True)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Norm = Literal["none", "batch", "layer"]
 _MOST_CONTEXT = 1000  # ten seconds
 _PAIR = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 2, "maxItems": 2}
 
@@ -238,10 +239,14 @@ class ModelConfig(Section):
     """Units of each hidden layer, instead of a preset."""
     dropout: Share | tuple[Share, ...] | None = None
     """Dropout of all hidden layers, or of each; the preset's, or 0."""
-    batch_norm: Switch | tuple[Switch, ...] | None = None
-    """Batch norm in all hidden layers, or in each; the preset's, or none."""
+    norm: Norm | tuple[Norm, ...] | None = None
+    """Normalization in all hidden layers, or in each: `batch`, `layer` or `none`; the preset's, or none."""
     activation: Literal["gelu", "relu", "silu", "tanh"] = "gelu"
     """Between the layers."""
+    residual: Switch = False
+    """Whether a hidden layer as wide as the one before adds its input to its output."""
+    max_parameters: Positive | None = None
+    """Most parameters that the model may have, above which it is refused; null for no limit."""
 
     @field_validator("hidden")
     @classmethod
@@ -250,7 +255,7 @@ class ModelConfig(Section):
             raise ValueError(f"received {list(hidden)} beside preset {info.data['preset']}; give one of them")
         return hidden
 
-    @field_validator("dropout", "batch_norm")
+    @field_validator("dropout", "norm")
     @classmethod
     def _one_a_layer(cls, value: Any, info: ValidationInfo) -> Any:
         if not {"hidden", "preset"} <= set(info.data):
@@ -268,11 +273,29 @@ class OptimizerConfig(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Step size."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Decoupled weight decay, a step and unit of learning rate."""
+    """Decoupled weight decay, a step and unit of learning rate; norms and biases do not decay."""
     betas: tuple[Share, Share] = (0.9, 0.999)
     """Decay of the averages of gradient and squared gradient."""
     eps: Annotated[float, Field(gt=0)] = 1e-8
     """Added to the denominator."""
+    max_gradient_norm: Annotated[float, Field(gt=0)] | None = None
+    """Gradients of a larger norm are scaled down to it; null for no limit."""
+
+
+class ScheduleConfig(Section):
+    """The learning rate over the steps; the optimizer's is its peak."""
+
+    kind: Literal["constant", "cosine", "plateau"] = "constant"
+    """After the warm-up: `constant`; `cosine`, falling to the floor at the last step; `plateau`, lowered where the
+    dev accuracy does not rise."""
+    warmup_steps: NonNegative = 0
+    """Steps over which it rises to its peak."""
+    floor: Share = 0.0
+    """The lowest rate, as a share of the peak."""
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Of `plateau`: what the rate is multiplied by."""
+    patience: NonNegative = 1
+    """Of `plateau`: evaluations without a rise that are waited for."""
 
 
 class TrainingConfig(Section):
@@ -284,12 +307,34 @@ class TrainingConfig(Section):
     """Stop after this many steps; null for no limit."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """AdamW's settings."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """The learning rate over the steps."""
+    label_smoothing: Share = 0.0
+    """Share of a label's probability that is spread over all labels."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: all labels count the same in the loss, however rare."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay a step of an exponential moving average of the weights, which is evaluated and saved; null for none."""
+    early_stopping: Positive | None = None
+    """Stop after so many evaluations without a better dev accuracy; null for never."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     """Of weights, order, masks and dropout."""
     eval_every: Positive = 1
     """Epochs between evaluations on the dev partition; the last epoch is always evaluated."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the matrix multiplications; weights are float32 always."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the matrix multiplications; weights are float32 always, and gradients are scaled for fp16."""
+    allow_tf32: Switch = True
+    """Whether GPUs may multiply float32 matrices in TF32, of ten bits of mantissa."""
+    compile: Switch = False
+    """Whether torch compiles the model, which takes a minute or so and a C++ compiler."""
+    log_every: Positive = 20
+    """Steps between two readings of the metrics."""
+    save_every: Positive | None = None
+    """Steps between two checkpoints, beside the one of each epoch; null for none."""
+    keep_checkpoints: Positive = 2
+    """Last checkpoints that are kept, beside the best."""
+    on_write_error: Literal["warn", "stop"] = "warn"
+    """When the disk is full: `warn` and go on with the old checkpoint, or `stop`."""
 
 
 class RunConfig(Section):
@@ -299,6 +344,13 @@ class RunConfig(Section):
     """Folder of the runs."""
     name: Annotated[str | None, AfterValidator(_file_name)] = None
     """Of the run's folder; recipe, date and time by default."""
+
+
+Trackers = Annotated[
+    tuple[Literal["tensorboard", "wandb"], ...],
+    BeforeValidator(_as_list),
+    AfterValidator(lambda names: tuple(dict.fromkeys(names))),
+]
 
 
 class Config(Section):
@@ -314,6 +366,8 @@ class Config(Section):
     """How long and how."""
     run: RunConfig = RunConfig()
     """Where results go."""
+    tracking: Trackers = ()
+    """Where metrics go, beside the run's folder: `tensorboard`, `wandb`."""
 
     @classmethod
     def load(cls, source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:

@@ -75,6 +75,7 @@ class WindowLoader:
         device: where batches lie.
         graph: `stock` or `fused`.
         epoch: the epoch that was begun last, from 0.
+        delivered: batches of it that were delivered.
         planner: plans the steps.
         memory: what the loader takes of its device.
 
@@ -135,7 +136,7 @@ class WindowLoader:
             "world_size": _integer("world_size", world_size),
         }
         self._iteration_bytes = min(_ITERATION_BYTES[self.graph], free_memory(self.device) // _ITERATION_SHARE)
-        self._delivered = 0
+        self.delivered = 0
         self._begun = False
         self._loop = 0
         self._feed: Feed | None = None
@@ -160,9 +161,9 @@ class WindowLoader:
         """
         feed = self._begin()
         loop = self._loop
-        while self._delivered < len(self):
+        while self.delivered < len(self):
             batch = feed.next()
-            self._delivered += 1
+            self.delivered += 1
             yield batch
             if loop != self._loop:
                 raise UsageError(
@@ -176,7 +177,7 @@ class WindowLoader:
         """
         return {
             "epoch": self.epoch,
-            "delivered": self._delivered,
+            "delivered": self.delivered,
             "world_size": self.planner.world_size,
             "groups": self.groups,
             "belongs_to": self._identity(),
@@ -209,7 +210,7 @@ class WindowLoader:
         self._partition.check_unchanged()
         if groups != self.groups:
             self._adopt(groups)
-        self.epoch, self._delivered = epoch, delivered
+        self.epoch, self.delivered = epoch, delivered
         self._begun = False
         self._loop += 1  # a loop that is under way ends
 
@@ -243,10 +244,10 @@ class WindowLoader:
         if self._feed is None:
             raise UsageError("WindowLoader: it was closed; make another")
         self._loop += 1
-        if self._begun or self._delivered >= len(self):
-            self.epoch, self._delivered = self.epoch + 1, 0
+        if self._begun or self.delivered >= len(self):
+            self.epoch, self.delivered = self.epoch + 1, 0
         self._begun = True
-        self._feed.seek(self.epoch, self._delivered)
+        self._feed.seek(self.epoch, self.delivered)
         return self._feed
 
     def _lay_out(self, chunks: Chunks | None) -> None:

@@ -22,13 +22,14 @@ from dali_asr.training.build import complete_loader
 from dali_asr.training.checkpoint import Checkpoint, load_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from dali_asr.corpus import Partition
     from dali_asr.corpus.packing import Progress
     from dali_asr.inventory import Inventory
+    from dali_asr.loading import Batch
     from dali_asr.training.checkpoint import Which
 
 BATCH_SIZE = 4096
@@ -119,16 +120,12 @@ def label(
     progress: Callable[[int, int], None] | None = None,
 ) -> Prediction:
     """Label every frame of an open partition; arguments and errors as in `predict`."""
-    where = resolve_device(device)
-    model = checkpoint.build(where)
-    loader = complete_loader(partition, context=checkpoint.description.context, batch_size=BATCH_SIZE, device=where)
     labels = np.empty(partition.frame_count, np.int64)
     kept: NDArray[Any] | None = None
     if posteriors:
         kept = np.empty((partition.frame_count, len(checkpoint.description.inventory)), np.float32)
     done = 0
-    for batch in loader:
-        logits = model(batch.windows.float())
+    for _, logits in classified(checkpoint, partition, resolve_device(device)):
         end = done + len(logits)
         labels[done:end] = logits.argmax(dim=1).cpu().numpy()
         if kept is not None:
@@ -145,6 +142,16 @@ def label(
         kept,
         _accuracy(labels, partition),
     )
+
+
+def classified(
+    checkpoint: Checkpoint, partition: Partition, device: torch.device
+) -> Iterator[tuple[Batch, torch.Tensor]]:
+    """Yield the batches of a partition, every frame in order, with a model's logits `[B, C]`."""
+    model = checkpoint.build(device)
+    loader = complete_loader(partition, context=checkpoint.description.context, batch_size=BATCH_SIZE, device=device)
+    for batch in loader:
+        yield batch, model(batch.windows.float())
 
 
 def _accuracy(labels: NDArray[np.int64], partition: Partition) -> float | None:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from dali_asr.config import DEMO, DataConfig, LoaderConfig, MaskingConfig, ModelConfig
 from dali_asr.corpus import Corpus, PackSettings
 from dali_asr.demo import DEMO_CORPUS
+from dali_asr.errors import UsageError
 from dali_asr.inventory import resolve_inventory
 from dali_asr.loading import Bands, Masking, WindowLoader
-from dali_asr.model import PRESETS, HiddenLayer
+from dali_asr.model import PRESETS, HiddenLayer, parameter_count
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from dali_asr.corpus import Partition
     from dali_asr.corpus.packing import Progress
@@ -41,8 +43,10 @@ def open_corpus(data: DataConfig, progress: Progress) -> Corpus:
     return Corpus.open(corpus_path(data.root), settings, progress=progress)
 
 
-def training_loader(config: LoaderConfig, partition: Partition, *, seed: int, device: torch.device) -> WindowLoader:
-    """Return the loader of training batches."""
+def training_loader(
+    config: LoaderConfig, partition: Partition, *, seed: int, device: torch.device, rank: int = 0, world_size: int = 1
+) -> WindowLoader:
+    """Return the loader of a rank's training batches."""
     return WindowLoader(
         partition,
         context=config.context,
@@ -58,6 +62,8 @@ def training_loader(config: LoaderConfig, partition: Partition, *, seed: int, de
         prefetch=config.prefetch,
         batches_per_iteration=config.batches_per_iteration,
         memory_budget=config.memory_budget,
+        rank=rank,
+        world_size=world_size,
     )
 
 
@@ -68,10 +74,19 @@ def complete_loader(
     batch_size: int,
     device: torch.device,
     memory_budget: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> WindowLoader:
     """Return a loader of every frame, in order and without masks: to evaluate and predict by."""
     return WindowLoader(
-        partition, context=context, batch_size=batch_size, shuffle=False, device=device, memory_budget=memory_budget
+        partition,
+        context=context,
+        batch_size=batch_size,
+        shuffle=False,
+        device=device,
+        memory_budget=memory_budget,
+        rank=rank,
+        world_size=world_size,
     )
 
 
@@ -90,14 +105,28 @@ def build_hidden(config: ModelConfig) -> tuple[HiddenLayer, ...]:
     """Return the hidden layers: the preset's, or as given, with what is set for all or each of them."""
     layers = tuple(HiddenLayer(width) for width in config.hidden) if config.hidden else PRESETS[config.preset or "tiny"]
     depth = len(layers)
-    dropout, batch_norm = config.dropout, config.batch_norm
+    dropout, norm = config.dropout, config.norm
     dropouts = dropout if isinstance(dropout, tuple) else (dropout,) * depth
-    norms = batch_norm if isinstance(batch_norm, tuple) else (batch_norm,) * depth
+    norms = norm if isinstance(norm, tuple) else (norm,) * depth
     return tuple(
         HiddenLayer(
             layer.width,
             layer.dropout if d is None else d,
-            layer.batch_norm if n is None else n,
+            layer.norm if n is None else n,
         )
         for layer, d, n in zip(layers, dropouts, norms, strict=True)
     )
+
+
+def check_size(model: nn.Module, config: ModelConfig) -> None:
+    """Check that a model has no more parameters than it may.
+
+    Raises:
+        UsageError: it has.
+    """
+    count = parameter_count(model)
+    if config.max_parameters is not None and count > config.max_parameters:
+        raise UsageError(
+            f"the model has {count:,} parameters, model.max_parameters allows {config.max_parameters:,}; "
+            "make model.hidden narrower or loader.context smaller"
+        )

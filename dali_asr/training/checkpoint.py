@@ -1,35 +1,44 @@
-"""Checkpoints: weights as safetensors, all else as JSON.
+"""Checkpoints: weights as safetensors, what training goes on from as tensors and plain values, all else as JSON.
 
-    RUN/checkpoints/step-00000820.safetensors    weights
-    RUN/checkpoints/last.json, best.json         which weights, and what they need to be used
+    RUN/checkpoints/epoch-0001-step-00000204/    of one epoch ended, and 204 steps
+        model.safetensors    the weights to be used
+        training.pt          optimizer, generators, loader, sums under way; read with `weights_only`
+        checkpoint.json      what the model is, where it stood, which checkpoint is the best
+        SHA256SUMS           of the three, as `sha256sum` has it
 
-The JSON file is replaced in one step once the weights that it names are on the disk, so a checkpoint is the old
-one or the new one and never a mixture.
+A folder is written aside, flushed and renamed, so a checkpoint is there as a whole or not at all.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import pickle
+import re
+import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from safetensors.torch import load, save
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 
 from dali_asr.corpus import Normalization
-from dali_asr.errors import CheckpointError, DataError
+from dali_asr.errors import CheckpointError, DataError, UsageError
 from dali_asr.inventory import Inventory
 from dali_asr.model import ACTIVATIONS, MLP, HiddenLayer
-from dali_asr.training.tracking import writing
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import torch
-
-VERSION = 1
+VERSION = 2
+CONFIG = "config.yaml"  # of the run
 Which = Literal["last", "best"]
+_MODEL, _TRAINING, _ABOUT, _SUMS = "model.safetensors", "training.pt", "checkpoint.json", "SHA256SUMS"
+_NAME = re.compile(r"epoch-\d{4,}-step-\d{8,}")
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,7 @@ class ModelDescription:
         feature_dim: D.
         hidden: the hidden layers.
         activation: between them.
+        residual: whether they add their inputs.
         inventory: the label set.
         normalization: of the features it was trained on.
     """
@@ -49,6 +59,7 @@ class ModelDescription:
     feature_dim: int
     hidden: tuple[HiddenLayer, ...]
     activation: str
+    residual: bool
     inventory: Inventory
     normalization: Normalization
 
@@ -65,7 +76,23 @@ class ModelDescription:
             classes=len(self.inventory),
             hidden=self.hidden,
             activation=self.activation,
+            residual=self.residual,
         )
+
+    def differences(self, other: ModelDescription) -> list[str]:
+        """Return what another one differs in, side by side."""
+        ours, theirs = self.to_json(), other.to_json()
+        ours["hidden"], theirs["hidden"] = _layer_list(self.hidden), _layer_list(other.hidden)
+        found = [
+            f"{name} {ours[name]} (here {theirs[name]})"
+            for name in ("context", "feature_dim", "hidden", "activation", "residual")
+            if ours[name] != theirs[name]
+        ]
+        if self.inventory != other.inventory:
+            found.append(_inventory_difference(self.inventory.symbols, other.inventory.symbols))
+        if ours["normalization"] != theirs["normalization"]:
+            found.append(f"normalization {self.normalization.kind} (here {other.normalization.kind}, or other values)")
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Return the description as JSON values."""
@@ -74,6 +101,7 @@ class ModelDescription:
             "feature_dim": self.feature_dim,
             "hidden": [asdict(layer) for layer in self.hidden],
             "activation": self.activation,
+            "residual": self.residual,
             "inventory": list(self.inventory.symbols),
             "normalization": self.normalization.to_json(),
         }
@@ -87,6 +115,7 @@ class ModelDescription:
             int(values["feature_dim"]),
             tuple(HiddenLayer(**layer) for layer in values["hidden"]),
             _known_activation(values["activation"]),
+            bool(values["residual"]),
             Inventory(tuple(values["inventory"])),
             Normalization.from_json(values["normalization"]),
         )
@@ -98,17 +127,26 @@ class Checkpoint:
 
     Attributes:
         description: of the model.
-        epoch: the epoch it ended, from 1.
+        epoch: epochs that had ended.
         step: optimizer steps.
-        metrics: of that epoch.
-        weights: by name.
+        metrics: of the epoch that ended last; None where none had.
+        best: name of the best checkpoint, and its dev accuracy; None where no epoch had ended.
+        metrics_bytes: of the run's metrics that were written.
+        weights: to be used, by name.
     """
 
     description: ModelDescription
     epoch: int
     step: int
-    metrics: dict[str, Any]
+    metrics: dict[str, Any] | None
+    best: tuple[str, float | None] | None
+    metrics_bytes: int
     weights: dict[str, torch.Tensor]
+
+    @property
+    def name(self) -> str:
+        """Of its folder; names sort as time went."""
+        return f"epoch-{self.epoch:04d}-step-{self.step:08d}"
 
     def build(self, device: torch.device) -> MLP:
         """Return the trained model on a device, in evaluation mode.
@@ -127,46 +165,79 @@ class Checkpoint:
         return model.to(device).eval()
 
 
-def _known_activation(name: str) -> str:
-    if name not in ACTIVATIONS:
-        raise ValueError(f"activation {name!r}")
-    return name
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, training: dict[str, Any], *, keep: int) -> None:
+    """Write a checkpoint, and remove all but the last `keep` and the best.
 
-
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, names: tuple[Which, ...]) -> None:
-    """Write a checkpoint under one or both names, and remove weights that no name holds any more.
+    Args:
+        folder: of the run's checkpoints.
+        checkpoint: the model.
+        training: what training goes on from: tensors and plain values.
+        keep: how many.
 
     Raises:
-        DataError: the disk is full, or cannot be written; what was saved before stays.
+        OSError: the disk is full, or cannot be written; what was saved before stays.
     """
-    content = save({name: tensor.cpu().contiguous() for name, tensor in checkpoint.weights.items()})
-    weights = f"step-{checkpoint.step:08d}.safetensors"
-    values = {
+    state = io.BytesIO()
+    torch.save(training, state)
+    about = {
         "version": VERSION,
-        "weights": weights,
-        "sha256": hashlib.sha256(content).hexdigest(),
         "epoch": checkpoint.epoch,
         "step": checkpoint.step,
         "metrics": checkpoint.metrics,
+        "best": checkpoint.best,
+        "metrics_bytes": checkpoint.metrics_bytes,
         "model": checkpoint.description.to_json(),
     }
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        _MODEL: save_tensors({name: tensor.cpu().contiguous() for name, tensor in checkpoint.weights.items()}),
+        _TRAINING: state.getvalue(),
+        _ABOUT: (json.dumps(about, indent=2) + "\n").encode(),
+    }
+    sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_partial(folder)
+    aside = folder / f".{checkpoint.name}.partial"
     try:
-        with writing(folder):
-            _write(folder / weights, content)
-            for name in names:
-                _write(folder / f"{name}.json", (json.dumps(values, indent=2) + "\n").encode())
+        aside.mkdir()
+        for name, content in {**files, _SUMS: sums.encode()}.items():
+            _write(aside / name, content)
+        _flush(aside)
+        target = folder / checkpoint.name
+        if target.exists():  # of the same step, before the run was interrupted
+            target.rename(folder / f".{checkpoint.name}.superseded.partial")
+        aside.rename(target)
+        _flush(folder)
     finally:
-        _prune(folder)
+        _remove_partial(folder)
+    _keep(folder, keep, checkpoint.best)
 
 
-def _prune(folder: Path) -> None:
-    """Remove weights that no name holds, and what was left half-written."""
-    held = {json.loads(path.read_text(encoding="utf-8"))["weights"] for path in folder.glob("*.json")}
-    for path in folder.iterdir():
-        if path.suffix == ".partial" or (path.suffix == ".safetensors" and path.name not in held):
-            path.unlink()
+def list_checkpoints(run: Path) -> list[Path]:
+    """Return the folders of a run's checkpoints, oldest first."""
+    folder = run / "checkpoints"
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name)) if folder.is_dir() else []
+
+
+def find_checkpoint(run: Path, which: Which) -> Path:
+    """Return the folder of a run's last or best checkpoint.
+
+    Raises:
+        CheckpointError: the folder is no run, or has no such checkpoint.
+    """
+    if not run.is_dir():
+        raise CheckpointError(f"{run}: no such folder; give the folder of a run, as dali-asr train prints it")
+    found = list_checkpoints(run)
+    if not found:
+        known = "a run without a checkpoint" if (run / CONFIG).is_file() else "no run, it has no checkpoints"
+        raise CheckpointError(f"{run}: {known}; train one first, or give the folder that dali-asr train prints")
+    if which == "last":
+        return found[-1]
+    best = _read(found[-1])["best"]
+    if best is None:
+        raise CheckpointError(
+            f"{run}: no best checkpoint, as no epoch has ended; take the last one (--checkpoint last), or train on"
+        )
+    return run / "checkpoints" / str(best[0])
 
 
 def load_checkpoint(run: Path, which: Which = "best") -> Checkpoint:
@@ -175,37 +246,131 @@ def load_checkpoint(run: Path, which: Which = "best") -> Checkpoint:
     Raises:
         CheckpointError: the folder is no run, holds no such checkpoint, or one that is damaged.
     """
-    folder = run / "checkpoints"
-    path = folder / f"{which}.json"
-    if not run.is_dir():
-        raise CheckpointError(f"{run}: no such folder; give the folder of a run, as dali-asr train prints it")
-    if not path.is_file():
-        others = " and ".join(sorted(other.stem for other in folder.glob("*.json")))
-        remedy = f"it has the checkpoint {others} (--checkpoint {others})" if others else "train one first"
-        raise CheckpointError(f"{run}: no run with a {which} checkpoint ({path} is missing); {remedy}")
+    return read_checkpoint(find_checkpoint(run, which))
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read the checkpoint in a folder.
+
+    Raises:
+        CheckpointError: it is damaged; the one before is named.
+    """
+    values = _read(path)
+    weights = load_tensors(_checked(path, _MODEL))
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values["version"] > VERSION:
-            raise CheckpointError(f"{path}: checkpoint format {values['version']}; update dali-asr")
-        description = ModelDescription.from_json(values["model"])
-        weights = folder / values["weights"]
-        if not weights.is_file():
-            raise CheckpointError(f"{weights}: missing; copy the whole run again, or train again")
-        content = weights.read_bytes()
-    except CheckpointError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, DataError) as error:
-        raise CheckpointError(f"{path}: damaged ({error!r}); use the other checkpoint, or train again") from error
-    if hashlib.sha256(content).hexdigest() != values["sha256"]:
-        raise CheckpointError(f"{weights}: its SHA-256 is not the one saved; use the other checkpoint")
-    return Checkpoint(description, values["epoch"], values["step"], values["metrics"], load(content))
+        best = values["best"]
+        return Checkpoint(
+            ModelDescription.from_json(values["model"]),
+            int(values["epoch"]),
+            int(values["step"]),
+            values["metrics"],
+            None if best is None else (str(best[0]), best[1]),
+            int(values["metrics_bytes"]),
+            weights,
+        )
+    except (KeyError, TypeError, ValueError, DataError, UsageError) as error:
+        raise CheckpointError(f"{path}: it contradicts itself ({error!r}); {_remedy(path)}") from error
+
+
+def read_training(path: Path) -> dict[str, Any]:
+    """Read what training goes on from; nothing in it is executed.
+
+    Raises:
+        CheckpointError: it is damaged; the one before is named.
+    """
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(_checked(path, _TRAINING)), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise CheckpointError(f"{path / _TRAINING}: cannot be read ({error!r}); {_remedy(path)}") from error
+    return state
+
+
+def remove_later(path: Path) -> list[str]:
+    """Remove the checkpoints after this one, from which training goes on; return their names."""
+    later = [other for other in list_checkpoints(path.parent.parent) if other.name > path.name]
+    for other in later:
+        _remove(other)
+    return [other.name for other in later]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(_checked(path, _ABOUT))
+        if values["version"] != VERSION:
+            raise CheckpointError(f"{path}: checkpoint format {values['version']}; this dali-asr reads {VERSION}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path / _ABOUT}: damaged ({error!r}); {_remedy(path)}") from error
+    return values
+
+
+def _checked(path: Path, name: str) -> bytes:
+    """Return a file of a checkpoint whose checksum is right."""
+    try:
+        content = (path / name).read_bytes()
+        sums = (path / _SUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "damaged"
+        raise CheckpointError(f"{getattr(error, 'filename', None) or path}: {reason}; {_remedy(path)}") from error
+    if f"{hashlib.sha256(content).hexdigest()}  {name}" not in sums:
+        raise CheckpointError(f"{path / name}: its SHA-256 is not the one in {_SUMS}; {_remedy(path)}")
+    return content
+
+
+def _remedy(path: Path) -> str:
+    run = path.parent.parent
+    before = [other for other in list_checkpoints(run) if other.name < path.name]
+    if before:
+        return f"go on from the one before (--resume {before[-1]})"
+    return "train again"
+
+
+def _known_activation(name: str) -> str:
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation {name!r}")
+    return name
+
+
+def _layer_list(layers: tuple[HiddenLayer, ...]) -> str:
+    return ", ".join(f"{layer.width}/{layer.norm}/{layer.dropout:g}" for layer in layers)
+
+
+def _inventory_difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
+    at = next((n for n, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
+    if at is None:
+        return f"inventory of {len(ours)} symbols (here {len(theirs)})"
+    return f"inventory of {len(ours)} symbols, label {at} is {ours[at]} (here {len(theirs)}, {theirs[at]})"
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file aside, flush it and rename it to its place."""
-    aside = path.with_name(f".{path.name}.partial")
-    with aside.open("wb") as file:
+    with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    aside.replace(path)
+
+
+def _flush(folder: Path) -> None:
+    """Put the names in a folder on the disk."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _keep(folder: Path, keep: int, best: tuple[str, float | None] | None) -> None:
+    for path in list_checkpoints(folder.parent)[:-keep]:
+        if best is None or path.name != best[0]:
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint, first its name, so that no half of it is ever seen."""
+    aside = path.with_name(f".{path.name}.removed.partial")
+    path.rename(aside)
+    shutil.rmtree(aside)
+
+
+def _remove_partial(folder: Path) -> None:
+    for path in folder.glob(".*.partial"):
+        with suppress(OSError):
+            shutil.rmtree(path)

@@ -1,56 +1,53 @@
-"""The training loop: batches to checkpoint."""
+"""The training loop: batches to checkpoints.
+
+WindowLoader ──▶ Stepper ──▶ metrics ──▶ run folder, trackers
+                    └──────▶ evaluation on dev, checkpoints
+"""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 
 from dali_asr.corpus import NO_LABEL
-from dali_asr.errors import DaliAsrError, DataError, DeviceError, UsageError
-from dali_asr.loading import resolve_device
-from dali_asr.training.build import build_hidden, complete_loader, open_corpus, training_loader
-from dali_asr.training.checkpoint import Checkpoint, ModelDescription, save_checkpoint
+from dali_asr.errors import CheckpointError, DataError, DeviceError, TrainingError, UsageError
+from dali_asr.training.build import build_hidden, check_size, complete_loader, open_corpus, training_loader
+from dali_asr.training.checkpoint import (
+    Checkpoint,
+    ModelDescription,
+    read_checkpoint,
+    read_training,
+    remove_later,
+    save_checkpoint,
+)
 from dali_asr.training.curves import draw_curves
+from dali_asr.training.interruption import Interruption, TrainingInterrupted
+from dali_asr.training.labels import balanced_weights, label_counts, warn_of_missing
 from dali_asr.training.metrics import FrameMetrics
-from dali_asr.training.tracking import RunFolder
+from dali_asr.training.reporter import SILENCE
+from dali_asr.training.run_folder import METRICS, RunFolder, writing
+from dali_asr.training.start import find_start
+from dali_asr.training.step import Stepper, forward, matrix_precision
+from dali_asr.training.tracking import open_trackers
+from dali_asr.training.world import joined
 
 if TYPE_CHECKING:
-    from dali_asr.config import Config, OptimizerConfig
+    from pathlib import Path
+
+    from dali_asr.config import Config
     from dali_asr.corpus import Corpus, Partition
     from dali_asr.inventory import Inventory
-    from dali_asr.loading import Batch, WindowLoader
-    from dali_asr.model import MLP, HiddenLayer
+    from dali_asr.loading import WindowLoader
+    from dali_asr.model import HiddenLayer
     from dali_asr.training.metrics import Measured
-
-LOG_EVERY = 20  # steps between two readings of the metrics
-
-
-class Reporter:
-    """What a training run tells while it runs; this one is silent."""
-
-    def packing(self, stage: str, done: int, total: int) -> None:
-        """So many utterances of a course folder are packed."""
-
-    def started(self, run: Path, loader: WindowLoader, steps: int) -> None:
-        """Training begins, on what the loader delivers; it will take so many steps."""
-
-    def stepped(self, step: int, metrics: Measured, speed: float) -> None:
-        """A step was done; metrics are those of the epoch so far, and so is the speed, in frames a second."""
-
-    def evaluated(self, epoch: dict[str, Any]) -> None:
-        """An epoch ended, with this line of metrics."""
-
-
-class TrainingInterrupted(DaliAsrError):  # noqa: N818 - no fault of anybody
-    """Ctrl-C."""
-
-    exit_code = 130
+    from dali_asr.training.reporter import Reporter
+    from dali_asr.training.start import Start
+    from dali_asr.training.tracking import Tracker
+    from dali_asr.training.world import World
 
 
 @dataclass(frozen=True)
@@ -71,66 +68,96 @@ def train(
     *,
     run: str | Path | None = None,
     recipe: str = "run",
+    resume: str | Path | None = None,
+    corpus: Corpus | None = None,
     reporter: Reporter | None = None,
 ) -> TrainingResult:
     """Train a model as configured.
 
-    The same configuration on the same machine gives the same weights to the bit, on the CPU.
+    The same configuration on the same machine gives the same weights to the bit, on the CPU; also when the run is
+    interrupted, or killed, and resumed. Under torchrun, all processes train one model.
 
     Args:
         config: the configuration.
         run: the run's folder; by default one of `config.run`'s, named by recipe, date and time.
         recipe: names the folder.
-        reporter: told how it goes.
+        resume: the folder of a run or of a checkpoint to go on from; `auto` for the run of that folder, or else the
+            latest of the recipe, which is begun where there is none.
+        corpus: to train on, instead of the configuration's.
+        reporter: told how it goes; on rank 0.
 
     Raises:
         DataError, DeviceError, UsageError: as the parts; also a partition without labels, or of fewer frames
             than a batch, a disk that is full, a GPU that is too small.
-        TrainingInterrupted: by Ctrl-C; the message says what is kept.
+        CheckpointError: nothing to resume, or what is damaged or of another model.
+        TrainingError: the loss, or a weight, is no finite number any more.
+        TrainingInterrupted: by Ctrl-C or SIGTERM; the message says what is kept.
     """
-    reporter = reporter or Reporter()
-    device = resolve_device(config.loader.device)
-    corpus = open_corpus(config.data, reporter.packing)
-    try:
-        return _Training(config, corpus, device, _run_path(config, run, recipe), reporter).run()
-    except torch.OutOfMemoryError as error:
-        raise DeviceError(f"{device}: out of memory; lower loader.batch_size, or choose a smaller model") from error
+    reporter = reporter or SILENCE
+    with joined(config.loader.device) as world, matrix_precision(allow_tf32=config.training.allow_tf32):
+        told = reporter if world.leads else SILENCE
+        opened = corpus or open_corpus(config.data, told.packing)
+        start = world.share(find_start(config.run, run, recipe, resume))
+        try:
+            return _Training(config, opened, world, start, told).run()
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(
+                f"{world.device}: out of memory; lower loader.batch_size, or choose a smaller model"
+            ) from error
 
 
 class _Training:
     """One run: the objects that its epochs share."""
 
-    def __init__(self, config: Config, corpus: Corpus, device: torch.device, path: Path, reporter: Reporter) -> None:
-        self.config, self.device, self.reporter = config, device, reporter
+    def __init__(self, config: Config, corpus: Corpus, world: World, start: Start, reporter: Reporter) -> None:
+        self.config, self.world, self.reporter = config, world, reporter
+        settings = config.training
         train, dev = _partitions(config, corpus)
-        torch.manual_seed(config.training.seed)
-        self.batches = training_loader(config.loader, train, seed=config.training.seed, device=device)
+        counts = label_counts(train, "data.train")
+        if dev:
+            label_counts(dev, "data.dev")
+        torch.manual_seed(settings.seed)
+        ranks: dict[str, Any] = {"device": world.device, "rank": world.rank, "world_size": world.size}
+        self.batches = training_loader(config.loader, train, seed=settings.seed, **ranks)
+        budget, size = config.loader.memory_budget, config.loader.batch_size
+        self.dev: WindowLoader | None = None
+        if dev:
+            context = config.loader.context
+            self.dev = complete_loader(dev, context=context, batch_size=size, memory_budget=budget, **ranks)
         self.description = ModelDescription(
             config.loader.context,
             train.feature_dim,
             build_hidden(config.model),
             config.model.activation,
+            config.model.residual,
             corpus.inventory,
             corpus.normalization,
         )
-        self.dev = (
-            complete_loader(
-                dev,
-                context=config.loader.context,
-                batch_size=config.loader.batch_size,
-                device=device,
-                memory_budget=config.loader.memory_budget,
-            )
-            if dev
-            else None
-        )
         _check_batches(self.batches, train, self.description.hidden)
-        self.model = self.description.build().to(device)
-        self.optimizer = _optimizer(self.model, config.training.optimizer, device)
-        self.metrics = FrameMetrics(len(corpus.inventory), device)
-        self.folder = RunFolder(path)
-        self.step, self.frames, self.best = 0, 0, -1.0
+        model = self.description.build()
+        check_size(model, config.model)
+        weights = balanced_weights(counts) if settings.class_weights == "balanced" else None
+        self.stepper = Stepper(
+            model.to(world.device),
+            settings,
+            world,
+            steps=self.total_steps,
+            class_weights=None if weights is None else torch.from_numpy(weights).to(world.device),
+        )
+        torch.manual_seed(settings.seed + world.rank)  # of dropout, which differs from rank to rank
         self.epochs: list[dict[str, Any]] = []
+        self.best: tuple[str, float | None] | None = None
+        self.waited = 0  # evaluations since the best
+        self.epoch_is_over = False  # though it may not have been evaluated
+        self.interruption = Interruption()
+        self.saved: str | None = None
+        offset = self._resume(start.checkpoint) if start.checkpoint else 0
+        self.folder = RunFolder(start.run, resumed=start.resumed) if world.leads else None
+        self.path = start.run
+        self._begin(start, offset)
+        if missing := warn_of_missing(counts, corpus.inventory, train.name):
+            reporter.warned(missing)
+        self._warned = ""
 
     @property
     def total_steps(self) -> int:
@@ -138,110 +165,266 @@ class _Training:
         total = self.config.training.epochs * len(self.batches)
         return min(total, self.config.training.max_steps or total)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the run has come to its end."""
+        patience = self.config.training.early_stopping
+        stopped = patience is not None and self.waited >= patience
+        return stopped or (self.stepper.steps >= self.total_steps and not self.epoch_is_over)
+
     def run(self) -> TrainingResult:
-        """Run all epochs."""
-        self.folder.describe(_resolved(self.config, self.description.inventory), self.batches)
-        self.reporter.started(self.folder.path, self.batches, self.total_steps)
+        """Run all epochs that are left."""
+        self.reporter.started(self.path, self.batches, self.stepper.steps, self.total_steps)
         try:
-            while self.step < self.total_steps:
-                self._epoch()
-        except KeyboardInterrupt as error:
-            self._draw()
-            raise TrainingInterrupted(self._what_is_kept()) from error
-        self._draw()
-        return TrainingResult(self.folder.path, self.epochs)
+            with self.interruption.noted():
+                while not self.is_done:
+                    self._epoch()
+                if self.saved is None:
+                    self._save(ended=True, strict=True)
+        except KeyboardInterrupt as error:  # a second one
+            kept = f"keeps the checkpoint {self.saved}" if self.saved else "has no new checkpoint"
+            raise TrainingInterrupted(f"interrupted; {self.path} {kept}", 130) from error
+        finally:
+            self._close()
+        return TrainingResult(self.path, self.epochs)
+
+    def _begin(self, start: Start, offset: int) -> None:
+        """Make the run's folder ready, which rank 0 writes."""
+        self.trackers: list[Tracker] = []
+        if not self.folder:
+            return
+        if start.checkpoint:
+            later = remove_later(start.checkpoint)
+            if later:
+                self.reporter.warned(f"{self.path}: removed the later checkpoints {', '.join(later)}")
+        config = _resolved(self.config, self.description.inventory)
+        self.folder.describe(config, self.batches)  # first, as it makes the folder one of a run
+        self.folder.begin(offset)
+        self.trackers = open_trackers(config, self.path, self.stepper.steps, self.reporter.warned)
+
+    def _resume(self, path: Path) -> int:
+        """Go on from a checkpoint; return how many bytes of metrics were written then."""
+        checkpoint = read_checkpoint(path)
+        differing = checkpoint.description.differences(self.description)
+        if differing:
+            raise CheckpointError(
+                f"{path}: of another model: {'; '.join(differing)}; "
+                "resume with the run's own configuration, or begin another run"
+            )
+        state = read_training(path)
+        self.batches.load_state_dict(state["loader"])
+        self.stepper.load_state_dict(state["stepper"], checkpoint.weights)
+        self.epochs, self.waited = state["epochs"], state["waited"]
+        self.best, self.saved = checkpoint.best, checkpoint.name
+        self.epoch_is_over = not state["ended"] and self.batches.delivered == len(self.batches)
+        _set_generators(state["generators"], self.world)
+        return checkpoint.metrics_bytes
 
     def _epoch(self) -> None:
+        begun, frames = time.perf_counter(), 0
+        self.stepper.model.train()
+        if not self.epoch_is_over:
+            for batch in self.batches:
+                self.stepper.step(batch)
+                frames += len(batch.frames) * self.world.size
+                self._after_step(frames / (time.perf_counter() - begun))
+                if self.stepper.steps == self.total_steps:
+                    break
+        self.epoch_is_over = True
+        self._end_epoch(time.perf_counter() - begun, frames)
+
+    def _after_step(self, speed: float) -> None:
+        """Read the metrics, save and heed signals, where that is due."""
+        step, settings = self.stepper.steps, self.config.training
+        last = step == self.total_steps
+        self.epoch_is_over = last or self.batches.delivered == len(self.batches)
+        self.saved = None
+        read = step % settings.log_every == 0 or last
+        if read:
+            measured = self._read()
+            line = {"kind": "step", "step": step, "epoch": len(self.epochs) + 1, "learning_rate": self.stepper.rate()}
+            self._log(line | measured)
+            self.reporter.stepped(step, measured, speed)
+        if settings.save_every and step % settings.save_every == 0 and not self.epoch_is_over:
+            self._save(ended=False)
+        # Ranks can only stop together, and so agree where they meet anyway.
+        if read or self.world.size == 1:
+            self._heed_signals()
+
+    def _end_epoch(self, seconds: float, frames: int) -> None:
         number = len(self.epochs) + 1
-        begun, frames = time.perf_counter(), self.frames
-        self.model.train()
-        self.metrics.reset()
-        for batch in self.batches:
-            self._step(batch)
-            if self.step % LOG_EVERY == 0 or self.step == self.total_steps:
-                measured = self.metrics.compute()
-                self.folder.log({"kind": "step", "step": self.step, "epoch": number, **measured})
-                speed = (self.frames - frames) / (time.perf_counter() - begun)
-                self.reporter.stepped(self.step, measured, speed)
-            if self.step == self.total_steps:
-                break
-        seconds = time.perf_counter() - begun
         line = {
             "kind": "epoch",
             "epoch": number,
-            "step": self.step,
-            "train": self.metrics.compute(),
+            "step": self.stepper.steps,
+            "train": self._read(),
             "dev": self._evaluate(number),
         }
-        speed = (self.frames - frames) / seconds
-        self._save(line)
-        self.folder.log(line)
-        self.folder.time({"epoch": number, "train_seconds": seconds, "frames_per_second": speed})
+        self.stepper.metrics.reset()
+        self.epoch_is_over = False
         self.epochs.append(line)
+        self._log(line)
+        self._log_time({"epoch": number, "train_seconds": seconds, "frames_per_second": frames / seconds})
+        self._judge(line)
+        self._save(ended=True)
         self.reporter.evaluated(line)
+        self._heed_signals()
 
-    def _step(self, batch: Batch) -> None:
-        assert batch.labels is not None
-        logits, loss = self._forward(batch)
-        labelled = (batch.labels != NO_LABEL).sum().clamp(min=1)  # a batch may have none
-        self.optimizer.zero_grad(set_to_none=True)
-        (loss / labelled).backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.metrics.update(logits.detach(), batch.labels, loss.detach())
-        self.step += 1
-        self.frames += len(batch.frames)
+    def _judge(self, line: dict[str, Any]) -> None:
+        """Compare the dev accuracy with the best so far."""
+        name = f"epoch-{len(self.epochs):04d}-step-{self.stepper.steps:08d}"
+        if line["dev"] is None:
+            if self.dev is None:
+                self.best = (name, None)
+            return
+        score = line["dev"]["accuracy"]
+        self.stepper.schedule.evaluated(score)
+        best = self.best[1] if self.best else None
+        if best is None or score > best:
+            self.best, self.waited = (name, score), 0
+        else:
+            self.waited += 1
 
-    def _forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return logits `[B, C]` and the sum of the losses of the labelled frames."""
-        assert batch.labels is not None
-        bf16 = self.config.training.precision == "bf16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
-            logits = self.model(batch.windows.float())
-        logits = logits.float()
-        return logits, functional.cross_entropy(logits, batch.labels, ignore_index=NO_LABEL, reduction="sum")
+    def _read(self) -> Measured:
+        """Return the metrics of the epoch so far.
+
+        Raises:
+            TrainingError: a loss was no finite number.
+        """
+        measured = self.stepper.metrics.compute()
+        ago = self.stepper.metrics.first_bad()
+        if ago is not None:
+            self._diverged("the loss", self.stepper.steps - ago)
+        return measured
 
     @torch.inference_mode()
     def _evaluate(self, epoch: int) -> Measured | None:
-        due = epoch % self.config.training.eval_every == 0 or self.step == self.total_steps
+        due = epoch % self.config.training.eval_every == 0 or self.stepper.steps == self.total_steps
         if self.dev is None or not due:
             return None
-        self.model.eval()
-        metrics = FrameMetrics(len(self.description.inventory), self.device)
+        model = self.stepper.trained.eval()
+        self.world.share_buffers(model)
+        metrics = FrameMetrics(self.world)
         for batch in self.dev:
             assert batch.labels is not None
-            logits, loss = self._forward(batch)
+            logits = forward(model, batch.windows, self.config.training.precision)
+            loss = functional.cross_entropy(logits, batch.labels, ignore_index=NO_LABEL, reduction="sum")
             metrics.update(logits, batch.labels, loss)
+            if self.world.size == 1:
+                self._heed_signals()
         return metrics.compute()
 
-    def _save(self, line: dict[str, Any]) -> None:
-        measured = {"train": line["train"], "dev": line["dev"]}
-        checkpoint = Checkpoint(self.description, line["epoch"], self.step, measured, self.model.state_dict())
-        score = line["dev"]["accuracy"] if line["dev"] else None
-        improved = score is not None and score > self.best
-        self.best = max(self.best, score or self.best)
-        if improved or self.dev is None:
-            save_checkpoint(self.folder.checkpoints, checkpoint, ("last", "best"))
-        else:
-            save_checkpoint(self.folder.checkpoints, checkpoint, ("last",))
+    def _save(self, *, ended: bool, strict: bool = False) -> None:
+        """Save a checkpoint, on rank 0; a full disk is warned of, unless `strict` or configured to end the run."""
+        state = {
+            "stepper": self.stepper.state_dict(),
+            "loader": self.batches.state_dict(),
+            "generators": _generators(self.world),
+            "epochs": self.epochs,
+            "waited": self.waited,
+            "ended": ended,
+        }
+        weights = self.stepper.trained.state_dict()
+        if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
+            self._diverged("a weight", self.stepper.steps)
+        self.saved = f"epoch-{len(self.epochs):04d}-step-{self.stepper.steps:08d}"
+        if not self.folder:
+            return
+        metrics = self.epochs[-1] if self.epochs else None
+        try:
+            with writing(self.path):
+                offset = self.folder.flush()
+                checkpoint = Checkpoint(
+                    self.description, len(self.epochs), self.stepper.steps, metrics, self.best, offset, weights
+                )
+                save_checkpoint(self.folder.checkpoints, checkpoint, state, keep=self.config.training.keep_checkpoints)
+        except DataError as error:
+            self.saved = None
+            self._write_failed(error, strict=strict)
 
-    def _draw(self) -> None:
-        if self.epochs:
-            draw_curves(self.folder.path / "metrics.jsonl", self.folder.path / "curves.png")
+    def _heed_signals(self) -> None:
+        """Save and leave, where a signal asked for it.
 
-    def _what_is_kept(self) -> str:
-        kept = "nothing but the configuration: no epoch had ended"
-        if self.epochs:
-            kept = f"the checkpoints up to epoch {len(self.epochs)}, and the metrics"
-        return f"interrupted at step {self.step} of {self.total_steps}; {self.folder.path} keeps {kept}"
+        Raises:
+            TrainingInterrupted: it did.
+        """
+        asked = self.world.smallest(0 if self.interruption.signal else 1) == 0
+        if not asked:
+            return
+        if self.saved is None:
+            self._save(ended=False, strict=True)
+        raise TrainingInterrupted(
+            f"interrupted at step {self.stepper.steps:,} of {self.total_steps:,}, which is saved; "
+            f"go on with: dali-asr train --resume {self.path}",
+            self.interruption.exit_code,
+        )
+
+    def _diverged(self, what: str, step: int) -> None:
+        kept = f"{self.path} keeps what was saved before" if self.best or self.epochs else "nothing was saved yet"
+        rate = self.stepper.schedule.rate(step - 1)
+        raise TrainingError(
+            f"{what} is no finite number at step {step:,}, learning rate {rate:g}; {kept}; "
+            "lower training.optimizer.learning_rate, or set training.optimizer.max_gradient_norm: 1"
+        )
+
+    def _log(self, line: dict[str, Any]) -> None:
+        if not self.folder:
+            return
+        try:
+            self.folder.log(line)
+        except DataError as error:
+            self._write_failed(error)
+        for tracker in self.trackers:
+            tracker.log(line)
+
+    def _log_time(self, line: dict[str, Any]) -> None:
+        if self.folder:
+            try:
+                self.folder.time(line)
+            except DataError as error:
+                self._write_failed(error)
+
+    def _write_failed(self, error: DataError, *, strict: bool = False) -> None:
+        """Warn, once of each, or end the run."""
+        if strict or self.config.training.on_write_error == "stop":
+            raise error
+        if str(error) != self._warned:
+            self._warned = str(error)
+            self.reporter.warned(f"{error}; training goes on, and tries again")
+
+    def _close(self) -> None:
+        if not self.folder:
+            return
+        try:
+            if self.epochs:
+                draw_curves(self.path / METRICS, self.path / "curves.png")
+        except OSError as error:
+            self.reporter.warned(f"{self.path / 'curves.png'}: {error.strerror}; not drawn")
+        finally:
+            for tracker in self.trackers:
+                tracker.close()
+            self.folder.close()
+
+
+def _generators(world: World) -> dict[str, list[torch.Tensor]]:
+    """Return the states of torch's generators, of all ranks."""
+    states = {"cpu": world.gather(torch.get_rng_state())}
+    if world.device.type == "cuda":
+        states["cuda"] = world.gather(torch.cuda.get_rng_state(world.device))
+    return states
+
+
+def _set_generators(states: dict[str, list[torch.Tensor]], world: World) -> None:
+    """Restore this rank's generators; a rank that there was not keeps its own."""
+    if world.rank < len(states["cpu"]):
+        torch.set_rng_state(states["cpu"][world.rank])
+    if world.device.type == "cuda" and world.rank < len(states.get("cuda", [])):
+        torch.cuda.set_rng_state(states["cuda"][world.rank], world.device)
 
 
 def _partitions(config: Config, corpus: Corpus) -> tuple[Partition, Partition | None]:
     train = corpus.partition(*config.data.train)
-    dev = corpus.partition(config.data.dev) if config.data.dev else None
-    for partition, key in ((train, "train"), (dev, "dev")):
-        if partition and not partition.labelled:
-            raise DataError(f"{partition.name}: has no transcripts; name a labelled partition in data.{key}")
-    return train, dev
+    return train, corpus.partition(config.data.dev) if config.data.dev else None
 
 
 def _check_batches(batches: WindowLoader, partition: Partition, hidden: tuple[HiddenLayer, ...]) -> None:
@@ -251,10 +434,10 @@ def _check_batches(batches: WindowLoader, partition: Partition, hidden: tuple[Hi
             f"{partition.name}: {batches.planner.positions} frames are fewer than a batch of {size}; "
             "lower loader.batch_size, or set loader.drop_last: false"
         )
-    if min(size, batches.planner.positions) == 1 and any(layer.batch_norm for layer in hidden):
+    if min(size, batches.planner.positions) == 1 and any(layer.norm == "batch" for layer in hidden):
         raise UsageError(
             f"{partition.name}: batches of 1 window cannot train batch norm; "
-            "raise loader.batch_size, or set model.batch_norm: false"
+            "raise loader.batch_size, or set model.norm: none"
         )
 
 
@@ -264,21 +447,3 @@ def _resolved(config: Config, inventory: Inventory) -> Config:
         return config
     data = config.data.model_copy(update={"inventory": inventory.symbols})
     return config.model_copy(update={"data": data})
-
-
-def _optimizer(model: MLP, config: OptimizerConfig, device: torch.device) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        model.parameters(),
-        lr=config.learning_rate,
-        betas=config.betas,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        fused=device.type == "cuda",
-    )
-
-
-def _run_path(config: Config, run: str | Path | None, recipe: str) -> Path:
-    if run is not None:
-        return Path(run).expanduser()
-    name = config.run.name or f"{recipe}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
-    return Path(config.run.folder).expanduser() / name

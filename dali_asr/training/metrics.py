@@ -1,47 +1,78 @@
-"""Loss and accuracy over the frames of an epoch, accumulated on the device."""
+"""Loss and accuracy over the frames of an epoch, accumulated on the device.
+
+Shape letters: `B` windows of a batch, `C` labels.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
-from torchmetrics.classification import MulticlassAccuracy
 
 from dali_asr.corpus import NO_LABEL
+
+if TYPE_CHECKING:
+    from dali_asr.training.world import World
 
 Measured = dict[str, float | None]  # `loss` and `accuracy`; None where there was nothing to measure, or NaN
 
 
 class FrameMetrics:
-    """Mean loss and accuracy a labelled frame; nothing is read from the device until `compute`.
+    """Mean loss and accuracy a labelled frame, over all ranks; nothing is read from the device until `compute`.
 
     Args:
-        classes: C.
-        device: where the batches are.
+        world: whose device the batches are on.
+        losses: how many single losses are remembered, see `first_bad`.
+
+    Attributes:
+        loss: sum of the losses, float64.
+        counts: labelled frames, and those of them that are right, `[2]` int64.
     """
 
-    def __init__(self, classes: int, device: torch.device) -> None:
-        self._loss = torch.zeros((), dtype=torch.float64, device=device)
-        self._labelled = torch.zeros((), dtype=torch.int64, device=device)
-        self._accuracy = MulticlassAccuracy(classes, average="micro", ignore_index=NO_LABEL, validate_args=False)
-        self._accuracy = self._accuracy.to(device)
+    def __init__(self, world: World, losses: int = 1) -> None:
+        self._world = world
+        self.loss = torch.zeros((), dtype=torch.float64, device=world.device)
+        self.counts = torch.zeros(2, dtype=torch.int64, device=world.device)
+        self._losses = torch.zeros(losses, device=world.device)
+        self._updates = 0
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor) -> None:
         """Add a batch: logits `[B, C]`, labels `[B]` and the sum of their losses."""
-        self._loss += loss
-        self._labelled += (labels != NO_LABEL).sum()
-        self._accuracy.update(logits, labels)
+        right = logits.argmax(dim=1) == labels  # never true of NO_LABEL
+        self.loss += loss
+        self.counts += torch.stack(((labels != NO_LABEL).sum(), right.sum()))
+        self._losses[self._updates % len(self._losses)] = loss
+        self._updates += 1
 
     def compute(self) -> Measured:
         """Return `loss` and `accuracy` so far; None where no frame was labelled, or the loss is not finite."""
-        labelled = int(self._labelled)
+        sums = self._world.sum(torch.cat((self.loss[None], self.counts.double())))
+        loss, labelled, right = sums.tolist()
         if not labelled:
             return {"loss": None, "accuracy": None}
-        loss = float(self._loss) / labelled
-        return {"loss": loss if math.isfinite(loss) else None, "accuracy": float(self._accuracy.compute())}
+        return {"loss": loss / labelled if math.isfinite(loss) else None, "accuracy": right / labelled}
+
+    def first_bad(self) -> int | None:
+        """Return how many updates ago, on whichever rank, the first remembered loss came that is not finite."""
+        kept = min(self._updates, len(self._losses))
+        recent = torch.roll(self._losses, -(self._updates % len(self._losses)))[len(self._losses) - kept :]
+        bad = (~torch.isfinite(recent)).nonzero()
+        first = self._world.smallest(int(bad[0]) if len(bad) else kept)
+        return None if first == kept else kept - 1 - first
 
     def reset(self) -> None:
         """Begin anew."""
-        self._loss.zero_()
-        self._labelled.zero_()
-        self._accuracy.reset()
+        self.loss.zero_()
+        self.counts.zero_()
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return the sums under way, of all ranks."""
+        return {"loss": self._world.sum(self.loss.clone()), "counts": self._world.sum(self.counts.clone())}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Continue from the sums of all ranks, which rank 0 then carries."""
+        self.reset()
+        if self._world.leads:
+            self.loss += state["loss"].to(self.loss.device)
+            self.counts += state["counts"].to(self.counts.device)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from dali_asr import Corpus
-from dali_asr.bench import BenchSettings, bench_loader, synthetic_partition
+from dali_asr.bench import BenchSettings, bench_loader, synthetic_corpus
 from dali_asr.bench.contenders import Case, Contender, contenders
 from dali_asr.bench.measure import BenchError, check, measure
 from dali_asr.errors import UsageError
@@ -75,7 +75,7 @@ def test_all_repeats_are_kept() -> None:
 
 
 def test_synthetic_frames() -> None:
-    partition = synthetic_partition(3000)
+    partition = synthetic_corpus(3000).partition("all")
     assert partition.frame_count == 3000
     assert partition.lengths.tolist() == [1265, 1265, 470]
 

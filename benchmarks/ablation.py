@@ -1,0 +1,133 @@
+"""What each part of a recipe brings: dev frame accuracy of small models, several seeds each.
+
+    python benchmarks/ablation.py ROOT --json benchmarks/results/ablation_so762_DATE.json
+
+ROOT holds {train,dev}-clean/{mfcc,transcript}/*.npy. The reference is a 3 x 512 multilayer perceptron with 12 frames
+on either side, trained plainly: no masks, no dropout, no normalization, a constant learning rate. Each option is added
+to the reference alone; then all options of the recipe together. All train four epochs, and the accuracy is that of the
+last one: no epoch is chosen by its dev accuracy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dali_asr.config import Config
+from dali_asr.environment import environment
+from dali_asr.model import parameter_count
+from dali_asr.training import train
+from dali_asr.training.checkpoint import load_checkpoint
+
+EPOCHS = 4
+MOST_PARAMETERS = 1_500_000
+REFERENCE = ("loader.context=12", "loader.batch_size=512", "model.hidden=[512,512,512]")
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "30 frames on either side": ("loader.context=30",),
+    "masks": ("loader.masking={}",),
+    "batch norm, dropout 0.25": ("model.norm=batch", "model.dropout=0.25"),
+    "cosine after 200 steps of warm-up": ("training.schedule.kind=cosine", "training.schedule.warmup_steps=200"),
+    "label smoothing 0.1": ("training.label_smoothing=0.1",),
+    "average of the weights, 0.998": ("training.ema=0.998",),
+}
+RECIPE = tuple(OPTIONS)
+
+
+def variants() -> dict[str, tuple[str, ...]]:
+    """Return the overrides of every variant, by name."""
+    together = tuple(override for name in RECIPE for override in OPTIONS[name])
+    alone = {name: REFERENCE + overrides for name, overrides in OPTIONS.items()}
+    return {"reference": REFERENCE, **alone, "recipe": REFERENCE + together}
+
+
+def run(root: str, overrides: tuple[str, ...], seed: int, threads: int, device: str) -> dict[str, Any]:
+    """Train one model; return its parameters and the dev accuracy of each epoch."""
+    torch.set_num_threads(threads)
+    fixed = [
+        f"data.root={root}",
+        "data.train=[train-clean]",
+        "data.dev=dev-clean",
+        "data.test=null",
+        f"training.epochs={EPOCHS}",
+        f"training.seed={seed}",
+        f"model.max_parameters={MOST_PARAMETERS}",
+        f"loader.device={device}",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        result = train(Config.load("demo", [*fixed, "model.preset=null", *overrides]), run=Path(folder) / "run")
+        model = load_checkpoint(result.run, "last").description.build()
+    return {"parameters": parameter_count(model), "accuracy": [epoch["dev"]["accuracy"] for epoch in result.epochs]}
+
+
+def summarize(name: str, overrides: tuple[str, ...], runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a variant's results: the mean of the last epoch over the seeds, and its standard deviation."""
+    last = [run["accuracy"][-1] for run in runs]
+    return {
+        "variant": name,
+        "overrides": list(overrides),
+        "parameters": runs[0]["parameters"],
+        "accuracy": [run["accuracy"] for run in runs],
+        "mean": statistics.mean(last),
+        "deviation": statistics.stdev(last) if len(last) > 1 else 0.0,
+    }
+
+
+def to_markdown(results: list[dict[str, Any]]) -> str:
+    """Return the results as a table."""
+    lines = [
+        "| variant | parameters | dev accuracy, mean ± s.d. | over the reference |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    reference = results[0]["mean"]
+    for result in results:
+        gain = f"{100 * (result['mean'] - reference):+.2f}" if result is not results[0] else ""
+        accuracy = f"{100 * result['mean']:.2f} ± {100 * result['deviation']:.2f} %"
+        lines.append(f"| {result['variant']} | {result['parameters']:,} | {accuracy} | {gain} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Train all variants and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", help="the corpus")
+    parser.add_argument("--json", type=Path, help="write machine, versions and all results here")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", action="append", help="a variant; repeat for more")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--threads", type=int, default=1, help="of each run")
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    chosen = {name: o for name, o in variants().items() if not arguments.only or name in arguments.only}
+    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
+        waiting = {
+            name: [
+                pool.submit(run, arguments.root, overrides, seed, arguments.threads, arguments.device)
+                for seed in range(arguments.seeds)
+            ]
+            for name, overrides in chosen.items()
+        }
+        results = []
+        for name, runs in waiting.items():
+            results.append(summarize(name, chosen[name], [future.result() for future in runs]))
+            print(name, f"{results[-1]['mean']:.4f} ± {results[-1]['deviation']:.4f}", flush=True)
+    print(to_markdown(results))
+    if arguments.json:
+        values = {
+            "benchmark": "ablation",
+            **environment(torch.device(arguments.device)),
+            "epochs": EPOCHS,
+            "results": results,
+        }
+        arguments.json.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

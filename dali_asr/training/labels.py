@@ -1,0 +1,67 @@
+"""How often each label occurs, and what follows from it.
+
+Shape letters: `C` labels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dali_asr.errors import DataError
+from dali_asr.inventory import END_SYMBOL, START_SYMBOL
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from dali_asr.corpus import Partition
+    from dali_asr.inventory import Inventory
+
+_BLOCK = 1 << 22  # frames
+_NAMED = 5  # symbols of a warning
+
+
+def label_counts(partition: Partition, key: str) -> NDArray[np.int64]:
+    """Return how many frames of a partition have each label, `[C]`.
+
+    Args:
+        partition: which.
+        key: of the configuration, that names it.
+
+    Raises:
+        DataError: none of its frames has one.
+    """
+    counts = np.zeros(len(partition.inventory), np.int64)
+    for first in range(0, partition.frame_count if partition.labelled else 0, _BLOCK):
+        labels = partition.labels(first, min(first + _BLOCK, partition.frame_count))
+        assert labels is not None
+        counts += np.bincount(labels[labels >= 0], minlength=len(counts))
+    if not partition.labelled:
+        raise DataError(f"{partition.name}: has no transcripts; name a labelled partition in {key}")
+    if not counts.any():
+        raise DataError(
+            f"{partition.name}: all of its {partition.frame_count:,} frames are unlabelled; "
+            f"name a labelled partition in {key}"
+        )
+    return counts
+
+
+def balanced_weights(counts: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return weights `[C]` by which all labels that occur count the same, of mean 1 over the frames."""
+    occurring = counts > 0
+    weights = counts.sum() / (occurring.sum() * np.maximum(counts, 1))
+    return np.where(occurring, weights, 1).astype(np.float32)
+
+
+def warn_of_missing(counts: NDArray[np.int64], inventory: Inventory, name: str) -> str | None:
+    """Return a warning that names the symbols that label no frame; start and end never do."""
+    never = [symbol for symbol, count in zip(inventory.symbols, counts, strict=True) if not count]
+    missing = [symbol for symbol in never if symbol not in (START_SYMBOL, END_SYMBOL)]
+    if not missing:
+        return None
+    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    return (
+        f"{name}: no frame is labelled {', '.join(missing[:_NAMED])}{more}; "
+        "the model cannot learn what it never sees, check data.inventory and data.train"
+    )

@@ -1,0 +1,104 @@
+"""Two processes that train one model, by torchrun and gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dali_asr.training.checkpoint import find_checkpoint, load_checkpoint
+from tests.training.runs import finish, start
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+TWO = (*TORCHRUN, "--nproc-per-node", "2")
+# What makes a rank's result depend on its own part of a batch, or on its generator, is left out.
+PLAIN = ("model.norm=layer", "model.dropout=0", "loader.drop_last=false")
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("alone") / "run"
+    finish(run, *PLAIN, "loader.batch_size=250")
+    return run
+
+
+def assert_same_curve(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert {k: a[k] for k in ("kind", "epoch", "step")} == {k: b[k] for k in ("kind", "epoch", "step")}
+        for name in ("train", "dev") if a["kind"] == "epoch" else (None,):
+            x, y = (a, b) if name is None else (a[name], b[name])
+            assert x["loss"] == pytest.approx(y["loss"], rel=1e-5)
+            assert x["accuracy"] == pytest.approx(y["accuracy"], abs=2e-3)
+
+
+def test_two_processes_have_the_loss_curve_of_one(alone: Path, tmp_path: Path) -> None:
+    """Of the same global batch; the last ones of an epoch are ragged, and frames without a label do not count."""
+    printed = finish(tmp_path / "run", *PLAIN, "loader.batch_size=125", launcher=TWO)
+    assert printed.splitlines() == [str(step) for step in (*range(4, 97, 4),)], "rank 0 alone reports"
+    assert_same_curve(lines(tmp_path / "run"), lines(alone))
+    ours, theirs = (load_checkpoint(run, "last").weights for run in (tmp_path / "run", alone))
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_a_run_of_two_is_resumed_by_one(alone: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    finish(run, *PLAIN, "loader.batch_size=125", "training.max_steps=40", launcher=TWO)
+    assert load_checkpoint(run, "last").step == 40
+    finish(run, *PLAIN, "loader.batch_size=250", "training.max_steps=60")
+    ours = [line for line in lines(run) if line["kind"] == "step" and 44 < line["step"] <= 56]
+    theirs = [line for line in lines(alone) if line["kind"] == "step" and 44 < line["step"] <= 56]
+    # The schedule is of another length, and sums begin with the epoch, so the frames are what is the same.
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    assert torch.isfinite(torch.tensor([line["loss"] for line in ours])).all()
+
+
+def test_batch_norm_and_dropout_train_too(tmp_path: Path) -> None:
+    finish(tmp_path / "run", "loader.batch_size=125", "training.epochs=1", launcher=TWO)
+    assert (find_checkpoint(tmp_path / "run", "last") / "training.pt").is_file()
+
+
+def test_a_rank_that_dies_ends_the_others(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    with start(tmp_path / "run", "loader.batch_size=125", launcher=TWO, DIE_ON_RANK="1", DIE_AT_STEP="30") as process:
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "exitcode  : 3" in errors or "exitcode: 3" in errors, errors
+    assert time.monotonic() - begun < 60
+    assert load_checkpoint(tmp_path / "run", "last").step == 28
+
+
+def test_an_elastic_restart_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
+    restarting = (*TWO, "--max-restarts", "1")
+    options = ("loader.batch_size=125", "training.epochs=2")
+    printed = finish(tmp_path / "run", *options, launcher=restarting, DIE_ON_RANK="1", DIE_AT_STEP="30")
+    finish(tmp_path / "whole", *options, launcher=TWO)
+    steps = [int(line) for line in printed.splitlines()]
+    assert steps == [*range(4, 29, 4), *range(32, 47, 4), 46]
+    for name in ("metrics.jsonl", "checkpoints/epoch-0002-step-00000046/model.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_the_command_under_torchrun(tmp_path: Path) -> None:
+    options = ["loader.device=cpu", "loader.batch_size=100", "training.max_steps=3", "loader.subset=9"]
+    command = [*TWO, "-m", "dali_asr", "train", "--run", str(tmp_path / "run")]
+    command += [part for option in options for part in ("--set", option)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Training on 2 processes, the first on the CPU") == 1
+    assert done.stdout.count("Next: dali-asr predict") == 1
+    assert load_checkpoint(tmp_path / "run", "last").step == 3

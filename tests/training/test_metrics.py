@@ -1,0 +1,58 @@
+"""Loss and accuracy, judged by plain NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from dali_asr.training.metrics import FrameMetrics
+from dali_asr.training.world import World
+
+ALONE = World(torch.device("cpu"))
+
+
+def update(metrics: FrameMetrics, loss: float) -> None:
+    metrics.update(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64), torch.tensor(loss))
+
+
+def test_metrics_are_those_of_numpy() -> None:
+    rng = np.random.default_rng(0)
+    metrics = FrameMetrics(ALONE)
+    assert metrics.compute() == {"loss": None, "accuracy": None}
+    total, right, labelled = 0.0, 0, 0
+    for size in (5, 1, 40):
+        logits, labels = rng.normal(size=(size, 7)), rng.integers(0, 7, size)
+        labels[::3] = -100
+        for row, label in zip(logits, labels, strict=True):
+            if label >= 0:
+                total += np.log(np.exp(row).sum()) - row[label]
+                right += row.argmax() == label
+                labelled += 1
+        tensors = torch.from_numpy(logits), torch.from_numpy(labels)
+        metrics.update(*tensors, functional.cross_entropy(*tensors, ignore_index=-100, reduction="sum"))
+    measured = metrics.compute()
+    assert measured["loss"] == pytest.approx(total / labelled)
+    assert measured["accuracy"] == pytest.approx(right / labelled)
+    again = FrameMetrics(ALONE)
+    again.load_state_dict(metrics.state_dict())
+    assert again.compute() == measured
+    metrics.reset()
+    assert metrics.compute() == {"loss": None, "accuracy": None}
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_the_first_loss_that_is_no_number(bad: float) -> None:
+    for before in range(9):
+        for after in range(4):
+            metrics = FrameMetrics(ALONE, losses=4)
+            for loss in [1.0] * before + [bad] + [float("nan")] * after:
+                update(metrics, loss)
+            assert metrics.first_bad() == after, (before, after)
+            assert metrics.compute()["loss"] is None
+    metrics = FrameMetrics(ALONE, losses=4)
+    assert metrics.first_bad() is None
+    for _ in range(9):
+        update(metrics, 1.0)
+        assert metrics.first_bad() is None
