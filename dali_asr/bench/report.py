@@ -46,14 +46,16 @@ def to_markdown(values: dict[str, Any]) -> str:
     lines = [_title(values).replace("\n", ". ") + f". Python {values['python']}, CUDA {values['cuda']}.", ""]
     if values["benchmark"] == "train":
         lines += [
-            "| model | parameters | batch | graph | steps/s, fed | steps/s, fixed batch | frames/s | data stall |"
+            "| model | parameters | batch | graph | steps/s, bare | fed | train | data stall | overhead | frames/s "
+            "| of the matrix roof |"
         ]
-        lines += ["| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |"]
+        lines += ["| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
         for result in values["results"]:
-            fed, fixed = (statistics.median(result[side]) for side in ("fed", "fixed"))
             cells = (result["model"], f"{result['parameters']:,}", f"{result['batch_size']:,}", result["graph"])
-            speeds = (f"{fed:,.1f}", f"{fixed:,.1f}", f"{result['frames_per_second']:,.0f}", f"{result['stall']:.1%}")
-            lines.append(f"| {' | '.join(cells + speeds)} |")
+            steps = (f"{statistics.median(result[side]):,.1f}" for side in ("fixed", "fed", "trained"))
+            shares = (f"{result['stall']:.1%}", f"{result['overhead']:.1%}", f"{result['frames_per_second']:,.0f}")
+            roof = f"{result['share_of_roof']:.0%} of {result['roof'] / 1e12:.2f} TFLOP/s"
+            lines.append(f"| {' | '.join((*cells, *steps, *shares, roof))} |")
         return "\n".join(lines) + "\n"
     roofs = ", ".join(f"{device} {rate / 1e9:,.1f} GB/s" for device, rate in values["copy_bandwidth"].items())
     lines += [f"Copy within the device, read and written: {roofs}.", ""]

@@ -34,14 +34,15 @@ def train(
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option(help="The run's folder. By default one in `runs/`, by recipe, date and time."),
+        # Not `--run`, which torchrun takes for the beginning of an option of its own.
+        typer.Option("--run-folder", help="The run's folder. By default one in `runs/`, by recipe, date and time."),
     ] = None,
     resume: Annotated[
         str | None,
         typer.Option(
             metavar="auto|PATH",
-            help="Go on with a run: `auto`, the one of --run, or the latest of the recipe, begun where there is none; "
-            "or the folder of a run or of a checkpoint.",
+            help="Go on with a run: `auto`, the one of --run-folder or the latest of the recipe, which is begun where "
+            "there is none; or the folder of a run or of a checkpoint.",
         ),
     ] = None,
 ) -> None:
@@ -55,7 +56,7 @@ def train(
 
         dali-asr train --resume runs/demo-20261123-121500
 
-        torchrun --nproc-per-node 8 -m dali_asr train course-full --run runs/full --resume auto
+        torchrun --nproc-per-node 8 -m dali_asr train course-full --run-folder runs/full --resume auto
     """  # noqa: D412
     from dali_asr.config import Config
     from dali_asr.training.start import AUTO, config_of  # which imports torch

@@ -51,7 +51,8 @@ class RunFolder:
         self._unwritten: dict[str, list[str]] = {METRICS: [], TIMINGS: []}
         if path.exists() and not (path.is_dir() and (resumed or not _content(path))):
             raise UsageError(
-                f"{path}: exists and is not empty; choose another folder (--run), or go on with its run (--resume auto)"
+                f"{path}: exists and is not empty; choose another folder (--run-folder), or go on with its run "
+                "(--resume auto)"
             )
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -60,7 +61,7 @@ class RunFolder:
                 self._lock.acquire(timeout=0)
             except Timeout as error:
                 raise UsageError(
-                    f"{path}: another process trains in this run; wait for it, or choose another folder (--run)"
+                    f"{path}: another process trains in this run; wait for it, or choose another folder (--run-folder)"
                 ) from error
 
     @property
@@ -181,7 +182,8 @@ def writing(path: Path) -> Iterator[None]:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = "free some space, or choose another folder" if full else "choose another folder"
         raise DataError(
-            f"{error.filename or path}: {error.strerror} while writing; {remedy} (--run); what was written before stays"
+            f"{error.filename or path}: {error.strerror} while writing; {remedy} (--run-folder); "
+            "what was written before stays"
         ) from error
 
 

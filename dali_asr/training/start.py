@@ -55,7 +55,9 @@ def find_start(config: RunConfig, run: str | Path | None, recipe: str, resume: s
     of_checkpoint = given.parent.name == "checkpoints"
     path = given.parent.parent if of_checkpoint else given
     if run is not None and Path(run).expanduser().absolute() != path.absolute():
-        raise UsageError(f"--run {run} beside --resume {resume}: a run goes on in its own folder; leave --run out")
+        raise UsageError(
+            f"--run-folder {run} beside --resume {resume}: a run goes on in its own folder; leave --run-folder out"
+        )
     if of_checkpoint and given not in list_checkpoints(path):
         raise CheckpointError(f"{given}: no checkpoint; give the folder of a run, or one in its checkpoints/")
     return Start(path, resumed=True, checkpoint=given if of_checkpoint else find_checkpoint(path, "last"))
@@ -74,7 +76,7 @@ def _go_on_or_begin(path: Path) -> Start:
     if not path.is_dir() or not [entry for entry in path.iterdir() if not entry.name.startswith(".")]:
         return Start(path, resumed=True)
     if not is_run(path):
-        raise CheckpointError(f"{path}: no run, and not empty; give the folder of a run, or a new one (--run)")
+        raise CheckpointError(f"{path}: no run, and not empty; give the folder of a run, or a new one (--run-folder)")
     found = list_checkpoints(path)
     return Start(path, resumed=True, checkpoint=found[-1] if found else None)
 

@@ -123,7 +123,13 @@ def test_the_data_stall(run_cli: Callable[..., Any], tmp_path: Path) -> None:
     assert len(measured["fed"]) == len(measured["fixed"]) == 3
     stall = 1 - statistics.median(measured["fed"]) / statistics.median(measured["fixed"])
     assert measured["stall"] == pytest.approx(stall)
-    assert measured["frames_per_second"] == pytest.approx(16 * statistics.median(measured["fed"]))
+    trained = statistics.median(measured["trained"])
+    assert measured["frames_per_second"] == pytest.approx(16 * trained)
+    assert measured["overhead"] == pytest.approx(statistics.median(measured["fixed"]) / trained - 1)
+    layers = [(61 * 28, 512), (512, 512), (512, 512), (512, 42)]
+    operations = sum(2 * 16 * a * b * (2 if at == 0 else 3) for at, (a, b) in enumerate(layers))
+    assert measured["step_operations"] == operations
+    assert measured["share_of_roof"] == pytest.approx(trained * operations / measured["roof"])
     assert f"{stall:.1%}" in result.output
     assert f"{stall:.1%}" in files["--table"].read_text()
     assert "<svg" in files["--chart"].read_text()

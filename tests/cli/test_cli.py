@@ -41,7 +41,7 @@ def test_module_and_version() -> None:
 def test_train_predict_and_what_they_say(run_cli: Run, tmp_path: Path) -> None:
     run = tmp_path / "run"
     small = ["--set", "model.preset=null", "--set", "model.hidden=[8]", "--set", "training.max_steps=5"]
-    result = run_cli("train", "--run", run, *small)
+    result = run_cli("train", "--run-folder", run, *small)
     assert result.exit_code == 0, result.output
     assert "Training on the" in result.output
     assert "epoch 1  dev" in result.output
@@ -66,7 +66,7 @@ def test_train_predict_and_what_they_say(run_cli: Run, tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", make_features(9, dim=28))
     out = run_cli("predict", run, tmp_path / "one.npy", "--format", "json", "-o", "-")
     assert len(json.loads(out.stdout)["utterances"][0]["labels"]) == 9
-    assert run_cli("train", "--run", run, *small).exit_code == 2
+    assert run_cli("train", "--run-folder", run, *small).exit_code == 2
 
 
 def test_data(run_cli: Run, course: Path, tmp_path: Path) -> None:

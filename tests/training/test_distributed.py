@@ -93,7 +93,7 @@ def test_an_elastic_restart_goes_on_from_the_last_checkpoint(tmp_path: Path) -> 
 
 def test_the_command_under_torchrun(tmp_path: Path) -> None:
     options = ["loader.device=cpu", "loader.batch_size=100", "training.max_steps=3", "loader.subset=9"]
-    command = [*TWO, "-m", "dali_asr", "train", "--run", str(tmp_path / "run")]
+    command = [*TWO, "-m", "dali_asr", "train", "--run-folder", str(tmp_path / "run")]
     command += [part for option in options for part in ("--set", option)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}

@@ -71,7 +71,7 @@ def test_killed_at_every_write_of_a_checkpoint(undisturbed: Path, tmp_path: Path
 def test_a_signal_saves_and_leaves(number: int, code: int, undisturbed: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     options = [part for override in OVERRIDES for part in ("--set", override)]
-    command = [sys.executable, "-m", "dali_asr", "train", "demo", "--run", str(run), *options]
+    command = [sys.executable, "-m", "dali_asr", "train", "demo", "--run-folder", str(run), *options]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -162,9 +162,9 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
     run = resumed(tmp_path / "run", "training.max_steps=3").run
     with pytest.raises(CheckpointError, match="no checkpoint; give the folder of a run, or one in its checkpoints"):
         resumed(run, resume=run / "checkpoints/epoch-0009-step-00000009")
-    with pytest.raises(UsageError, match="a run goes on in its own folder; leave --run out"):
+    with pytest.raises(UsageError, match="a run goes on in its own folder; leave --run-folder out"):
         train(Config.load("demo", [*OVERRIDES]), run=tmp_path / "other", resume=run)
-    with pytest.raises(UsageError, match=r"exists and is not empty; choose another folder \(--run\), or go on"):
+    with pytest.raises(UsageError, match=r"exists and is not empty; choose another folder \(--run-folder\), or go on"):
         train(Config.load("demo", [*OVERRIDES]), run=run)
     (run / "metrics.jsonl").write_text("")
     with pytest.raises(DataError, match=r"metrics.jsonl: 0 bytes, the checkpoint was saved after \d+; copy the whole"):

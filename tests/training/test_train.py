@@ -12,12 +12,13 @@ import yaml
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from dali_asr import Corpus, PackedWriter
+from dali_asr import MLP, Corpus, Inventory, PackedWriter
 from dali_asr.config import Config
 from dali_asr.demo import DEMO_CORPUS
-from dali_asr.errors import DataError, UsageError
+from dali_asr.errors import DataError, TrainingError, UsageError
 from dali_asr.loading import WindowLoader
 from dali_asr.training import train
+from dali_asr.training.build import build_hidden
 from dali_asr.training.checkpoint import find_checkpoint, load_checkpoint
 from tests.makers import make_course, make_features
 
@@ -28,7 +29,7 @@ def trained(path: Path, *overrides: str) -> Any:
     return train(Config.load("demo", [*SMALL, "loader.device=cpu", *overrides]), run=path)
 
 
-@pytest.mark.parametrize("name", ["demo", "course-tiny", "course-full", "so762-mini"])
+@pytest.mark.parametrize("name", ["demo", "course-tiny", "course-full", "course-best", "so762-mini"])
 def test_every_recipe_for_three_steps(name: str, tmp_path: Path) -> None:
     recipe = Config.load(name)
     make_course(
@@ -173,3 +174,97 @@ def test_batch_norm_cannot_train_on_one_window(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"batches of 1 window cannot train batch norm; raise loader\.batch_size"):
         trained(tmp_path / "run", "loader.batch_size=1", "model.norm=batch")
     assert trained(tmp_path / "run", "loader.batch_size=1").epochs
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+    """It names step and learning rate, and what was saved before stays whole."""
+    options = ["training.max_steps=null", "loader.subset=9", "training.log_every=3", "training.epochs=3"]
+    kept = trained(tmp_path / "run", *options, "training.epochs=1", "training.keep_checkpoints=9").run
+    with pytest.raises(
+        TrainingError,
+        match=r"(the loss|a weight) is no finite number at step (2[3-9]|30), learning rate 1e\+30; .*run keeps what was saved",
+    ):
+        config = Config.load("demo", [*SMALL, "loader.device=cpu", *options, "training.optimizer.learning_rate=1e30"])
+        train(config, run=kept, resume="auto")
+    last = load_checkpoint(kept, "last")
+    assert last.epoch == 1
+    assert all(torch.isfinite(tensor).all() for tensor in last.weights.values())
+    for line in (kept / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_early_stopping(tmp_path: Path) -> None:
+    """At a learning rate of nothing the first epoch is the best."""
+    options = ["training.max_steps=null", "loader.subset=9", "training.epochs=9", "training.early_stopping=2"]
+    options += ["training.optimizer.learning_rate=1e-30"]
+    result = trained(tmp_path / "run", *options)
+    assert len(result.epochs) == 3
+    assert load_checkpoint(result.run).epoch == 1
+    config = Config.load("demo", [*SMALL, "loader.device=cpu", *options])
+    assert len(train(config, run=result.run, resume="auto").epochs) == 3, "and stays stopped"
+
+
+def test_a_plateau_shows_in_the_metrics(tmp_path: Path) -> None:
+    options = [
+        "training.max_steps=null",
+        "loader.subset=9",
+        "training.epochs=4",
+        "training.optimizer.learning_rate=1e-30",
+    ]
+    options += ["training.schedule.kind=plateau", "training.schedule.patience=0", "training.log_every=1"]
+    run = trained(tmp_path / "run", *options).run
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rates = {line["epoch"]: line["learning_rate"] for line in lines if line["kind"] == "step"}
+    assert [rates[epoch] * 1e30 for epoch in (1, 2, 3, 4)] == pytest.approx([1, 1, 0.5, 0.25])
+
+
+def test_the_average_of_the_weights_is_what_is_saved_and_evaluated(tmp_path: Path) -> None:
+    options = ["loader.subset=9", "training.max_steps=23", "model.norm=batch", "training.optimizer.learning_rate=0.01"]
+    last = trained(tmp_path / "last", *options)
+    averaged = trained(tmp_path / "averaged", *options, "training.ema=0.9")
+    ours, theirs = (load_checkpoint(result.run).weights for result in (last, averaged))
+    assert not torch.equal(ours["layers.1.weight"], theirs["layers.1.weight"])
+    assert not torch.equal(ours["layers.2.running_var"], theirs["layers.2.running_var"]), "of the same steps"
+    assert last.epochs[-1]["train"] == averaged.epochs[-1]["train"], "training is not changed"
+    assert last.epochs[-1]["dev"] != averaged.epochs[-1]["dev"]
+
+
+def test_more_parameters_than_allowed(tmp_path: Path) -> None:
+    count = 3 * 28 * 16 + 16 + 16 * 42 + 42
+    assert trained(tmp_path / "a", f"model.max_parameters={count}").epochs
+    with pytest.raises(
+        UsageError, match=f"the model has {count:,} parameters, model.max_parameters allows {count - 1:,}"
+    ):
+        trained(tmp_path / "b", f"model.max_parameters={count - 1}")
+
+
+def test_course_best_is_under_the_courses_cap() -> None:
+    config = Config.load("course-best")
+    left, right = config.loader.context
+    model = MLP(
+        window=left + 1 + right,
+        feature_dim=28,
+        classes=42,
+        hidden=build_hidden(config.model),
+        residual=config.model.residual,
+    )
+    assert config.model.max_parameters == 20_000_000
+    assert 15_000_000 < sum(p.numel() for p in model.parameters()) < 20_000_000
+
+
+def test_a_symbol_that_never_occurs_is_warned_of(tmp_path: Path) -> None:
+    from tests.training.test_checkpoint import Warnings
+
+    heard = Warnings()
+    config = Config.load("demo", [*SMALL, "loader.device=cpu", "training.max_steps=1"])
+    train(config, run=tmp_path / "run", reporter=heard)
+    assert heard.messages == [] or "no frame is labelled" in heard.messages[0]
+    frames = [make_features(40, 5, n) for n in range(2)]
+    corpus = Corpus.from_arrays(frames, [[0] * 40, [2] * 40], Inventory(("a", "b", "c")))
+    config = Config.load(
+        "demo", [*SMALL, "loader.device=cpu", "data.train=[all]", "data.dev=null", "loader.batch_size=8"]
+    )
+    heard = Warnings()
+    train(config, run=tmp_path / "other", corpus=corpus, reporter=heard)
+    assert len(heard.messages) == 1
+    assert heard.messages[0].startswith("all: no frame is labelled b;")
