@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from dali_asr.config import Config, recipe_names, recipes_folder
 from dali_asr.errors import ConfigError, UsageError
 
-RECIPES = ["course-full", "course-tiny", "demo", "so762-mini"]
+RECIPES = ["course-best", "course-full", "course-tiny", "demo", "so762-mini"]
 
 BAD = """
 data: {normalization: utternce, trian: x, train: []}
