@@ -4,7 +4,7 @@
 
 ROOT holds {train,dev}-clean/{mfcc,transcript}/*.npy. The reference is a 3 x 512 multilayer perceptron with 12 frames
 on either side, trained plainly: no masks, no dropout, no normalization, a constant learning rate. Each option is added
-to the reference alone; then all options of the recipe together. All train four epochs, and the accuracy is that of the
+to the reference alone; then all together, and those that pay. All train four epochs, and the accuracy is that of the
 last one: no epoch is chosen by its dev accuracy.
 """
 
@@ -38,14 +38,17 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "label smoothing 0.1": ("training.label_smoothing=0.1",),
     "average of the weights, 0.998": ("training.ema=0.998",),
 }
-RECIPE = tuple(OPTIONS)
+PAYING = tuple(name for name in OPTIONS if name != "30 frames on either side")  # on so little speech, wider is worse
 
 
 def variants() -> dict[str, tuple[str, ...]]:
     """Return the overrides of every variant, by name."""
-    together = tuple(override for name in RECIPE for override in OPTIONS[name])
     alone = {name: REFERENCE + overrides for name, overrides in OPTIONS.items()}
-    return {"reference": REFERENCE, **alone, "recipe": REFERENCE + together}
+    return {"reference": REFERENCE, **alone, "all six": _together(*OPTIONS), "the five that pay": _together(*PAYING)}
+
+
+def _together(*names: str) -> tuple[str, ...]:
+    return REFERENCE + tuple(override for name in names for override in OPTIONS[name])
 
 
 def run(root: str, overrides: tuple[str, ...], seed: int, threads: int, device: str) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def test_the_figures_are_the_recorded_ones() -> None:
     chart = re.search(r"\]\((benchmarks/results/loader_.*)\.png\)", README)
     assert chart
     recorded = json.loads((ROOT / f"{chart[1]}.json").read_text())["cases"]
-    cases = [case for case in recorded if case["dtype"] == "float32"]
+    cases = [case for case in recorded if case["dtype"] == "float32" and case["batch_size"] < 16384]
     expected = [(batch_size, masks) for batch_size in (512, 4096) for masks in (False, True)]
     assert [(case["batch_size"], case["masks"]) for case in cases] == expected
     best = [max(r["median"] for r in case["results"] if r["name"].startswith("dataloader")) for case in cases]
