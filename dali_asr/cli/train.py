@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import TextColumn
 
-from dali_asr.cli.console import progress_bar, say, warn
+from dali_asr.cli.console import progress_bar, say, stdout, warn
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -61,6 +61,7 @@ def train(
     from dali_asr.config import Config
     from dali_asr.training.start import AUTO, config_of  # which imports torch
 
+    stdout.quiet = os.environ.get("RANK", "0") != "0"  # the first of torchrun's processes speaks for all
     source = config
     if source is None and resume not in (None, AUTO):
         source = str(config_of(resume) or "demo")
@@ -135,8 +136,6 @@ def _run(config: Config, run: Path | None, resume: str | None, recipe: str, bar:
     from dali_asr.training import train as run_training
 
     result = run_training(config, run=run, recipe=recipe, resume=resume, reporter=terminal)
-    if int(os.environ.get("RANK", "0")):
-        return
     say(f"Done in {terminal.seconds:.0f} s; checkpoints, metrics and curves lie in {result.run}")
     say(f"Next: {_next_command(config, result.run)}")
 

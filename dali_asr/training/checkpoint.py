@@ -146,7 +146,7 @@ class Checkpoint:
     @property
     def name(self) -> str:
         """Of its folder; names sort as time went."""
-        return f"epoch-{self.epoch:04d}-step-{self.step:08d}"
+        return checkpoint_name(self.epoch, self.step)
 
     def build(self, device: torch.device) -> MLP:
         """Return the trained model on a device, in evaluation mode.
@@ -163,6 +163,11 @@ class Checkpoint:
                 "use the other checkpoint, or train again"
             ) from error
         return model.to(device).eval()
+
+
+def checkpoint_name(epoch: int, step: int) -> str:
+    """Return the name of the folder of a checkpoint, after so many epochs ended and steps were done."""
+    return f"epoch-{epoch:04d}-step-{step:08d}"
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, training: dict[str, Any], *, keep: int) -> None:

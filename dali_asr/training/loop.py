@@ -19,6 +19,7 @@ from dali_asr.training.build import build_hidden, check_size, complete_loader, o
 from dali_asr.training.checkpoint import (
     Checkpoint,
     ModelDescription,
+    checkpoint_name,
     read_checkpoint,
     read_training,
     remove_later,
@@ -152,18 +153,28 @@ class _Training:
         self.interruption = Interruption()
         self.saved: str | None = None
         offset = self._resume(start.checkpoint) if start.checkpoint else 0
+        self.path, self._warned = start.run, ""
         self.folder = RunFolder(start.run, resumed=start.resumed) if world.leads else None
-        self.path = start.run
-        self._begin(start, offset)
+        self.trackers: list[Tracker] = []
+        if self.folder:
+            try:
+                self._begin(self.folder, start, offset)
+            except BaseException:
+                self.folder.close()
+                raise
         if missing := warn_of_missing(counts, corpus.inventory, train.name):
             reporter.warned(missing)
-        self._warned = ""
 
     @property
     def total_steps(self) -> int:
         """Steps of the whole run."""
         total = self.config.training.epochs * len(self.batches)
         return min(total, self.config.training.max_steps or total)
+
+    @property
+    def _name(self) -> str:
+        """Of a checkpoint that is saved now."""
+        return checkpoint_name(len(self.epochs), self.stepper.steps)
 
     @property
     def is_done(self) -> bool:
@@ -179,7 +190,8 @@ class _Training:
             with self.interruption.noted():
                 while not self.is_done:
                     self._epoch()
-                if self.saved is None:
+                if self.saved is None:  # the disk was full
+                    self._judge(self.epochs[-1])
                     self._save(ended=True, strict=True)
         except KeyboardInterrupt as error:  # a second one
             kept = f"keeps the checkpoint {self.saved}" if self.saved else "has no new checkpoint"
@@ -188,18 +200,15 @@ class _Training:
             self._close()
         return TrainingResult(self.path, self.epochs)
 
-    def _begin(self, start: Start, offset: int) -> None:
+    def _begin(self, folder: RunFolder, start: Start, offset: int) -> None:
         """Make the run's folder ready, which rank 0 writes."""
-        self.trackers: list[Tracker] = []
-        if not self.folder:
-            return
         if start.checkpoint:
             later = remove_later(start.checkpoint)
             if later:
                 self.reporter.warned(f"{self.path}: removed the later checkpoints {', '.join(later)}")
         config = _resolved(self.config, self.description.inventory)
-        self.folder.describe(config, self.batches)  # first, as it makes the folder one of a run
-        self.folder.begin(offset)
+        folder.describe(config, self.batches)  # first, as it makes the folder one of a run
+        folder.begin(offset)
         self.trackers = open_trackers(config, self.path, self.stepper.steps, self.reporter.warned)
 
     def _resume(self, path: Path) -> int:
@@ -265,23 +274,25 @@ class _Training:
         self.epochs.append(line)
         self._log(line)
         self._log_time({"epoch": number, "train_seconds": seconds, "frames_per_second": frames / seconds})
+        best = self.best
         self._judge(line)
         self._save(ended=True)
+        if self.saved is None:
+            self.best = best
         self.reporter.evaluated(line)
         self._heed_signals()
 
     def _judge(self, line: dict[str, Any]) -> None:
         """Compare the dev accuracy with the best so far."""
-        name = f"epoch-{len(self.epochs):04d}-step-{self.stepper.steps:08d}"
         if line["dev"] is None:
             if self.dev is None:
-                self.best = (name, None)
+                self.best = (self._name, None)
             return
         score = line["dev"]["accuracy"]
         self.stepper.schedule.evaluated(score)
         best = self.best[1] if self.best else None
         if best is None or score > best:
-            self.best, self.waited = (name, score), 0
+            self.best, self.waited = (self._name, score), 0
         else:
             self.waited += 1
 
@@ -327,20 +338,25 @@ class _Training:
         weights = self.stepper.trained.state_dict()
         if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
             self._diverged("a weight", self.stepper.steps)
-        self.saved = f"epoch-{len(self.epochs):04d}-step-{self.stepper.steps:08d}"
-        if not self.folder:
-            return
+        failed = None
+        if self.folder:
+            try:
+                self._write_checkpoint(self.folder, weights, state)
+            except DataError as error:
+                failed = error
+        # All ranks go on as rank 0 does.
+        self.saved = None if self.world.smallest(0 if failed else 1) == 0 else self._name
+        if failed:
+            self._write_failed(failed, strict=strict)
+
+    def _write_checkpoint(self, folder: RunFolder, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         metrics = self.epochs[-1] if self.epochs else None
-        try:
-            with writing(self.path):
-                offset = self.folder.flush()
-                checkpoint = Checkpoint(
-                    self.description, len(self.epochs), self.stepper.steps, metrics, self.best, offset, weights
-                )
-                save_checkpoint(self.folder.checkpoints, checkpoint, state, keep=self.config.training.keep_checkpoints)
-        except DataError as error:
-            self.saved = None
-            self._write_failed(error, strict=strict)
+        with writing(self.path):
+            offset = folder.flush()
+            checkpoint = Checkpoint(
+                self.description, len(self.epochs), self.stepper.steps, metrics, self.best, offset, weights
+            )
+            save_checkpoint(folder.checkpoints, checkpoint, state, keep=self.config.training.keep_checkpoints)
 
     def _heed_signals(self) -> None:
         """Save and leave, where a signal asked for it.
