@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, stdev
 
 import pytest
 import torch
@@ -137,9 +137,15 @@ def test_the_figures_of_packing_are_the_recorded_ones() -> None:
 
 def test_the_figures_of_training_and_start_are_the_recorded_ones() -> None:
     (training,), (starting,) = ((ROOT / "benchmarks/results").glob(f"{name}_*.json") for name in ("train", "start"))
-    stall = {r["model"]: 1 - median(r["fed"]) / median(r["fixed"]) for r in json.loads(training.read_text())["results"]}
+    sides = {
+        r["model"]: [median(r[side]) for side in ("fixed", "fed", "trained")]
+        for r in json.loads(training.read_text())["results"]
+    }
+    stall = {model: 1 - fed / fixed for model, (fixed, fed, _) in sides.items()}
+    overhead = {model: fixed / trained - 1 for model, (fixed, _, trained) in sides.items()}
     text = " ".join(README.split())
     assert f"the data stall is {stall['tiny']:.1%} of a step for the `tiny` model and {stall['full']:.1%} for" in text
+    assert f"costs {overhead['tiny']:.1%} and {overhead['full']:.1%} of a bare loop" in text
     started, copied = (min(json.loads(starting.read_text())[side]) for side in ("start", "copy"))
     assert f"is there after {started:.2f} s; copying its frames alone takes {copied:.2f} s" in text
 
@@ -150,6 +156,19 @@ def test_the_figures_of_streaming_are_the_recorded_ones() -> None:
         budget = f"{line['budget']:.0%}".replace("%", " %") + (" (full shuffle)" if line["budget"] == 1 else "")
         share = f"{line['largest_share']:.3%}".replace("%", " %")
         assert f"| {budget} | {line['groups']} | {share} | {line['utterances']:,.0f} |" in README
+
+
+def test_the_figures_of_accuracy_are_the_recorded_ones() -> None:
+    (recorded,) = (ROOT / "benchmarks/results").glob("ablation_*.json")
+    reference, *others = json.loads(recorded.read_text())["results"]
+    for result in (reference, *others):
+        last = [accuracy[-1] for accuracy in result["accuracy"]]
+        cell = f"{100 * mean(last):.2f} ± {100 * stdev(last):.2f} %"
+        gain = f"{100 * (mean(last) - reference['mean']):+.2f} " if result is not reference else ""
+        assert f"| {result['variant']} | {cell} | {gain}|" in README
+        assert result["parameters"] <= 1_500_000
+    best = mean(max(accuracy) for accuracy in reference["accuracy"])
+    assert f"The reference is at its best, {100 * best:.2f} %" in README
 
 
 def test_links_lead_somewhere() -> None:

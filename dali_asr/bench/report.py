@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-OURS, THEIRS, RIVAL, WAITING = "#76b900", "#9a9a9a", "#4c78a8", "#d65f5f"
+OURS, THEIRS, RIVAL = "#76b900", "#9a9a9a", "#4c78a8"
 
 
 def draw_chart(values: dict[str, Any], picture: Path) -> None:
@@ -25,11 +25,12 @@ def draw_chart(values: dict[str, Any], picture: Path) -> None:
     columns = min(3 if len(panels) > 4 else 2, len(panels))
     rows = -(-len(panels) // columns)
     tall = max(_bar_count(panel) for panel in panels) * 0.27 + 0.9
-    figure = Figure(figsize=(5.2 * columns, 0.7 + tall * rows), layout="constrained")
+    wide = 5.2 * columns if values["benchmark"] == "loader" else 8
+    figure = Figure(figsize=(wide, 0.7 + tall * rows), layout="constrained")
     FigureCanvasAgg(figure)
     places = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, panel in zip(places, panels, strict=False):
-        _draw_case(axes, panel) if values["benchmark"] == "loader" else _draw_stall(axes, panel)
+        _draw_case(axes, panel) if values["benchmark"] == "loader" else _draw_training(axes, panel)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in places[len(panels) :]:
         axes.axis("off")
@@ -82,12 +83,12 @@ def _title(values: dict[str, Any]) -> str:
     machine, versions = values["machine"], values["packages"]
     cores = f"{machine['processor']}, {machine['cores']} cores"
     where = f"{machine['gpu']}, {cores}" if machine["gpu"] else f"{cores}, no GPU"
-    what = "Context windows per second, thousands" if values["benchmark"] == "loader" else "Data stall in training"
+    what = "Context windows per second, thousands" if values["benchmark"] == "loader" else "Training"
     return f"{what}, {where}\nDALI {versions['nvidia-dali-cuda120']}, torch {versions['torch']}, {values['date'][:10]}"
 
 
 def _bar_count(panel: Any) -> int:
-    return sum(r["compared"] for r in panel["results"]) if isinstance(panel, dict) else len(panel)
+    return sum(r["compared"] for r in panel["results"]) if isinstance(panel, dict) else 4 * len(panel)
 
 
 def _draw_case(axes: Any, case: dict[str, Any]) -> None:
@@ -104,15 +105,20 @@ def _draw_case(axes: Any, case: dict[str, Any]) -> None:
     axes.margins(x=0.18)
 
 
-def _draw_stall(axes: Any, results: list[dict[str, Any]]) -> None:
-    names = [f"{r['model']}, batch {r['batch_size']:,}" for r in results][::-1]
-    stalls = [max(0.0, 100 * r["stall"]) for r in results][::-1]
-    bars = axes.barh(names, [100 - stall for stall in stalls], color=OURS, label="training")
-    waiting = axes.barh(names, stalls, left=[100 - stall for stall in stalls], color=WAITING, label="waiting for data")
-    axes.bar_label(bars, [f"{100 * r['stall']:.1f}% stall" for r in results][::-1], label_type="center", color="white")
-    axes.legend(handles=[bars, waiting], loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False)
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("share of a step, %")
+def _draw_training(axes: Any, results: list[dict[str, Any]]) -> None:
+    """Draw the steps a second of each model, as shares of those of the bare loop."""
+    sides = {"fixed": ("bare loop, fixed batch", THEIRS), "fed": ("with the loader", RIVAL), "trained": ("train", OURS)}
+    for at, (side, (name, color)) in enumerate(sides.items()):
+        shares = [100 * statistics.median(r[side]) / statistics.median(r["fixed"]) for r in results]
+        bars = axes.barh([4 * row + at for row in range(len(results))], shares, color=color, label=name, height=0.9)
+        axes.bar_label(bars, [f"{share:.1f}%" for share in shares], padding=4, fontsize=9)
+    axes.set_yticks(
+        [4 * row + 1 for row in range(len(results))], [f"{r['model']}, {r['batch_size']:,}" for r in results]
+    )
+    axes.invert_yaxis()
+    axes.margins(x=0.14)
+    axes.set_xlabel("steps per second, % of the bare loop")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
 
 
 def _color(name: str) -> str:
