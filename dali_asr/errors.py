@@ -7,7 +7,8 @@
     │   └── CheckpointError  exit 1   a run or checkpoint that cannot be used here
     ├── TrainingError      exit 1   a training that came to nothing: a loss that is no number
     ├── DeviceError        exit 1   a device that is missing, or too small
-    └── LoadingError       exit 1   a pipeline that failed; the cause is attached
+    ├── LoadingError       exit 1   a pipeline that failed; the cause is attached
+    └── TrainingInterrupted  exit 128 + N   by signal N; training saved and left
 
 Every message says what is wrong, where, what was received and what to do.
 """

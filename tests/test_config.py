@@ -130,6 +130,14 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
         ("model: {dropout: [0.1, 2, 0.1]}", "model.dropout[1]: received 2"),
         ("loader: {batch_size: true}", "loader.batch_size: received True; input should be a valid integer"),
         ("loader: {context: [true, 3]}", "loader.context[0]: received True; input should be a valid integer"),
+        (
+            "{data: {dev: null}, training: {early_stopping: 2}}",
+            "training: received early_stopping without data.dev; name a partition to evaluate on",
+        ),
+        (
+            "{data: {dev: null}, training: {schedule: {kind: plateau}}}",
+            "training: received schedule.kind plateau without data.dev; name a partition to evaluate on",
+        ),
         ("model: {residual: 1}", "model.residual: received 1; input should be a valid boolean"),
         ("model: {hidden: [0, 5], dropout: [0.1, 0.2]}", "model.hidden[0]: received 0"),
         ("data: {train: [a, a]}", "data.train: received 'a' twice; name each once"),

@@ -369,6 +369,16 @@ class Config(Section):
     tracking: Trackers = ()
     """Where metrics go, beside the run's folder: `tensorboard`, `wandb`."""
 
+    @field_validator("training")
+    @classmethod
+    def _evaluates(cls, training: TrainingConfig, info: ValidationInfo) -> TrainingConfig:
+        if "data" in info.data and info.data["data"].dev is None:
+            if training.early_stopping is not None:
+                raise ValueError("received early_stopping without data.dev; name a partition to evaluate on")
+            if training.schedule.kind == "plateau":
+                raise ValueError("received schedule.kind plateau without data.dev; name a partition to evaluate on")
+        return training
+
     @classmethod
     def load(cls, source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
         """Read a recipe by name or a YAML file, and apply overrides.

@@ -214,7 +214,12 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, training: dict[str, An
         _flush(folder)
     finally:
         _remove_partial(folder)
-    _keep(folder, keep, checkpoint.best)
+    _keep(folder, keep)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path is that of a checkpoint in the folder of a run, there or not."""
+    return path.parent.name == "checkpoints" and bool(_NAME.fullmatch(path.name))
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -240,7 +245,7 @@ def find_checkpoint(run: Path, which: Which) -> Path:
     best = _read(found[-1])["best"]
     if best is None:
         raise CheckpointError(
-            f"{run}: no best checkpoint, as no epoch has ended; take the last one (--checkpoint last), or train on"
+            f"{run}: no best checkpoint, as none was evaluated yet; take the last one (--checkpoint last), or train on"
         )
     return run / "checkpoints" / str(best[0])
 
@@ -325,7 +330,7 @@ def _remedy(path: Path) -> str:
     run = path.parent.parent
     before = [other for other in list_checkpoints(run) if other.name < path.name]
     if before:
-        return f"go on from the one before (--resume {before[-1]})"
+        return f"the one before is {before[-1]} (dali-asr train --resume {before[-1]} goes on from it)"
     return "train again"
 
 
@@ -362,9 +367,16 @@ def _flush(folder: Path) -> None:
         os.close(opened)
 
 
-def _keep(folder: Path, keep: int, best: tuple[str, float | None] | None) -> None:
-    for path in list_checkpoints(folder.parent)[:-keep]:
-        if best is None or path.name != best[0]:
+def _keep(folder: Path, keep: int) -> None:
+    """Remove all but the last and those that one of them names as the best."""
+    found = list_checkpoints(folder.parent)
+    named = set()
+    for path in found[-keep:]:
+        with suppress(CheckpointError):
+            best = _read(path)["best"]
+            named.add(best and best[0])
+    for path in found[:-keep]:
+        if path.name not in named:
             _remove(path)
 
 

@@ -6,6 +6,7 @@ WindowLoader ──▶ Stepper ──▶ metrics ──▶ run folder, trackers
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from dali_asr.training.checkpoint import (
     Checkpoint,
     ModelDescription,
     checkpoint_name,
+    list_checkpoints,
     read_checkpoint,
     read_training,
     remove_later,
@@ -152,8 +154,10 @@ class _Training:
         self.epoch_is_over = False  # though it may not have been evaluated
         self.interruption = Interruption()
         self.saved: str | None = None
+        self.unsaved_best: tuple[str, float | None] | None = None
         offset = self._resume(start.checkpoint) if start.checkpoint else 0
-        self.path, self._warned = start.run, ""
+        self.path = start.run
+        self._warned: set[int | None] = set()
         self.folder = RunFolder(start.run, resumed=start.resumed) if world.leads else None
         self.trackers: list[Tracker] = []
         if self.folder:
@@ -191,8 +195,8 @@ class _Training:
                 while not self.is_done:
                     self._epoch()
                 if self.saved is None:  # the disk was full
-                    self._judge(self.epochs[-1])
-                    self._save(ended=True, strict=True)
+                    self.best = self.unsaved_best or self.best
+                    self._save(strict=True)
         except KeyboardInterrupt as error:  # a second one
             kept = f"keeps the checkpoint {self.saved}" if self.saved else "has no new checkpoint"
             raise TrainingInterrupted(f"interrupted; {self.path} {kept}", 130) from error
@@ -202,13 +206,20 @@ class _Training:
 
     def _begin(self, folder: RunFolder, start: Start, offset: int) -> None:
         """Make the run's folder ready, which rank 0 writes."""
-        if start.checkpoint:
-            later = remove_later(start.checkpoint)
-            if later:
-                self.reporter.warned(f"{self.path}: removed the later checkpoints {', '.join(later)}")
+        found = list_checkpoints(self.path)
+        if start.from_last and (found[-1] if found else None) != start.checkpoint:
+            raise UsageError(
+                f"{self.path}: another process trained in this run just now; start again, to go on from there"
+            )
+        folder.check(offset)
         config = _resolved(self.config, self.description.inventory)
         folder.describe(config, self.batches)  # first, as it makes the folder one of a run
-        folder.begin(offset)
+        if start.checkpoint:
+            with writing(self.path):
+                later = remove_later(start.checkpoint)
+            if later:
+                self.reporter.warned(f"{self.path}: removed the later checkpoints {', '.join(later)}")
+        folder.cut(offset)
         self.trackers = open_trackers(config, self.path, self.stepper.steps, self.reporter.warned)
 
     def _resume(self, path: Path) -> int:
@@ -225,7 +236,7 @@ class _Training:
         self.stepper.load_state_dict(state["stepper"], checkpoint.weights)
         self.epochs, self.waited = state["epochs"], state["waited"]
         self.best, self.saved = checkpoint.best, checkpoint.name
-        self.epoch_is_over = not state["ended"] and self.batches.delivered == len(self.batches)
+        self.epoch_is_over = state["epoch_is_over"]
         _set_generators(state["generators"], self.world)
         return checkpoint.metrics_bytes
 
@@ -255,7 +266,7 @@ class _Training:
             self._log(line | measured)
             self.reporter.stepped(step, measured, speed)
         if settings.save_every and step % settings.save_every == 0 and not self.epoch_is_over:
-            self._save(ended=False)
+            self._save()
         # Ranks can only stop together, and so agree where they meet anyway.
         if read or self.world.size == 1:
             self._heed_signals()
@@ -276,9 +287,10 @@ class _Training:
         self._log_time({"epoch": number, "train_seconds": seconds, "frames_per_second": frames / seconds})
         best = self.best
         self._judge(line)
-        self._save(ended=True)
+        self._save()
+        self.unsaved_best = None
         if self.saved is None:
-            self.best = best
+            self.best, self.unsaved_best = best, self.best
         self.reporter.evaluated(line)
         self._heed_signals()
 
@@ -325,7 +337,7 @@ class _Training:
                 self._heed_signals()
         return metrics.compute()
 
-    def _save(self, *, ended: bool, strict: bool = False) -> None:
+    def _save(self, *, strict: bool = False) -> None:
         """Save a checkpoint, on rank 0; a full disk is warned of, unless `strict` or configured to end the run."""
         state = {
             "stepper": self.stepper.state_dict(),
@@ -333,7 +345,7 @@ class _Training:
             "generators": _generators(self.world),
             "epochs": self.epochs,
             "waited": self.waited,
-            "ended": ended,
+            "epoch_is_over": self.epoch_is_over,
         }
         weights = self.stepper.trained.state_dict()
         if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
@@ -344,10 +356,14 @@ class _Training:
                 self._write_checkpoint(self.folder, weights, state)
             except DataError as error:
                 failed = error
-        # All ranks go on as rank 0 does.
-        self.saved = None if self.world.smallest(0 if failed else 1) == 0 else self._name
-        if failed:
-            self._write_failed(failed, strict=strict)
+        # All ranks go on as rank 0 does, or end as it does.
+        written = self.world.smallest(0 if failed else 1) == 1
+        self.saved = self._name if written else None
+        if written:
+            self._warned.clear()
+        elif failed or strict or self.config.training.on_write_error == "stop":
+            fault = failed or DataError(f"{self.path}: rank 0 could not save; see what it says")
+            self._write_failed(fault, strict=strict)
 
     def _write_checkpoint(self, folder: RunFolder, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         metrics = self.epochs[-1] if self.epochs else None
@@ -368,15 +384,19 @@ class _Training:
         if not asked:
             return
         if self.saved is None:
-            self._save(ended=False, strict=True)
+            self._save(strict=True)
+        command = shlex.join(["dali-asr", "train", "--resume", str(self.path)])
+        if self.world.size > 1:
+            command = f"the same torchrun command and --resume {shlex.quote(str(self.path))}"
         raise TrainingInterrupted(
             f"interrupted at step {self.stepper.steps:,} of {self.total_steps:,}, which is saved; "
-            f"go on with: dali-asr train --resume {self.path}",
+            f"go on with: {command}",
             self.interruption.exit_code,
         )
 
     def _diverged(self, what: str, step: int) -> None:
-        kept = f"{self.path} keeps what was saved before" if self.best or self.epochs else "nothing was saved yet"
+        found = list_checkpoints(self.path)
+        kept = f"{self.path} keeps the checkpoint {found[-1].name}" if found else "nothing was saved yet"
         rate = self.stepper.schedule.rate(step - 1)
         raise TrainingError(
             f"{what} is no finite number at step {step:,}, learning rate {rate:g}; {kept}; "
@@ -401,11 +421,12 @@ class _Training:
                 self._write_failed(error)
 
     def _write_failed(self, error: DataError, *, strict: bool = False) -> None:
-        """Warn, once of each, or end the run."""
+        """Warn, once of each reason until a checkpoint is saved, or end the run."""
         if strict or self.config.training.on_write_error == "stop":
             raise error
-        if str(error) != self._warned:
-            self._warned = str(error)
+        reason = getattr(error.__cause__, "errno", None)
+        if reason not in self._warned:
+            self._warned.add(reason)
             self.reporter.warned(f"{error}; training goes on, and tries again")
 
     def _close(self) -> None:

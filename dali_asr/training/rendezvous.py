@@ -13,6 +13,8 @@ from uuid import uuid4
 
 from torch.distributed import DistStoreError, PrefixStore  # type: ignore[attr-defined]
 
+from dali_asr.errors import TrainingError
+
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
@@ -30,9 +32,12 @@ def meet(store: Store, rank: int, size: int) -> Store:
         size: how many processes there are.
 
     Raises:
-        TimeoutError: not all came.
+        TrainingError: not all came.
     """
-    start = _lead(store, size) if rank == 0 else _follow(store, rank)
+    try:
+        start = _lead(store, size) if rank == 0 else _follow(store, rank)
+    except DistStoreError as error:
+        raise TrainingError(f"rank {rank}: not all processes came; start them all again") from error
     return PrefixStore(f"{start}/store", store)
 
 
@@ -58,4 +63,4 @@ def _follow(store: Store, rank: int) -> str:
         except DistStoreError:
             continue
         return start
-    raise TimeoutError(f"rank {rank}: rank 0 did not answer for {_PATIENCE:.0f} s; start all processes again")
+    raise TrainingError(f"rank {rank}: rank 0 did not answer for {_PATIENCE:.0f} s; start all processes again")

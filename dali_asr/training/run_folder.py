@@ -81,22 +81,27 @@ class RunFolder:
             write_whole(self.path / CONFIG, config.to_yaml().encode())
             write_whole(self.path / "environment.json", about.encode())
 
-    def begin(self, offset: int = 0) -> list[dict[str, Any]]:
-        """Cut the metrics back to where a checkpoint was saved, in bytes, and return what is left of them.
+    def check(self, offset: int) -> None:
+        """Check that the metrics reach to where a checkpoint was saved, in bytes.
 
         Raises:
             DataError: the file is shorter than that.
         """
         path = self.path / METRICS
-        with writing(self.path), path.open("ab") as file:
-            if file.tell() < offset:
-                raise DataError(
-                    f"{path}: {file.tell()} bytes, the checkpoint was saved after {offset}; copy the whole run again"
-                )
+        size = path.stat().st_size if path.is_file() else 0
+        if size < offset:
+            raise DataError(f"{path}: {size} bytes, the checkpoint was saved after {offset}; copy the whole run again")
+
+    def cut(self, offset: int) -> None:
+        """Cut the metrics back to where a checkpoint was saved, in bytes.
+
+        Raises:
+            DataError: the disk cannot be written.
+        """
+        with writing(self.path), (self.path / METRICS).open("ab") as file:
             file.truncate(offset)
             if not offset:
                 (self.path / TIMINGS).unlink(missing_ok=True)
-        return read_metrics(path)
 
     def log(self, line: dict[str, Any]) -> None:
         """Append to the metrics; what a full disk refuses is written with a later line.
@@ -145,18 +150,6 @@ class RunFolder:
 def is_run(path: Path) -> bool:
     """Whether a run was begun in a folder."""
     return (path / CONFIG).is_file() or bool(list_checkpoints(path))
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a metrics file.
-
-    Raises:
-        DataError: one of them is damaged.
-    """
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: damaged ({error}); copy the whole run again") from error
 
 
 def write_whole(path: Path, content: bytes) -> None:

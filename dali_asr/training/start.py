@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dali_asr.errors import CheckpointError, UsageError
-from dali_asr.training.checkpoint import CONFIG, find_checkpoint, list_checkpoints
+from dali_asr.training.checkpoint import CONFIG, find_checkpoint, is_checkpoint, list_checkpoints
 from dali_asr.training.run_folder import is_run
 
 if TYPE_CHECKING:
@@ -25,15 +27,17 @@ class Start:
         run: its folder.
         resumed: whether a run was begun there already.
         checkpoint: the folder of what it goes on from; None where it begins anew.
+        from_last: whether that is the last one that there was, or none.
     """
 
     run: Path
     resumed: bool = False
     checkpoint: Path | None = None
+    from_last: bool = False
 
 
 def find_start(config: RunConfig, run: str | Path | None, recipe: str, resume: str | Path | None) -> Start:
-    """Decide where to begin.
+    """Decide where to begin; processes that torchrun starts again go on from the last checkpoint.
 
     Args:
         config: where runs lie.
@@ -47,20 +51,23 @@ def find_start(config: RunConfig, run: str | Path | None, recipe: str, resume: s
         UsageError: `run` is another run than `resume`.
     """
     named = Path(run).expanduser() if run is not None else _named(config)
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    if resume == AUTO or (resume is None and again):
+        return _go_on_or_begin(named or _latest(config, recipe) or _new(config, recipe))
     if resume is None:
         return Start(named or _new(config, recipe))
-    if resume == AUTO:
-        return _go_on_or_begin(named or _latest(config, recipe) or _new(config, recipe))
     given = Path(resume).expanduser()
-    of_checkpoint = given.parent.name == "checkpoints"
-    path = given.parent.parent if of_checkpoint else given
+    of_checkpoint = is_checkpoint(given) and not again
+    path = given.parent.parent if is_checkpoint(given) else given
     if run is not None and Path(run).expanduser().absolute() != path.absolute():
         raise UsageError(
             f"--run-folder {run} beside --resume {resume}: a run goes on in its own folder; leave --run-folder out"
         )
     if of_checkpoint and given not in list_checkpoints(path):
         raise CheckpointError(f"{given}: no checkpoint; give the folder of a run, or one in its checkpoints/")
-    return Start(path, resumed=True, checkpoint=given if of_checkpoint else find_checkpoint(path, "last"))
+    if of_checkpoint:
+        return Start(path, resumed=True, checkpoint=given)
+    return Start(path, resumed=True, checkpoint=find_checkpoint(path, "last"), from_last=True)
 
 
 def config_of(resume: str | Path) -> Path | None:
@@ -74,11 +81,11 @@ def config_of(resume: str | Path) -> Path | None:
 
 def _go_on_or_begin(path: Path) -> Start:
     if not path.is_dir() or not [entry for entry in path.iterdir() if not entry.name.startswith(".")]:
-        return Start(path, resumed=True)
+        return Start(path, resumed=True, from_last=True)
     if not is_run(path):
         raise CheckpointError(f"{path}: no run, and not empty; give the folder of a run, or a new one (--run-folder)")
     found = list_checkpoints(path)
-    return Start(path, resumed=True, checkpoint=found[-1] if found else None)
+    return Start(path, resumed=True, checkpoint=found[-1] if found else None, from_last=True)
 
 
 def _named(config: RunConfig) -> Path | None:
@@ -91,5 +98,7 @@ def _new(config: RunConfig, recipe: str) -> Path:
 
 def _latest(config: RunConfig, recipe: str) -> Path | None:
     folder = Path(config.folder).expanduser()
-    runs = [path for path in folder.glob(f"{recipe}-*") if is_run(path)]
+    dated = re.compile(re.escape(recipe) + r"-\d{8}-\d{6}")
+    entries = folder.iterdir() if folder.is_dir() else ()
+    runs = [path for path in entries if dated.fullmatch(path.name) and (path / CONFIG).is_file()]
     return max(runs, key=lambda path: (path / CONFIG).stat().st_mtime, default=None)

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dali_asr.corpus import NO_LABEL
+from dali_asr.training.averaging import WeightAverage
 from dali_asr.training.metrics import FrameMetrics
 from dali_asr.training.optimization import Schedule, build_optimizer
 
@@ -59,13 +59,7 @@ class Stepper:
     ) -> None:
         self._config, self._world, self._class_weights = config, world, class_weights
         self.model = _synchronized(model, world)
-        self.average: AveragedModel | None = None
-        if config.ema is not None:
-            self.average = AveragedModel(
-                self.model,
-                multi_avg_fn=get_ema_multi_avg_fn(config.ema),  # type: ignore[no-untyped-call]
-                use_buffers=True,
-            )
+        self.average = None if config.ema is None else WeightAverage(self.model, config.ema)
         self.metrics = FrameMetrics(world, losses=config.log_every)
         self.steps = 0
         self._optimizer = build_optimizer(self.model, config.optimizer)
@@ -76,7 +70,7 @@ class Stepper:
     @property
     def trained(self) -> nn.Module:
         """The model to be used: the average, where one is kept."""
-        return self.average.module if self.average else self.model
+        return self.average.model if self.average else self.model
 
     @property
     def schedule(self) -> Schedule:
@@ -115,7 +109,7 @@ class Stepper:
         """Return all that training goes on from beside the weights of `trained`; the same on every rank."""
         return {
             "steps": self.steps,
-            "unaveraged": (self.model.state_dict(), int(self.average.n_averaged)) if self.average else None,
+            "unaveraged": (self.model.state_dict(), self.average.updates) if self.average else None,
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
             "scaler": self._scaler.state_dict(),
@@ -125,11 +119,11 @@ class Stepper:
     def load_state_dict(self, state: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
         """Go on from a state and the weights of `trained`; a run that begins to average does so from these."""
         self.steps = state["steps"]
-        unaveraged, averaged = state["unaveraged"] or (weights, 1)
+        unaveraged, updates = state["unaveraged"] or (weights, 1)
         self.model.load_state_dict(unaveraged)
         if self.average:
-            self.average.module.load_state_dict(weights)
-            self.average.n_averaged.fill_(averaged)
+            self.average.model.load_state_dict(weights)
+            self.average.updates = updates
         rates = [dict(group) for group in self._optimizer.param_groups]
         self._optimizer.load_state_dict(state["optimizer"])
         for group, configured in zip(self._optimizer.param_groups, rates, strict=True):
@@ -148,7 +142,7 @@ class Stepper:
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
         if self.average:
-            self.average.update_parameters(self.model)
+            self.average.update()
 
 
 def forward(model: nn.Module, windows: torch.Tensor, precision: str) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Trackers: where metrics go beside the run's folder.
 
-A tracker that is not installed, or fails, is warned of and left; training goes on. No key is ever read here: W&B finds
-its own in the environment or in its login, and without one its run is recorded offline, below the run's folder.
+A tracker that is not installed, or fails, is warned of and left; training goes on. W&B finds its key in the environment
+(WANDB_API_KEY), and without one its run is recorded offline, below the run's folder.
 """
 
 from __future__ import annotations
@@ -97,13 +97,14 @@ class _WandB:
         import wandb
 
         self._number = _run_id(run)
-        mode = "online" if _has_key(wandb) else "offline"
-        if mode == "offline" and "WANDB_MODE" not in os.environ:
-            warn("tracking: wandb found no key (WANDB_API_KEY, or `wandb login`); its run is recorded offline")
+        mode = os.environ.get("WANDB_MODE", "online")
+        if mode == "online" and not os.environ.get("WANDB_API_KEY"):
+            warn("tracking: wandb finds no key in the environment (WANDB_API_KEY); its run is recorded offline")
+            mode = "offline"
         try:
             self._run = self._begin(wandb, config, run, mode)
         except Exception as error:
-            if mode == "offline":
+            if mode != "online":
                 raise
             warn(f"tracking: wandb cannot reach its server ({_one_line(error)}); its run is recorded offline")
             wandb.teardown()  # whose process still holds the run's name
@@ -131,7 +132,7 @@ class _WandB:
             resume="allow",
             dir=str(run),
             config=config.model_dump(mode="json"),
-            mode=os.environ.get("WANDB_MODE", mode),
+            mode=mode,
             settings=settings,
         )
 
@@ -143,10 +144,6 @@ def scalars(line: dict[str, Any]) -> dict[str, float]:
     else:
         groups = {name: line[name] or {} for name in ("train", "dev")}
     return {f"{group}/{name}": v for group, of in groups.items() for name, v in of.items() if v is not None}
-
-
-def _has_key(wandb: Any) -> bool:
-    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
 
 
 def _run_id(run: Path) -> str:

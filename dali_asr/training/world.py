@@ -14,7 +14,7 @@ import torch
 from torch import distributed
 from torch.distributed.rendezvous import rendezvous
 
-from dali_asr.errors import DeviceError
+from dali_asr.errors import DeviceError, UsageError
 from dali_asr.loading import resolve_device
 from dali_asr.training.rendezvous import meet
 
@@ -87,16 +87,21 @@ def joined(device_name: str) -> Iterator[World]:
     """Join the processes that torchrun started; a process that it did not start is alone.
 
     Args:
-        device_name: `auto`, `cpu`, `cuda` or `cuda:N`; beside others, `cuda` is the GPU of this process's local rank.
+        device_name: `auto`, `cpu`, `cuda` or, for a process alone, `cuda:N`; beside others, `cuda` is the GPU of this
+            process's local rank.
 
     Raises:
         DeviceError: no such device, or fewer GPUs than processes.
+        UsageError: one GPU for several processes.
+        TrainingError: not all processes came.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     device = resolve_device(device_name)
     if size == 1:
         yield World(device)
         return
+    if device_name.startswith("cuda:"):
+        raise UsageError(f"loader.device: {device_name} beside {size} processes, each of which takes its own; set cuda")
     if device.type == "cuda":
         local = int(os.environ["LOCAL_RANK"])
         if local >= torch.cuda.device_count():

@@ -65,7 +65,7 @@ def test_every_cut_and_every_flipped_byte_is_recognised(tmp_path: Path) -> None:
         damaged += [content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :] for at in places]
         for changed in damaged:
             file.write_bytes(changed)
-            with pytest.raises(CheckpointError, match=rf"go on from the one before \(--resume {before}\)"):
+            with pytest.raises(CheckpointError, match=rf"the one before is {before} \(dali-asr train --resume"):
                 _ = read_checkpoint(path), read_training(path)
         file.unlink()
         with pytest.raises(CheckpointError, match="No such file"):
@@ -82,6 +82,16 @@ def test_the_last_few_and_the_best_are_kept(tmp_path: Path) -> None:
     assert [int(path.name[-8:]) for path in list_checkpoints(tmp_path)] == [1, 4, 5]
     save(tmp_path, 1, 5, best=best.name, keep=1)
     assert [int(path.name[-8:]) for path in list_checkpoints(tmp_path)] == [1, 5]
+
+
+def test_what_a_kept_checkpoint_calls_the_best_is_kept(tmp_path: Path) -> None:
+    """So that it is still there when the run goes on from an older checkpoint."""
+    first = save(tmp_path, 1, 1, best="epoch-0001-step-00000001", keep=2)
+    save(tmp_path, 2, 2, best=first.name, keep=2)
+    save(tmp_path, 3, 3, best="epoch-0003-step-00000003", keep=2)
+    assert first in list_checkpoints(tmp_path)
+    save(tmp_path, 4, 4, best="epoch-0003-step-00000003", keep=2)
+    assert first not in list_checkpoints(tmp_path)
 
 
 def test_what_is_no_run_or_has_no_best(tmp_path: Path) -> None:
@@ -219,7 +229,7 @@ def test_metrics_that_a_full_disk_refused_are_written_later(tmp_path: Path) -> N
     from dali_asr.training.run_folder import RunFolder
 
     folder = RunFolder(tmp_path / "run")
-    folder.begin()
+    folder.cut(0)
     folder.log({"step": 1})
     metrics = tmp_path / "run/metrics.jsonl"
     metrics.rename(tmp_path / "kept")

@@ -16,9 +16,10 @@ import pytest
 
 from dali_asr.config import Config
 from dali_asr.errors import CheckpointError, DataError, UsageError
-from dali_asr.training import train
+from dali_asr.training import TrainingInterrupted, train
 from dali_asr.training.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
 from dali_asr.training.run_folder import RunFolder
+from dali_asr.training.start import find_start
 from tests.training.runs import OVERRIDES, finish, start
 
 
@@ -169,3 +170,73 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
     (run / "metrics.jsonl").write_text("")
     with pytest.raises(DataError, match=r"metrics.jsonl: 0 bytes, the checkpoint was saved after \d+; copy the whole"):
         resumed(run)
+
+
+class Stop:
+    """Asks for the end of a run by a signal, at a step."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def stepped(self, step: int, *_: Any) -> None:
+        if step == self._step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def packing(self, *_: Any, **__: Any) -> None:
+        return
+
+    started = evaluated = warned = packing
+
+
+@pytest.mark.parametrize("steps", ["training.max_steps=30", "training.epochs=2"])
+def test_a_signal_at_the_last_step_leaves_the_evaluation(steps: str, tmp_path: Path) -> None:
+    """Of an epoch that is cut short by `max_steps`, and of a whole one."""
+    last = 30 if "max_steps" in steps else 46
+    config = Config.load("demo", [*OVERRIDES, steps, "training.log_every=1"])
+    whole = train(config, run=tmp_path / "whole")
+    with pytest.raises(TrainingInterrupted, match=f"interrupted at step {last} of {last}, which is saved"):
+        train(config, run=tmp_path / "run", reporter=Stop(last))
+    assert load_checkpoint(tmp_path / "run", "last").epoch == 1
+    again = train(config, run=tmp_path / "run", resume="auto")
+    assert again.epochs == whole.epochs
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_only_runs_of_the_recipe_are_its_latest(tmp_path: Path) -> None:
+    options = [*OVERRIDES, f"run.folder={tmp_path}", "training.max_steps=3"]
+    other = train(Config.load("demo", options), run=tmp_path / "a[b-2-20260101-000000").run
+    assert train(Config.load("demo", options), recipe="a[b", resume="auto").run != other
+
+
+def test_runs_in_a_folder_named_checkpoints(tmp_path: Path) -> None:
+    run = resumed(tmp_path / "checkpoints/run", "training.max_steps=3").run
+    assert resumed(run, "training.max_steps=5", resume=run).epochs[-1]["step"] == 5
+
+
+def test_a_restart_by_torchrun_goes_on_from_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = resumed(tmp_path / "run", "training.max_steps=20", "training.keep_checkpoints=9").run
+    first, *_, last = list_checkpoints(run)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    for resume in (None, first):
+        start = find_start(Config().run, run, "demo", resume)
+        assert (start.run, start.checkpoint) == (run, last)
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT")
+    assert find_start(Config().run, run, "demo", first).checkpoint == first
+
+
+def test_a_run_that_another_process_took_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = resumed(tmp_path / "run", "training.max_steps=3").run
+    find = find_start
+
+    def found_too_early(*arguments: Any) -> Any:
+        start = find(*arguments)
+        monkeypatch.setattr("dali_asr.training.loop.find_start", find)
+        resumed(run, "training.max_steps=9")
+        return start
+
+    monkeypatch.setattr("dali_asr.training.loop.find_start", found_too_early)
+    with pytest.raises(UsageError, match="another process trained in this run just now; start again"):
+        resumed(run)
+    assert load_checkpoint(run, "last").step == 9
