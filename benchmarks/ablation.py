@@ -6,6 +6,10 @@ ROOT holds {train,dev}-clean/{mfcc,transcript}/*.npy. The reference is a 3 x 512
 on either side, trained plainly: no masks, no dropout, no normalization, a constant learning rate. Each option is added
 to the reference alone; then all together, and those that pay. All train four epochs, and the accuracy is that of the
 last one: no epoch is chosen by its dev accuracy.
+
+    python benchmarks/ablation.py ROOT --recipe course-best --device cuda --json FILE
+
+takes a recipe instead, and each option out of it. It trains as long as the recipe does.
 """
 
 from __future__ import annotations
@@ -41,8 +45,20 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 PAYING = tuple(name for name in OPTIONS if name != "30 frames on either side")  # on so little speech, wider is worse
 
 
-def variants() -> dict[str, tuple[str, ...]]:
-    """Return the overrides of every variant, by name."""
+# How a recipe is robbed of each.
+WITHOUT: dict[str, tuple[str, ...]] = {
+    "masks": ("loader.masking=null",),
+    "batch norm and dropout": ("model.norm=none", "model.dropout=0"),
+    "cosine and warm-up": ("training.schedule.kind=constant", "training.schedule.warmup_steps=0"),
+    "label smoothing": ("training.label_smoothing=0",),
+    "average of the weights": ("training.ema=null",),
+}
+
+
+def variants(recipe: str | None = None) -> dict[str, tuple[str, ...]]:
+    """Return the overrides of every variant, by name; the first is what the others are compared with."""
+    if recipe:
+        return {recipe: (), **{f"without {name}": overrides for name, overrides in WITHOUT.items()}}
     alone = {name: REFERENCE + overrides for name, overrides in OPTIONS.items()}
     return {"reference": REFERENCE, **alone, "all six": _together(*OPTIONS), "the five that pay": _together(*PAYING)}
 
@@ -51,21 +67,17 @@ def _together(*names: str) -> tuple[str, ...]:
     return REFERENCE + tuple(override for name in names for override in OPTIONS[name])
 
 
-def run(root: str, overrides: tuple[str, ...], seed: int, threads: int, device: str) -> dict[str, Any]:
+def run(
+    root: str, recipe: str | None, overrides: tuple[str, ...], seed: int, threads: int, device: str
+) -> dict[str, Any]:
     """Train one model; return its parameters and the dev accuracy of each epoch."""
     torch.set_num_threads(threads)
-    fixed = [
-        f"data.root={root}",
-        "data.train=[train-clean]",
-        "data.dev=dev-clean",
-        "data.test=null",
-        f"training.epochs={EPOCHS}",
-        f"training.seed={seed}",
-        f"model.max_parameters={MOST_PARAMETERS}",
-        f"loader.device={device}",
-    ]
+    fixed = [f"data.root={root}", "data.test=null", f"training.seed={seed}", f"loader.device={device}"]
+    if not recipe:
+        fixed += ["data.train=[train-clean]", "data.dev=dev-clean", "model.preset=null"]
+        fixed += [f"training.epochs={EPOCHS}", f"model.max_parameters={MOST_PARAMETERS}"]
     with tempfile.TemporaryDirectory() as folder:
-        result = train(Config.load("demo", [*fixed, "model.preset=null", *overrides]), run=Path(folder) / "run")
+        result = train(Config.load(recipe or "demo", [*fixed, *overrides]), run=Path(folder) / "run")
         model = load_checkpoint(result.run, "last").description.build()
     return {"parameters": parameter_count(model), "accuracy": [epoch["dev"]["accuracy"] for epoch in result.epochs]}
 
@@ -84,9 +96,9 @@ def summarize(name: str, overrides: tuple[str, ...], runs: list[dict[str, Any]])
 
 
 def to_markdown(results: list[dict[str, Any]]) -> str:
-    """Return the results as a table."""
+    """Return the results as a table; gains are over the first."""
     lines = [
-        "| variant | parameters | dev accuracy, mean ± s.d. | over the reference |",
+        "| variant | parameters | dev accuracy, mean ± s.d. | gain |",
         "| --- | ---: | ---: | ---: |",
     ]
     reference = results[0]["mean"]
@@ -103,16 +115,18 @@ def main() -> None:
     parser.add_argument("root", help="the corpus")
     parser.add_argument("--json", type=Path, help="write machine, versions and all results here")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--recipe", help="take this one, and each option out of it")
     parser.add_argument("--only", action="append", help="a variant; repeat for more")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="of each run")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    chosen = {name: o for name, o in variants().items() if not arguments.only or name in arguments.only}
+    known = variants(arguments.recipe)
+    chosen = {name: known[name] for name in arguments.only or known}
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
         waiting = {
             name: [
-                pool.submit(run, arguments.root, overrides, seed, arguments.threads, arguments.device)
+                pool.submit(run, arguments.root, arguments.recipe, overrides, seed, arguments.threads, arguments.device)
                 for seed in range(arguments.seeds)
             ]
             for name, overrides in chosen.items()
@@ -126,7 +140,7 @@ def main() -> None:
         values = {
             "benchmark": "ablation",
             **environment(torch.device(arguments.device)),
-            "epochs": EPOCHS,
+            "recipe": arguments.recipe,
             "results": results,
         }
         arguments.json.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

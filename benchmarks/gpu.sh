@@ -22,11 +22,11 @@ part() {
 
 cores=$(nproc)
 part doctor 20 "$python" -m dali_asr doctor
-part tests 110 "$python" -m pytest -q -p no:cacheprovider tests/gpu
-part loader 250 "$python" -m dali_asr bench loader --force --repeats 3 --seconds 0.15 \
+part tests 100 "$python" -m pytest -q -p no:cacheprovider tests/gpu
+part loader 230 "$python" -m dali_asr bench loader --force --repeats 3 --seconds 0.15 \
     --workers 0 --workers $((cores / 2)) --workers "$cores" \
     --json "$folder/loader.json" --table "$folder/loader.md" --chart "$folder/loader.png"
-part train 50 "$python" -m dali_asr bench train --force --repeats 3 --seconds 0.5 --batch-size 4096 --batch-size 8192 \
+part train 80 "$python" -m dali_asr bench train --force --repeats 3 --seconds 0.5 --batch-size 4096 --batch-size 8192 \
     --json "$folder/train.json" --table "$folder/train.md" --chart "$folder/train.png"
 part start 45 "$python" benchmarks/start.py --repeats 2 --json "$folder/start.json"
 
