@@ -119,16 +119,19 @@ class Partition:
                 digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
+    @property
+    def packed_files(self) -> tuple[OpenedFile, ...]:
+        """The files of frames and labels, each once; none where all is in memory."""
+        return tuple(dict.fromkeys(file for files in self.files if files for file in (files.frames, files.labels)))
+
     def check_unchanged(self) -> None:
         """Check that the files are still those that were opened.
 
         Raises:
             DataError: one of them is not.
         """
-        for files in self.files:
-            if files:
-                files.frames.check_unchanged()
-                files.labels.check_unchanged()
+        for file in self.packed_files:
+            file.check_unchanged()
 
     def frames(self) -> Iterator[NDArray[Any]]:
         """Yield the frames `[T, D]` of each utterance, in order."""

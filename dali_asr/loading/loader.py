@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from dali_asr.corpus import Partition
+from dali_asr.corpus import Partition, verify
 from dali_asr.errors import UsageError
 from dali_asr.loading.chunks import Chunks
 from dali_asr.loading.device import resolve_device
@@ -180,6 +180,7 @@ class WindowLoader:
             "delivered": self.delivered,
             "world_size": self.planner.world_size,
             "groups": self.groups,
+            "files": self._file_stamps(),
             "belongs_to": self._identity(),
         }
 
@@ -187,17 +188,18 @@ class WindowLoader:
         """Continue, in the next loop, after the last batch that was delivered when `state` was taken.
 
         Another world size may continue it, if the global batch is the same. The groups of a streamed partition are
-        those of the state, whatever memory is free.
+        those of the state, whatever memory is free. Where the corpus's files have another size or time than when the
+        state was taken, they are read whole and compared with their checksums.
 
         Raises:
             UsageError: a state of another partition, seed, global batch or the like, or none at all; or one whose
                 groups exceed the memory budget.
-            DataError: the corpus changed since it was opened.
+            DataError: the corpus changed since it was opened, or since it was packed.
         """
         try:
             theirs, ours = dict(state["belongs_to"]), self._identity()
             epoch, delivered = _integer("epoch", state["epoch"]), _integer("delivered", state["delivered"])
-            groups = state["groups"]
+            groups, files = state["groups"], state["files"]
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError("WindowLoader: no state of a loader; give what state_dict() returned") from error
         differing = [f"{k} {theirs.get(k)} (here {ours[k]})" for k in ours if theirs.get(k) != ours[k]]
@@ -208,6 +210,9 @@ class WindowLoader:
                 f"WindowLoader: the state stands at epoch {epoch}, batch {delivered}; an epoch has {len(self)} batches"
             )
         self._partition.check_unchanged()
+        if files != self._file_stamps():
+            for folder in {file.path.parent for file in self._partition.packed_files}:
+                verify(folder)
         if groups != self.groups:
             self._adopt(groups)
         self.epoch, self.delivered = epoch, delivered
@@ -327,6 +332,10 @@ class WindowLoader:
     @property
     def _window_bytes(self) -> int:
         return (self._left + 1 + self._right) * self._partition.feature_dim * np.dtype(self._dtype).itemsize
+
+    def _file_stamps(self) -> list[list[int]]:
+        """Return size and time of change of the corpus's files."""
+        return [[file.size, file.modified] for file in self._partition.packed_files]
 
     def _identity(self) -> dict[str, Any]:
         """Return all else that the sequence of global batches follows from."""

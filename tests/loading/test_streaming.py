@@ -204,6 +204,23 @@ def test_a_corpus_that_changes_is_an_error_that_names_it(packed: Path, how: str)
         WindowLoader(partition, context=2, batch_size=10)
 
 
+def test_a_corpus_that_changed_between_two_processes(packed: Path) -> None:
+    """A byte of it: an error that names the file; the time alone: it is read, and is right."""
+
+    def loader() -> WindowLoader:
+        return WindowLoader(Corpus.open(packed).partition("train"), context=1, batch_size=8, device="cpu")
+
+    state = json.loads(json.dumps(loader().state_dict()))
+    frames = packed / "frames.npy"
+    os.utime(frames, (1, 1))
+    loader().load_state_dict(state)
+    content = bytearray(frames.read_bytes())
+    content[-3] ^= 1
+    frames.write_bytes(content)
+    with pytest.raises(DataError, match=r"frames\.npy: its SHA-256 is not the one packed; pack the corpus again"):
+        loader().load_state_dict(state)
+
+
 def test_a_state_of_another_corpus_is_refused(packed: Path, tmp_path: Path, run_cli: Callable[..., Any]) -> None:
     make_course(tmp_path / "other", {"train": [20] * 39 + [19]})
     assert run_cli("data", "pack", tmp_path / "other", tmp_path / "repacked").exit_code == 0
