@@ -137,7 +137,7 @@ def bench_train(
             "give a smaller --batch-size, or more frames"
         )
     results = []
-    with matrix_precision(allow_tf32=True):
+    with matrix_precision(device, allow_tf32=True):
         for model in settings.models:
             for batch_size in settings.batch_sizes:
                 race = _Race(corpus, names, settings, model, batch_size, device)

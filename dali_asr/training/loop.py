@@ -97,7 +97,7 @@ def train(
         TrainingInterrupted: by Ctrl-C or SIGTERM; the message says what is kept.
     """
     reporter = reporter or SILENCE
-    with joined(config.loader.device) as world, matrix_precision(allow_tf32=config.training.allow_tf32):
+    with joined(config.loader.device) as world, matrix_precision(world.device, allow_tf32=config.training.allow_tf32):
         told = reporter if world.leads else SILENCE
         opened = corpus or open_corpus(config.data, told.packing)
         start = world.share(find_start(config.run, run, recipe, resume))

@@ -154,10 +154,10 @@ def forward(model: nn.Module, windows: torch.Tensor, precision: str) -> torch.Te
 
 
 @contextmanager
-def matrix_precision(*, allow_tf32: bool) -> Iterator[None]:
-    """Let float32 matrices be multiplied in TF32, on GPUs that can."""
+def matrix_precision(device: torch.device, *, allow_tf32: bool) -> Iterator[None]:
+    """Let float32 matrices be multiplied in TF32, where the device is a GPU that can."""
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if allow_tf32 else "highest")
+    torch.set_float32_matmul_precision("high" if allow_tf32 and device.type == "cuda" else "highest")
     try:
         yield
     finally:
