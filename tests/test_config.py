@@ -138,6 +138,15 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
             "{data: {dev: null}, training: {schedule: {kind: plateau}}}",
             "training: received schedule.kind plateau without data.dev; name a partition to evaluate on",
         ),
+        (
+            "training: {schedule: cosine}",
+            "training.schedule: received 'cosine'; expected a section, {} for its defaults, with the keys kind, "
+            "warmup_steps, floor, factor, patience",
+        ),
+        (
+            "loader: {masking: true}",
+            "loader.masking: received True; expected a section, {} for its defaults, with the keys",
+        ),
         ("model: {residual: 1}", "model.residual: received 1; input should be a valid boolean"),
         ("model: {hidden: [0, 5], dropout: [0.1, 0.2]}", "model.hidden[0]: received 0"),
         ("data: {train: [a, a]}", "data.train: received 'a' twice; name each once"),

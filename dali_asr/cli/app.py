@@ -28,7 +28,8 @@ class _Commands(TyperGroup):
         except DaliAsrError as error:
             if ctx.params.get("debug"):
                 raise
-            stderr.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+            kind = "" if error.exit_code > 128 else "error: "  # a signal that was heeded is none
+            stderr.print(f"{kind}{error}", style="red", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(error.exit_code) from error
         except BrokenPipeError:  # the reader has seen enough, as in `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

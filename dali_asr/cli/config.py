@@ -25,10 +25,16 @@ def list_recipes() -> None:
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A recipe, or a file.")]) -> None:
+def show(
+    name: Annotated[str, typer.Argument(help="A recipe, or a file.")],
+    full: Annotated[bool, typer.Option("--full", help="Print all keys, with their defaults.")] = False,
+) -> None:
     """Print a recipe as it is written."""
-    from dali_asr.config import find_config
+    from dali_asr.config import Config, find_config
 
+    if full:
+        typer.echo(Config.load(name).to_yaml(), nl=False)
+        return
     typer.echo(find_config(name).read_text(encoding="utf-8"), nl=False)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    run: Annotated[Path, typer.Argument(help="The folder of a run, or of a checkpoint in it.")],
     source: Annotated[
         str | None,
         typer.Argument(
@@ -32,7 +32,7 @@ def evaluate(
 ) -> None:
     """Score a trained model on a labelled partition: accuracy, F1 by phoneme, phoneme error rate, calibration.
 
-    All scores and the confusion matrix are written to the run's folder, too.
+    All scores and the confusion matrix are written to the run's folder, too, over those of an earlier evaluation.
 
     Examples:
 
@@ -45,6 +45,7 @@ def evaluate(
         from dali_asr.evaluation.evaluate import prepare_evaluation, score
         from dali_asr.evaluation.report import write_evaluation
         from dali_asr.loading import describe_device, resolve_device
+        from dali_asr.training.checkpoint import run_of
 
         report("starting", 1, 1)
         where = resolve_device(device)
@@ -55,10 +56,11 @@ def evaluate(
         evaluation = score(
             trained, opened, device=device, progress=lambda done, total: report("evaluating", done, total)
         )
-        files = write_evaluation(evaluation, run)
+        values, picture = write_evaluation(evaluation, run_of(run))
     stdout.print(_symbol_table(evaluation.scores), markup=False)
     stdout.print(_score_table(evaluation.scores), markup=False)
-    say(f"Written to {' and '.join(str(path) for path in files)}")
+    say("A phoneme error rate counts runs of equal labels, which are not smoothed; it may exceed 100%")
+    say(f"Scores and confusion matrix written to {values}, drawn in {picture}")
 
 
 def _symbol_table(scores: Scores) -> Table:
@@ -66,7 +68,7 @@ def _symbol_table(scores: Scores) -> Table:
     table.add_column("symbol")
     for name in ("frames", "precision", "recall", "F1"):
         table.add_column(name, justify="right")
-    table.add_column("taken for")
+    table.add_column("most often taken for")
     for symbol in scores.symbols:
         if symbol.frames:
             shares = (_percent(share) for share in (symbol.precision, symbol.recall, symbol.f1))

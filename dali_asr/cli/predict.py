@@ -28,7 +28,7 @@ class Which(str, Enum):
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    run: Annotated[Path, typer.Argument(help="The folder of a run, or of a checkpoint in it.")],
     source: Annotated[
         list[str],
         typer.Argument(help="A packed corpus, a course folder, `demo`, or `.npy` files of features."),
@@ -73,11 +73,12 @@ def predict(
         report("starting", 0, 1)
         from dali_asr.loading import describe_device, resolve_device
         from dali_asr.prediction import SUFFIXES, encode, label, prepare, write_prediction
+        from dali_asr.training.checkpoint import run_of
 
         report("starting", 1, 1)
         where = resolve_device(device)
         trained, opened = prepare(run, source, partition=partition, checkpoint=checkpoint.value, packing=report)
-        path = path or run / f"{opened.name}.{SUFFIXES[form.value]}"
+        path = path or run_of(run) / f"{opened.name}.{SUFFIXES[form.value]}"
         if not to_stdout:
             check_output(path, overwrite=force)
             say(f"Predicting on the {describe_device(where)}")

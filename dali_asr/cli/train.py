@@ -42,7 +42,7 @@ def train(
         typer.Option(
             metavar="auto|PATH",
             help="Go on with a run: `auto`, the one of --run-folder or the latest of the recipe, which is begun where "
-            "there is none; or the folder of a run or of a checkpoint.",
+            "there is none; or the folder of a run, or of a checkpoint, whose later ones are removed.",
         ),
     ] = None,
 ) -> None:
@@ -136,6 +136,8 @@ def _run(config: Config, run: Path | None, resume: str | None, recipe: str, bar:
     from dali_asr.training import train as run_training
 
     result = run_training(config, run=run, recipe=recipe, resume=resume, reporter=terminal)
+    if result.remark:
+        say(result.remark)
     say(f"Done in {terminal.seconds:.0f} s; checkpoints, metrics and curves lie in {result.run}")
     say(f"Next: {_next_command(config, result.run)}")
 

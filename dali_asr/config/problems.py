@@ -48,6 +48,9 @@ def _explain(error: ErrorDetails, root: type[BaseModel]) -> str:
     if kind == "literal_error":
         allowed = _literals(str(context["expected"]))
         return f"received {received!r}; allowed are {', '.join(allowed)}{did_you_mean(str(received), allowed)}"
+    if kind == "model_type":
+        keys = ", ".join(_keys_beside((*error["loc"], ""), root))
+        return f"received {received!r}; expected a section, {{}} for its defaults, with the keys {keys}"
     return f"received {received!r}; {error['msg'][:1].lower()}{error['msg'][1:]}"
 
 

@@ -20,6 +20,7 @@ from dali_asr.errors import DataError
 from dali_asr.evaluation.scores import SILENCE, Scores, accuracy_without, error_rate, symbol_scores
 from dali_asr.loading import resolve_device
 from dali_asr.prediction import classified, prepare
+from dali_asr.training.checkpoint import CONFIG, run_of
 from dali_asr.training.labels import label_counts
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def evaluate(
     """Score a trained model on a labelled partition.
 
     Args:
-        run: the folder of a run.
+        run: the folder of a run, or of one of its checkpoints.
         source: a packed corpus, a course folder or `demo`; by default the one that the run was trained on.
         partition: which one of it; by default the run's `data.dev`.
         checkpoint: `best` or `last`.
@@ -94,7 +95,7 @@ def prepare_evaluation(
     packing: Progress = quiet,
 ) -> tuple[Checkpoint, Partition]:
     """Load a checkpoint and open what it is scored on; arguments and errors as in `evaluate`."""
-    path = Path(run).expanduser() / "config.yaml"
+    path = run_of(Path(run).expanduser()) / CONFIG
     data = Config.load(path).data if path.is_file() else None  # without one, `prepare` says what is missing
     trained, opened = prepare(
         run,

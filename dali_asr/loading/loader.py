@@ -202,7 +202,7 @@ class WindowLoader:
             groups, files = state["groups"], state["files"]
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError("WindowLoader: no state of a loader; give what state_dict() returned") from error
-        differing = [f"{k} {theirs.get(k)} (here {ours[k]})" for k in ours if theirs.get(k) != ours[k]]
+        differing = [f"{k} {_short(theirs.get(k))} (here {_short(ours[k])})" for k in ours if theirs.get(k) != ours[k]]
         if differing:
             raise UsageError(f"WindowLoader: the state belongs to another loader: {', '.join(differing)}")
         if not (0 <= epoch < _MOST_EPOCHS and 0 <= delivered <= len(self)):
@@ -358,6 +358,11 @@ def _release(feed: Feed, frames: ResidentFrames | StreamedFrames) -> None:
     """Stop a loader's pipeline, then let its frames go; also of a loader that was dropped."""
     feed.stop()
     frames.close()
+
+
+def _short(value: Any) -> str:
+    """Return a value for people, who tell fingerprints apart by their first digits."""
+    return value[:12] if isinstance(value, str) else str(value)
 
 
 def _choose_graph(graph: Any, device: torch.device) -> Literal["stock", "fused"]:

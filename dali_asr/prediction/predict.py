@@ -19,7 +19,7 @@ from dali_asr.inventory import resolve_inventory
 from dali_asr.loading import resolve_device
 from dali_asr.prediction.sources import open_source
 from dali_asr.training.build import complete_loader
-from dali_asr.training.checkpoint import Checkpoint, load_checkpoint
+from dali_asr.training.checkpoint import Checkpoint, load_checkpoint, run_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -77,7 +77,7 @@ def predict(
     """Label every frame of a source by a trained model.
 
     Args:
-        run: the folder of a run.
+        run: the folder of a run, or of one of its checkpoints.
         source: a packed corpus, a course folder, `demo`, or `.npy` files of features `[T, D]`, not normalized.
         partition: which one of a corpus; by default the configuration's `data.test`, or the only one.
         checkpoint: `best` or `last`.
@@ -105,7 +105,7 @@ def prepare(
     """Load a checkpoint and open what it is to label; arguments and errors as in `predict`."""
     run = Path(run).expanduser()
     trained = load_checkpoint(run, checkpoint)
-    config = _config(run, trained)
+    config = _config(run_of(run), trained)
     sources = [source] if isinstance(source, (str, Path)) else list(source)
     return trained, open_source(sources, partition, trained.description, config.data, packing)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dali_asr.config import DEMO, DataConfig, LoaderConfig, MaskingConfig, ModelConfig
 from dali_asr.corpus import Corpus, PackSettings
 from dali_asr.demo import DEMO_CORPUS
-from dali_asr.errors import UsageError
+from dali_asr.errors import DataError, UsageError
 from dali_asr.inventory import resolve_inventory
 from dali_asr.loading import Bands, Masking, WindowLoader
 from dali_asr.model import PRESETS, HiddenLayer, parameter_count
@@ -32,6 +32,8 @@ def open_corpus(data: DataConfig, progress: Progress) -> Corpus:
     Raises:
         DataError, UsageError: as `Corpus.open`.
     """
+    if not corpus_path(data.root).exists():
+        raise DataError(f"data.root: {data.root}: no such folder; set it to the corpus (--set data.root=FOLDER)")
     settings = PackSettings(
         partitions=data.partitions,
         normalization=data.normalization,

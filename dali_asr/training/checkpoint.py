@@ -238,8 +238,14 @@ def find_checkpoint(run: Path, which: Which) -> Path:
         raise CheckpointError(f"{run}: no such folder; give the folder of a run, as dali-asr train prints it")
     found = list_checkpoints(run)
     if not found:
-        known = "a run without a checkpoint" if (run / CONFIG).is_file() else "no run, it has no checkpoints"
-        raise CheckpointError(f"{run}: {known}; train one first, or give the folder that dali-asr train prints")
+        if (run / CONFIG).is_file():
+            raise CheckpointError(
+                f"{run}: a run that ended before its first checkpoint; begin it again by the same command and "
+                f"--run-folder {run} --resume auto"
+            )
+        raise CheckpointError(
+            f"{run}: no run, it has no checkpoints; train one first, or give the folder that dali-asr train prints"
+        )
     if which == "last":
         return found[-1]
     best = _read(found[-1])["best"]
@@ -253,10 +259,19 @@ def find_checkpoint(run: Path, which: Which) -> Path:
 def load_checkpoint(run: Path, which: Which = "best") -> Checkpoint:
     """Read a checkpoint of a run.
 
+    Args:
+        run: its folder; or that of a checkpoint, which is read whichever is asked for.
+        which: `best` or `last`.
+
     Raises:
         CheckpointError: the folder is no run, holds no such checkpoint, or one that is damaged.
     """
-    return read_checkpoint(find_checkpoint(run, which))
+    return read_checkpoint(run if is_checkpoint(run) else find_checkpoint(run, which))
+
+
+def run_of(path: Path) -> Path:
+    """Return the folder of the run that a path names, itself or by a checkpoint of it."""
+    return path.parent.parent if is_checkpoint(path) else path
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -330,7 +345,7 @@ def _remedy(path: Path) -> str:
     run = path.parent.parent
     before = [other for other in list_checkpoints(run) if other.name < path.name]
     if before:
-        return f"the one before is {before[-1]} (dali-asr train --resume {before[-1]} goes on from it)"
+        return f"take the one before: {before[-1]}"
     return "train again"
 
 

@@ -60,10 +60,12 @@ class TrainingResult:
     Attributes:
         run: the run's folder.
         epochs: the metrics of each epoch; `dev` is None where it was not evaluated.
+        remark: why it ended before its last step, or did nothing; None where it ran to the end.
     """
 
     run: Path
     epochs: list[dict[str, Any]]
+    remark: str | None = None
 
 
 def train(
@@ -183,13 +185,29 @@ class _Training:
     @property
     def is_done(self) -> bool:
         """Whether the run has come to its end."""
+        return self.stops_early or (self.stepper.steps >= self.total_steps and not self.epoch_is_over)
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether the dev accuracy has not risen for as long as is configured."""
         patience = self.config.training.early_stopping
-        stopped = patience is not None and self.waited >= patience
-        return stopped or (self.stepper.steps >= self.total_steps and not self.epoch_is_over)
+        return patience is not None and self.waited >= patience
+
+    def _remark(self, *, nothing_left: bool) -> str | None:
+        step, total = self.stepper.steps, self.total_steps
+        if self.stops_early:
+            return (
+                f"Stopped early after step {step:,} of {total:,}: no better dev accuracy in {self.waited} evaluations "
+                "(training.early_stopping)"
+            )
+        if nothing_left:
+            return f"Nothing was left to train: step {step:,} of {total:,} is done; raise training.epochs"
+        return None
 
     def run(self) -> TrainingResult:
         """Run all epochs that are left."""
         self.reporter.started(self.path, self.batches, self.stepper.steps, self.total_steps)
+        nothing_left = self.is_done
         try:
             with self.interruption.noted():
                 while not self.is_done:
@@ -202,7 +220,7 @@ class _Training:
             raise TrainingInterrupted(f"interrupted; {self.path} {kept}", 130) from error
         finally:
             self._close()
-        return TrainingResult(self.path, self.epochs)
+        return TrainingResult(self.path, self.epochs, self._remark(nothing_left=nothing_left))
 
     def _begin(self, folder: RunFolder, start: Start, offset: int) -> None:
         """Make the run's folder ready, which rank 0 writes."""
@@ -232,7 +250,15 @@ class _Training:
                 "resume with the run's own configuration, or begin another run"
             )
         state = read_training(path)
-        self.batches.load_state_dict(state["loader"])
+        try:
+            self.batches.load_state_dict(state["loader"])
+        except UsageError as error:
+            batch_size = state["loader"]["belongs_to"]["global_batch"] // self.world.size
+            reason = str(error).removeprefix("WindowLoader: ")
+            raise UsageError(
+                f"{path}: {reason}; resume with the run's own configuration (name no recipe), "
+                f"and loader.batch_size={batch_size}"
+            ) from error
         self.stepper.load_state_dict(state["stepper"], checkpoint.weights)
         self.epochs, self.waited = state["epochs"], state["waited"]
         self.best, self.saved = checkpoint.best, checkpoint.name

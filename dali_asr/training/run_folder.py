@@ -49,7 +49,9 @@ class RunFolder:
     def __init__(self, path: Path, *, resumed: bool = False) -> None:
         self.path = path
         self._unwritten: dict[str, list[str]] = {METRICS: [], TIMINGS: []}
-        if path.exists() and not (path.is_dir() and (resumed or not _content(path))):
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{path}: is a file; choose a folder (--run-folder)")
+        if path.exists() and not resumed and _content(path):
             raise UsageError(
                 f"{path}: exists and is not empty; choose another folder (--run-folder), or go on with its run "
                 "(--resume auto)"

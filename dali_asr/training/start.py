@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dali_asr.errors import CheckpointError, UsageError
-from dali_asr.training.checkpoint import CONFIG, find_checkpoint, is_checkpoint, list_checkpoints
+from dali_asr.training.checkpoint import CONFIG, find_checkpoint, is_checkpoint, list_checkpoints, run_of
 from dali_asr.training.run_folder import is_run
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def find_start(config: RunConfig, run: str | Path | None, recipe: str, resume: s
         return Start(named or _new(config, recipe))
     given = Path(resume).expanduser()
     of_checkpoint = is_checkpoint(given) and not again
-    path = given.parent.parent if is_checkpoint(given) else given
+    path = run_of(given)
     if run is not None and Path(run).expanduser().absolute() != path.absolute():
         raise UsageError(
             f"--run-folder {run} beside --resume {resume}: a run goes on in its own folder; leave --run-folder out"
@@ -73,10 +73,8 @@ def find_start(config: RunConfig, run: str | Path | None, recipe: str, resume: s
 def config_of(resume: str | Path) -> Path | None:
     """Return the configuration of the run that a folder, of it or of a checkpoint, belongs to."""
     given = Path(resume).expanduser()
-    for folder in (given, given.parent.parent):
-        if (folder / CONFIG).is_file():
-            return folder / CONFIG
-    return None
+    path = run_of(given) / CONFIG
+    return path if path.is_file() else None
 
 
 def _go_on_or_begin(path: Path) -> Start:

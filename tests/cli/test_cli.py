@@ -95,6 +95,7 @@ def test_config(run_cli: Run, tmp_path: Path) -> None:
     listed = run_cli("config", "list").output
     for name in ("demo", "course-tiny", "course-full", "so762-mini"):
         assert name in listed
+        assert "max_gradient_norm: null" in run_cli("config", "show", name, "--full").output
         shown = run_cli("config", "show", name)
         assert shown.output.startswith("# ")
         file = tmp_path / f"{name}.yaml"
@@ -161,7 +162,7 @@ def test_what_nobody_thought_of_is_one_line_too(run_cli: Run, monkeypatch: pytes
     [
         (["train", "nothing"], 2, "error: nothing: no such file, and no recipe"),
         (["train", "--set", "loader.batch_size=0"], 2, "loader.batch_size: received 0"),
-        (["train", "--set", "data.root=/nowhere"], 1, "error: /nowhere: no such folder"),
+        (["train", "--set", "data.root=/nowhere"], 1, "error: data.root: /nowhere: no such folder; set it"),
         (["train", "--set", "loader.device=cuda:99"], 1, "error: device cuda:99"),
         (["predict", "/nowhere", "demo"], 1, "error: /nowhere: no such folder; give the folder of a run"),
         (["data", "pack", "/nowhere", "/nowhere-either"], 1, "error: /nowhere: no such folder"),

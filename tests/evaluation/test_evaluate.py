@@ -33,7 +33,9 @@ def test_the_command(run: Path, run_cli: Callable[..., Any]) -> None:
     assert values["checkpoint"].startswith("epoch-0001-step-")
     assert len(values["symbols"]) == len(values["confusion"]) == 42
     assert (run / "evaluation-dev.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert f"Written to {run / 'evaluation-dev.json'} and {run / 'evaluation-dev.png'}" in done.output
+    assert f"written to {run / 'evaluation-dev.json'}, drawn in {run / 'evaluation-dev.png'}" in done.output
+    of_checkpoint = run_cli("evaluate", next((run / "checkpoints").iterdir()), "--device", "cpu")
+    assert of_checkpoint.exit_code == 0, of_checkpoint.output
     assert run_cli("evaluate", run, "demo", "--partition", "test", "--checkpoint", "last").exit_code == 0
     assert (run / "evaluation-test.json").is_file()
 

@@ -85,7 +85,7 @@ def test_a_signal_saves_and_leaves(number: int, code: int, undisturbed: Path, tm
         _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     found = re.fullmatch(
-        r"error: interrupted at step (\d+) of 92, which is saved; go on with: dali-asr train --resume (.*)\n", errors
+        r"interrupted at step (\d+) of 92, which is saved; go on with: dali-asr train --resume (.*)\n", errors
     )
     assert found, errors
     assert load_checkpoint(run, "last").step == int(found[1])
@@ -120,7 +120,9 @@ def test_what_is_done_stays_done(tmp_path: Path) -> None:
     run = tmp_path / "run"
     first = resumed(run, "training.epochs=1")
     kept = outcome(run)
-    assert resumed(run, "training.epochs=1").epochs == first.epochs
+    again = resumed(run, "training.epochs=1")
+    assert again.epochs == first.epochs
+    assert again.remark == "Nothing was left to train: step 23 of 23 is done; raise training.epochs"
     assert outcome(run) == kept
     assert len(resumed(run, "training.epochs=2").epochs) == 2, "and can be prolonged"
 
@@ -138,7 +140,10 @@ def test_the_latest_run_of_the_recipe(tmp_path: Path) -> None:
     [
         (["model.hidden=[24,32]"], r"of another model: hidden 24/batch/0\.2, 24/layer/0\.2 \(here 24/batch/0\.2, 32/"),
         (["loader.context=4"], r"of another model: context \[3, 3\] \(here \[4, 4\]\)"),
-        (["loader.batch_size=500"], r"the state belongs to another loader: global_batch 250 \(here 500\)"),
+        (
+            ["loader.batch_size=500"],
+            r"global_batch 250 \(here 500\); resume with .* loader\.batch_size=250",
+        ),
         (["training.seed=1"], r"the state belongs to another loader: seed 0 \(here 1\)"),
     ],
 )

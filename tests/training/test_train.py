@@ -197,6 +197,8 @@ def test_early_stopping(tmp_path: Path) -> None:
     options += ["training.optimizer.learning_rate=1e-30"]
     result = trained(tmp_path / "run", *options)
     assert len(result.epochs) == 3
+    assert result.remark is not None
+    assert result.remark.startswith("Stopped early after step 66 of 198: no better dev accuracy in 2 evaluations")
     assert load_checkpoint(result.run).epoch == 1
     config = Config.load("demo", [*SMALL, "loader.device=cpu", *options])
     assert len(train(config, run=result.run, resume="auto").epochs) == 3, "and stays stopped"
