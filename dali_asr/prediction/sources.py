@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dali_asr.config import DataConfig
     from dali_asr.corpus import Partition
     from dali_asr.corpus.packing import Progress
-    from dali_asr.training.checkpoint import ModelDescription
+    from dali_asr.training.description import ModelDescription
 
 
 def open_source(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dali_asr.config import DEMO, DataConfig, LoaderConfig, MaskingConfig, ModelConfig
+from dali_asr.config import DEMO, Config, DataConfig, LoaderConfig, MaskingConfig, ModelConfig
 from dali_asr.corpus import Corpus, PackSettings
 from dali_asr.demo import DEMO_CORPUS
 from dali_asr.errors import DataError, UsageError
-from dali_asr.inventory import resolve_inventory
+from dali_asr.inventory import Inventory, resolve_inventory
 from dali_asr.loading import Bands, Masking, WindowLoader
 from dali_asr.model import PRESETS, HiddenLayer, parameter_count
 
@@ -132,3 +132,30 @@ def check_size(model: nn.Module, config: ModelConfig) -> None:
             f"the model has {count:,} parameters, model.max_parameters allows {config.max_parameters:,}; "
             "make model.hidden narrower or loader.context smaller"
         )
+
+
+def check_batches(batches: WindowLoader, partition: Partition, hidden: tuple[HiddenLayer, ...]) -> None:
+    """Check that there is a batch to train on, and that batch norm can.
+
+    Raises:
+        UsageError: there is none, or it is of one window.
+    """
+    size = batches.planner.batch_size
+    if not len(batches):
+        raise UsageError(
+            f"{partition.name}: {batches.planner.positions} frames are fewer than a batch of {size}; "
+            "lower loader.batch_size, or set loader.drop_last: false"
+        )
+    if min(size, batches.planner.positions) == 1 and any(layer.norm == "batch" for layer in hidden):
+        raise UsageError(
+            f"{partition.name}: batches of 1 window cannot train batch norm; "
+            "raise loader.batch_size, or set model.norm: none"
+        )
+
+
+def resolved(config: Config, inventory: Inventory) -> Config:
+    """Return the configuration with the symbols of an inventory file instead of its path."""
+    if config.data.inventory == "arpabet":
+        return config
+    data = config.data.model_copy(update={"inventory": inventory.symbols})
+    return config.model_copy(update={"data": data})

@@ -1,7 +1,6 @@
 """The training loop: batches to checkpoints.
 
-WindowLoader ──▶ Stepper ──▶ metrics ──▶ run folder, trackers
-                    └──────▶ evaluation on dev, checkpoints
+WindowLoader ──▶ Stepper ──▶ metrics, evaluation on dev, checkpoints ──▶ Record
 """
 
 from __future__ import annotations
@@ -15,41 +14,43 @@ import torch
 from torch.nn import functional
 
 from dali_asr.corpus import NO_LABEL
-from dali_asr.errors import CheckpointError, DataError, DeviceError, TrainingError, UsageError
-from dali_asr.training.build import build_hidden, check_size, complete_loader, open_corpus, training_loader
+from dali_asr.errors import CheckpointError, DeviceError, TrainingError, UsageError
+from dali_asr.training.build import (
+    build_hidden,
+    check_batches,
+    check_size,
+    complete_loader,
+    open_corpus,
+    resolved,
+    training_loader,
+)
 from dali_asr.training.checkpoint import (
     Checkpoint,
-    ModelDescription,
     checkpoint_name,
     list_checkpoints,
     read_checkpoint,
     read_training,
-    remove_later,
-    save_checkpoint,
 )
-from dali_asr.training.curves import draw_curves
+from dali_asr.training.description import ModelDescription
+from dali_asr.training.generators import generator_states, restore_generators
 from dali_asr.training.interruption import Interruption, TrainingInterrupted
 from dali_asr.training.labels import balanced_weights, label_counts, warn_of_missing
 from dali_asr.training.metrics import FrameMetrics
+from dali_asr.training.record import Record
 from dali_asr.training.reporter import SILENCE
-from dali_asr.training.run_folder import METRICS, RunFolder, writing
 from dali_asr.training.start import find_start
 from dali_asr.training.step import Stepper, forward, matrix_precision
-from dali_asr.training.tracking import open_trackers
 from dali_asr.training.world import joined
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from dali_asr.config import Config
-    from dali_asr.corpus import Corpus, Partition
-    from dali_asr.inventory import Inventory
+    from dali_asr.corpus import Corpus
     from dali_asr.loading import WindowLoader
-    from dali_asr.model import HiddenLayer
     from dali_asr.training.metrics import Measured
     from dali_asr.training.reporter import Reporter
     from dali_asr.training.start import Start
-    from dali_asr.training.tracking import Tracker
     from dali_asr.training.world import World
 
 
@@ -117,7 +118,8 @@ class _Training:
     def __init__(self, config: Config, corpus: Corpus, world: World, start: Start, reporter: Reporter) -> None:
         self.config, self.world, self.reporter = config, world, reporter
         settings = config.training
-        train, dev = _partitions(config, corpus)
+        train = corpus.partition(*config.data.train)
+        dev = corpus.partition(config.data.dev) if config.data.dev else None
         counts = label_counts(train, "data.train")
         if dev:
             label_counts(dev, "data.dev")
@@ -138,7 +140,7 @@ class _Training:
             corpus.inventory,
             corpus.normalization,
         )
-        _check_batches(self.batches, train, self.description.hidden)
+        check_batches(self.batches, train, self.description.hidden)
         model = self.description.build()
         check_size(model, config.model)
         weights = balanced_weights(counts) if settings.class_weights == "balanced" else None
@@ -159,15 +161,8 @@ class _Training:
         self.unsaved_best: tuple[str, float | None] | None = None
         offset = self._resume(start.checkpoint) if start.checkpoint else 0
         self.path = start.run
-        self._warned: set[int | None] = set()
-        self.folder = RunFolder(start.run, resumed=start.resumed) if world.leads else None
-        self.trackers: list[Tracker] = []
-        if self.folder:
-            try:
-                self._begin(self.folder, start, offset)
-            except BaseException:
-                self.folder.close()
-                raise
+        self.record = Record(start, world, reporter)
+        self.record.begin(resolved(config, corpus.inventory), self.batches, self.stepper.steps, offset)
         if missing := warn_of_missing(counts, corpus.inventory, train.name):
             reporter.warned(missing)
 
@@ -219,26 +214,8 @@ class _Training:
             kept = f"keeps the checkpoint {self.saved}" if self.saved else "has no new checkpoint"
             raise TrainingInterrupted(f"interrupted; {self.path} {kept}", 130) from error
         finally:
-            self._close()
+            self.record.close(drawn=bool(self.epochs))
         return TrainingResult(self.path, self.epochs, self._remark(nothing_left=nothing_left))
-
-    def _begin(self, folder: RunFolder, start: Start, offset: int) -> None:
-        """Make the run's folder ready, which rank 0 writes."""
-        found = list_checkpoints(self.path)
-        if start.from_last and (found[-1] if found else None) != start.checkpoint:
-            raise UsageError(
-                f"{self.path}: another process trained in this run just now; start again, to go on from there"
-            )
-        folder.check(offset)
-        config = _resolved(self.config, self.description.inventory)
-        folder.describe(config, self.batches)  # first, as it makes the folder one of a run
-        if start.checkpoint:
-            with writing(self.path):
-                later = remove_later(start.checkpoint)
-            if later:
-                self.reporter.warned(f"{self.path}: removed the later checkpoints {', '.join(later)}")
-        folder.cut(offset)
-        self.trackers = open_trackers(config, self.path, self.stepper.steps, self.reporter.warned)
 
     def _resume(self, path: Path) -> int:
         """Go on from a checkpoint; return how many bytes of metrics were written then."""
@@ -263,7 +240,7 @@ class _Training:
         self.epochs, self.waited = state["epochs"], state["waited"]
         self.best, self.saved = checkpoint.best, checkpoint.name
         self.epoch_is_over = state["epoch_is_over"]
-        _set_generators(state["generators"], self.world)
+        restore_generators(state["generators"], self.world)
         return checkpoint.metrics_bytes
 
     def _epoch(self) -> None:
@@ -289,7 +266,7 @@ class _Training:
         if read:
             measured = self._read()
             line = {"kind": "step", "step": step, "epoch": len(self.epochs) + 1, "learning_rate": self.stepper.rate()}
-            self._log(line | measured)
+            self.record.log(line | measured)
             self.reporter.stepped(step, measured, speed)
         if settings.save_every and step % settings.save_every == 0 and not self.epoch_is_over:
             self._save()
@@ -309,8 +286,8 @@ class _Training:
         self.stepper.metrics.reset()
         self.epoch_is_over = False
         self.epochs.append(line)
-        self._log(line)
-        self._log_time({"epoch": number, "train_seconds": seconds, "frames_per_second": frames / seconds})
+        self.record.log(line)
+        self.record.time({"epoch": number, "train_seconds": seconds, "frames_per_second": frames / seconds})
         best = self.best
         self._judge(line)
         self._save()
@@ -368,7 +345,7 @@ class _Training:
         state = {
             "stepper": self.stepper.state_dict(),
             "loader": self.batches.state_dict(),
-            "generators": _generators(self.world),
+            "generators": generator_states(self.world),
             "epochs": self.epochs,
             "waited": self.waited,
             "epoch_is_over": self.epoch_is_over,
@@ -376,29 +353,11 @@ class _Training:
         weights = self.stepper.trained.state_dict()
         if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
             self._diverged("a weight", self.stepper.steps)
-        failed = None
-        if self.folder:
-            try:
-                self._write_checkpoint(self.folder, weights, state)
-            except DataError as error:
-                failed = error
-        # All ranks go on as rank 0 does, or end as it does.
-        written = self.world.smallest(0 if failed else 1) == 1
-        self.saved = self._name if written else None
-        if written:
-            self._warned.clear()
-        elif failed or strict or self.config.training.on_write_error == "stop":
-            fault = failed or DataError(f"{self.path}: rank 0 could not save; see what it says")
-            self._write_failed(fault, strict=strict)
-
-    def _write_checkpoint(self, folder: RunFolder, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         metrics = self.epochs[-1] if self.epochs else None
-        with writing(self.path):
-            offset = folder.flush()
-            checkpoint = Checkpoint(
-                self.description, len(self.epochs), self.stepper.steps, metrics, self.best, offset, weights
-            )
-            save_checkpoint(folder.checkpoints, checkpoint, state, keep=self.config.training.keep_checkpoints)
+        checkpoint = Checkpoint(self.description, len(self.epochs), self.stepper.steps, metrics, self.best, 0, weights)
+        keep = self.config.training.keep_checkpoints
+        written = self.record.save(checkpoint, state, keep=keep, strict=strict)
+        self.saved = checkpoint.name if written else None
 
     def _heed_signals(self) -> None:
         """Save and leave, where a signal asked for it.
@@ -428,85 +387,3 @@ class _Training:
             f"{what} is no finite number at step {step:,}, learning rate {rate:g}; {kept}; "
             "lower training.optimizer.learning_rate, or set training.optimizer.max_gradient_norm: 1"
         )
-
-    def _log(self, line: dict[str, Any]) -> None:
-        if not self.folder:
-            return
-        try:
-            self.folder.log(line)
-        except DataError as error:
-            self._write_failed(error)
-        for tracker in self.trackers:
-            tracker.log(line)
-
-    def _log_time(self, line: dict[str, Any]) -> None:
-        if self.folder:
-            try:
-                self.folder.time(line)
-            except DataError as error:
-                self._write_failed(error)
-
-    def _write_failed(self, error: DataError, *, strict: bool = False) -> None:
-        """Warn, once of each reason until a checkpoint is saved, or end the run."""
-        if strict or self.config.training.on_write_error == "stop":
-            raise error
-        reason = getattr(error.__cause__, "errno", None)
-        if reason not in self._warned:
-            self._warned.add(reason)
-            self.reporter.warned(f"{error}; training goes on, and tries again")
-
-    def _close(self) -> None:
-        if not self.folder:
-            return
-        try:
-            if self.epochs:
-                draw_curves(self.path / METRICS, self.path / "curves.png")
-        except OSError as error:
-            self.reporter.warned(f"{self.path / 'curves.png'}: {error.strerror}; not drawn")
-        finally:
-            for tracker in self.trackers:
-                tracker.close()
-            self.folder.close()
-
-
-def _generators(world: World) -> dict[str, list[torch.Tensor]]:
-    """Return the states of torch's generators, of all ranks."""
-    states = {"cpu": world.gather(torch.get_rng_state())}
-    if world.device.type == "cuda":
-        states["cuda"] = world.gather(torch.cuda.get_rng_state(world.device))
-    return states
-
-
-def _set_generators(states: dict[str, list[torch.Tensor]], world: World) -> None:
-    """Restore this rank's generators; a rank that there was not keeps its own."""
-    if world.rank < len(states["cpu"]):
-        torch.set_rng_state(states["cpu"][world.rank])
-    if world.device.type == "cuda" and world.rank < len(states.get("cuda", [])):
-        torch.cuda.set_rng_state(states["cuda"][world.rank], world.device)
-
-
-def _partitions(config: Config, corpus: Corpus) -> tuple[Partition, Partition | None]:
-    train = corpus.partition(*config.data.train)
-    return train, corpus.partition(config.data.dev) if config.data.dev else None
-
-
-def _check_batches(batches: WindowLoader, partition: Partition, hidden: tuple[HiddenLayer, ...]) -> None:
-    size = batches.planner.batch_size
-    if not len(batches):
-        raise UsageError(
-            f"{partition.name}: {batches.planner.positions} frames are fewer than a batch of {size}; "
-            "lower loader.batch_size, or set loader.drop_last: false"
-        )
-    if min(size, batches.planner.positions) == 1 and any(layer.norm == "batch" for layer in hidden):
-        raise UsageError(
-            f"{partition.name}: batches of 1 window cannot train batch norm; "
-            "raise loader.batch_size, or set model.norm: none"
-        )
-
-
-def _resolved(config: Config, inventory: Inventory) -> Config:
-    """Return the configuration with the symbols of an inventory file instead of its path."""
-    if config.data.inventory == "arpabet":
-        return config
-    data = config.data.model_copy(update={"inventory": inventory.symbols})
-    return config.model_copy(update={"data": data})

@@ -16,7 +16,8 @@ from dali_asr.corpus import Normalization
 from dali_asr.evaluation.evaluate import score
 from dali_asr.evaluation.scores import accuracy_without, collapse, error_rate, symbol_scores
 from dali_asr.model import HiddenLayer
-from dali_asr.training.checkpoint import Checkpoint, ModelDescription
+from dali_asr.training.checkpoint import Checkpoint
+from dali_asr.training.description import ModelDescription
 from tests.makers import make_features
 
 LABELS = st.lists(st.tuples(st.integers(0, 4), st.integers(-1, 4)), min_size=1, max_size=40)

@@ -22,7 +22,6 @@ from dali_asr.model import HiddenLayer
 from dali_asr.training import train
 from dali_asr.training.checkpoint import (
     Checkpoint,
-    ModelDescription,
     find_checkpoint,
     list_checkpoints,
     load_checkpoint,
@@ -30,6 +29,7 @@ from dali_asr.training.checkpoint import (
     read_training,
     save_checkpoint,
 )
+from dali_asr.training.description import ModelDescription
 
 DESCRIPTION = ModelDescription(
     (1, 2), 3, (HiddenLayer(4, 0.1, "batch"),), "gelu", False, ARPABET, Normalization("utterance")

@@ -1,0 +1,107 @@
+"""What a model is: all that a checkpoint needs to build it again and to feed it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dali_asr.corpus import Normalization
+from dali_asr.inventory import Inventory
+from dali_asr.model import ACTIVATIONS, MLP, HiddenLayer
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """All that is needed to build the model again and to feed it.
+
+    Attributes:
+        context: frames (left, right) of a window's own.
+        feature_dim: D.
+        hidden: the hidden layers.
+        activation: between them.
+        residual: whether they add their inputs.
+        inventory: the label set.
+        normalization: of the features it was trained on.
+    """
+
+    context: tuple[int, int]
+    feature_dim: int
+    hidden: tuple[HiddenLayer, ...]
+    activation: str
+    residual: bool
+    inventory: Inventory
+    normalization: Normalization
+
+    @property
+    def window(self) -> int:
+        """W."""
+        return sum(self.context) + 1
+
+    def build(self) -> MLP:
+        """Return the model, freshly initialized."""
+        return MLP(
+            window=self.window,
+            feature_dim=self.feature_dim,
+            classes=len(self.inventory),
+            hidden=self.hidden,
+            activation=self.activation,
+            residual=self.residual,
+        )
+
+    def differences(self, other: ModelDescription) -> list[str]:
+        """Return what another one differs in, side by side."""
+        ours, theirs = self.to_json(), other.to_json()
+        ours["hidden"], theirs["hidden"] = _layer_list(self.hidden), _layer_list(other.hidden)
+        found = [
+            f"{name} {ours[name]} (here {theirs[name]})"
+            for name in ("context", "feature_dim", "hidden", "activation", "residual")
+            if ours[name] != theirs[name]
+        ]
+        if self.inventory != other.inventory:
+            found.append(_inventory_difference(self.inventory.symbols, other.inventory.symbols))
+        if ours["normalization"] != theirs["normalization"]:
+            found.append(f"normalization {self.normalization.kind} (here {other.normalization.kind}, or other values)")
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the description as JSON values."""
+        return {
+            "context": list(self.context),
+            "feature_dim": self.feature_dim,
+            "hidden": [asdict(layer) for layer in self.hidden],
+            "activation": self.activation,
+            "residual": self.residual,
+            "inventory": list(self.inventory.symbols),
+            "normalization": self.normalization.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> ModelDescription:
+        """Read what `to_json` gave."""
+        left, right = values["context"]
+        return cls(
+            (int(left), int(right)),
+            int(values["feature_dim"]),
+            tuple(HiddenLayer(**layer) for layer in values["hidden"]),
+            _known_activation(values["activation"]),
+            bool(values["residual"]),
+            Inventory(tuple(values["inventory"])),
+            Normalization.from_json(values["normalization"]),
+        )
+
+
+def _known_activation(name: str) -> str:
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation {name!r}")
+    return name
+
+
+def _layer_list(layers: tuple[HiddenLayer, ...]) -> str:
+    return ", ".join(f"{layer.width}/{layer.norm}/{layer.dropout:g}" for layer in layers)
+
+
+def _inventory_difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
+    at = next((n for n, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
+    if at is None:
+        return f"inventory of {len(ours)} symbols (here {len(theirs)})"
+    return f"inventory of {len(ours)} symbols, label {at} is {ours[at]} (here {len(theirs)}, {theirs[at]})"
