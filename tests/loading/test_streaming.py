@@ -226,7 +226,7 @@ def test_a_state_of_another_corpus_is_refused(packed: Path, tmp_path: Path, run_
         WindowLoader(Corpus.open(folder).partition("train"), context=2, batch_size=10)
         for folder in (packed, tmp_path / "repacked")
     ]
-    with pytest.raises(UsageError, match=r"another loader: corpus [0-9a-f]{64} \(here [0-9a-f]{64}\)"):
+    with pytest.raises(UsageError, match=r"another loader: corpus [0-9a-f]{12} \(here [0-9a-f]{12}\)"):
         loaders[1].load_state_dict(loaders[0].state_dict())
 
 
