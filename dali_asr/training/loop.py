@@ -190,7 +190,7 @@ class _Training:
 
     def _remark(self, *, nothing_left: bool) -> str | None:
         step, total = self.stepper.steps, self.total_steps
-        if self.stops_early:
+        if self.stops_early and step < total:
             return (
                 f"Stopped early after step {step:,} of {total:,}: no better dev accuracy in {self.waited} evaluations "
                 "(training.early_stopping)"
