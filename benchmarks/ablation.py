@@ -28,8 +28,8 @@ import torch
 from dali_asr.config import Config
 from dali_asr.environment import environment
 from dali_asr.model import parameter_count
+from dali_asr.runs.checkpoint import load_checkpoint
 from dali_asr.training import train
-from dali_asr.training.checkpoint import load_checkpoint
 
 EPOCHS = 4
 MOST_PARAMETERS = 1_500_000

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dali_asr import Corpus
-from dali_asr.loading import Planner
-from dali_asr.loading.chunks import Chunks
+from dali_asr.plan import Planner
+from dali_asr.plan.groups import Chunks
 
 if TYPE_CHECKING:
     from dali_asr import Partition

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from dali_asr import Corpus, PackedWriter, WindowLoader
+from dali_asr.device import resolve_device
 from dali_asr.environment import environment
 from dali_asr.inventory import ARPABET
-from dali_asr.loading import resolve_device
 
 UTTERANCES, FRAMES, FEATURE_DIM = 28_539, 1265, 28
 

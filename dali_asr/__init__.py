@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dali_asr.config import Config
     from dali_asr.corpus import Corpus, Normalization, PackedWriter, PackSettings, Partition, pack_course
-    from dali_asr.evaluation import evaluate
+    from dali_asr.inference import evaluate, predict
     from dali_asr.inventory import Inventory
-    from dali_asr.loading import Bands, Batch, Masking, WindowLoader
+    from dali_asr.loading import Batch, WindowLoader
     from dali_asr.model import MLP, HiddenLayer
-    from dali_asr.prediction import predict
+    from dali_asr.plan import Bands, Masking
     from dali_asr.training import train
 
 __version__ = "0.1.0"
@@ -49,21 +49,21 @@ __all__ = [
 
 _HOME = {
     "MLP": "model",
-    "Bands": "loading",
+    "Bands": "plan",
     "Batch": "loading",
     "Config": "config",
     "Corpus": "corpus",
     "HiddenLayer": "model",
     "Inventory": "inventory",
-    "Masking": "loading",
+    "Masking": "plan",
     "Normalization": "corpus",
     "PackSettings": "corpus",
     "PackedWriter": "corpus",
     "Partition": "corpus",
     "WindowLoader": "loading",
-    "evaluate": "evaluation",
+    "evaluate": "inference",
     "pack_course": "corpus",
-    "predict": "prediction",
+    "predict": "inference",
     "train": "training",
 }
 

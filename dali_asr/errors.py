@@ -1,14 +1,15 @@
-"""What can go wrong for a user, as exceptions whose message is one line.
+"""Errors that a user can cause, each with a message of one line.
 
     DaliAsrError
-    ├── UsageError         exit 2   an argument that cannot be: an unknown partition, an output that exists
-    │   └── ConfigError    exit 2   a configuration with mistakes, all of them at once
-    ├── DataError          exit 1   a file or folder that is not what it should be
-    │   └── CheckpointError  exit 1   a run or checkpoint that cannot be used here
-    ├── TrainingError      exit 1   a training that came to nothing: a loss that is no number
-    ├── DeviceError        exit 1   a device that is missing, or too small
-    ├── LoadingError       exit 1   a pipeline that failed; the cause is attached
-    └── TrainingInterrupted  exit 128 + N   by signal N; training saved and left
+    ├── UsageError             exit 2        an invalid argument: an unknown partition, an output that exists
+    │   └── ConfigError        exit 2        an invalid configuration; lists every mistake at once
+    ├── DataError              exit 1        a file or folder that is missing, damaged or in the wrong format
+    │   └── CheckpointError    exit 1        a run or checkpoint that cannot be used
+    ├── TrainingError          exit 1        training cannot continue: the loss is not finite
+    ├── DeviceError            exit 1        a device that is missing or has too little memory
+    ├── LoadingError           exit 1        the DALI pipeline failed; the cause is attached
+    ├── BenchError             exit 1        loaders under benchmark disagree about the windows
+    └── TrainingInterrupted    exit 128 + N  signal N arrived; the training state is saved
 
 Every message says what is wrong, where, what was received and what to do.
 """
@@ -23,22 +24,22 @@ if TYPE_CHECKING:
 
 
 class DaliAsrError(Exception):
-    """Base of all errors that a user can cause."""
+    """Base class of all errors that a user can cause."""
 
     exit_code = 1
 
 
-class UsageError(DaliAsrError):
-    """An argument that cannot be right, whatever the data."""
+class UsageError(DaliAsrError, ValueError):
+    """An invalid argument."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A configuration with mistakes.
+    """An invalid configuration.
 
     Attributes:
-        problems: one line a mistake, each opening with its path (`loader.masking.time.width`).
+        problems: one line per mistake, each starting with its path (`loader.masking.time.width`).
     """
 
     def __init__(self, where: str, problems: Sequence[str]) -> None:
@@ -48,27 +49,43 @@ class ConfigError(UsageError):
 
 
 class DataError(DaliAsrError):
-    """A file or folder that is not what it should be."""
+    """A file or folder that is missing, damaged or in the wrong format."""
 
 
 class CheckpointError(DataError):
-    """A run or checkpoint that cannot be used here."""
+    """A run or checkpoint that cannot be used."""
 
 
 class TrainingError(DaliAsrError):
-    """A training that cannot go on: the loss is no finite number any more."""
+    """Training cannot continue."""
 
 
 class DeviceError(DaliAsrError):
-    """A device that is missing, or too small for what was asked of it."""
+    """A device that is missing or has too little memory."""
 
 
 class LoadingError(DaliAsrError):
-    """A pipeline that failed while it cut windows; `__cause__` is what it failed of."""
+    """The DALI pipeline failed; `__cause__` is the original error."""
+
+
+class BenchError(DaliAsrError):
+    """Loaders under benchmark disagree about the windows of a plan."""
+
+
+class TrainingInterrupted(DaliAsrError):  # noqa: N818 - not a fault
+    """Ctrl-C or SIGTERM arrived and the training state is saved.
+
+    Attributes:
+        exit_code: 128 plus the number of the signal, as shells report it.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def did_you_mean(received: str, allowed: Iterable[str]) -> str:
-    """Return `; did you mean X?` for the nearest allowed name, or nothing when none is near."""
+    """Return `; did you mean X?` for the closest allowed name, or an empty string if none is close."""
     by_lower = {name.lower(): name for name in allowed}
     near = get_close_matches(received.lower(), by_lower, n=1, cutoff=0.6)
     return f"; did you mean {by_lower[near[0]]}?" if near else ""

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dali_asr.loading import Plan
+    from dali_asr import Partition, WindowLoader
+    from dali_asr.plan import Plan
 
 
 def judge_windows(utterances: Sequence[NDArray[Any]], left: int, right: int, plan: Plan, dtype: str) -> NDArray[Any]:
@@ -34,3 +35,38 @@ def judge_windows(utterances: Sequence[NDArray[Any]], left: int, right: int, pla
 def same_bits(a: NDArray[Any], b: NDArray[Any]) -> bool:
     """Say whether two arrays are equal in shape, dtype and every bit; −0.0 is not 0.0."""
     return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+def as_arrays(batch: Any) -> tuple[Any, ...]:
+    labels = None if batch.labels is None else batch.labels.cpu().numpy()
+    return batch.windows.cpu().numpy(), labels, batch.frame_ids.cpu().numpy()
+
+
+def same_batch(a: Any, b: Any) -> bool:
+    return all(same_bits(x, y) for x, y in zip(as_arrays(a), as_arrays(b), strict=True))
+
+
+def assert_judged(partition: Partition, loader: WindowLoader, arguments: dict[str, Any], epochs: int = 2) -> None:
+    """Hold whole epochs of a loader to the judge.
+
+    So no window crosses an utterance, labels belong to their frames, and each frame comes once an epoch.
+    """
+    utterances = list(partition.frames())
+    truth = partition.labels()
+    assert truth is not None
+    for epoch in range(epochs):
+        read = []
+        for step, batch in enumerate(loader):
+            windows, labels, frames = as_arrays(batch)
+            plan = loader.planner.plan(epoch, step)
+            left, right = arguments["context"]
+            assert same_bits(windows, judge_windows(utterances, left, right, plan, arguments["dtype"]))
+            assert labels.dtype == frames.dtype == np.int64
+            assert np.array_equal(frames, plan.frames)
+            assert np.array_equal(labels, truth[frames])
+            read.append(frames)
+        assert len(read) == len(loader)
+        seen = np.concatenate([np.zeros(0, np.int64), *read])
+        assert len(np.unique(seen)) == len(seen)
+        if not arguments["drop_last"]:
+            assert np.array_equal(np.sort(seen), np.arange(0, partition.frame_count, arguments["subset"]))

@@ -7,9 +7,9 @@ import itertools
 import torch
 from torch import nn
 
+from dali_asr.build import build_hidden
 from dali_asr.config import Config
 from dali_asr.model import MLP, PRESETS, HiddenLayer, parameter_count, summarize
-from dali_asr.training.build import build_hidden
 
 
 def test_presets() -> None:

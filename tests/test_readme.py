@@ -94,7 +94,7 @@ def test_the_library_example_is_the_promised_one() -> None:
         'for batch in WindowLoader(Corpus.open("corpus").partition("train-clean-100"), context=30, batch_size=4096, '
         'device="cuda"):'
     ) in example
-    assert all(name in example for name in ("batch.windows", "batch.labels", "batch.frames"))
+    assert all(name in example for name in ("batch.windows", "batch.labels", "batch.frame_ids"))
 
 
 def test_every_recipe_is_described() -> None:

@@ -21,10 +21,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from dali_asr.errors import UsageError
-from dali_asr.loading import Batch, Masking, Plan, Planner, WindowLoader, can_fuse
+from dali_asr.loading import Batch, WindowLoader, can_fuse
 from dali_asr.loading.frames import ResidentFrames
 from dali_asr.loading.memory import row_bytes
 from dali_asr.loading.stock import covered, mask_bits, row_order
+from dali_asr.plan import Masking, Plan, Planner
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,9 +15,10 @@ import torch
 from dali_asr.bench.contenders import Case, contenders, keep_freed_memory
 from dali_asr.bench.measure import CHECKED_BATCHES, Result, check, copy_bandwidth, measure
 from dali_asr.corpus import Corpus
+from dali_asr.device import resolve_device
 from dali_asr.environment import environment
 from dali_asr.errors import UsageError
-from dali_asr.loading import Masking, resolve_device
+from dali_asr.plan import Masking
 
 if TYPE_CHECKING:
     from dali_asr.bench.contenders import Contender

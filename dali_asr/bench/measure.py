@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dali_asr.errors import DaliAsrError
+from dali_asr.errors import BenchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,10 +21,6 @@ _COPIED_BYTES = {"cpu": 128 << 20, "cuda": 1 << 30}
 _COPIES = 4
 _MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}
 _PRODUCTS = 4
-
-
-class BenchError(DaliAsrError):
-    """A contender whose windows are not those of the plan."""
 
 
 @dataclass(frozen=True)

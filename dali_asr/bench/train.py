@@ -21,10 +21,12 @@ from torch.nn import functional
 
 from dali_asr.bench.measure import matrix_roof, synchronize
 from dali_asr.config import Config, OptimizerConfig
+from dali_asr.device import resolve_device
 from dali_asr.environment import environment
 from dali_asr.errors import UsageError
-from dali_asr.loading import Masking, WindowLoader, resolve_device
+from dali_asr.loading import WindowLoader
 from dali_asr.model import MLP, PRESETS, parameter_count
+from dali_asr.plan import Masking
 from dali_asr.training import train
 from dali_asr.training.optimization import build_optimizer
 from dali_asr.training.step import forward, matrix_precision

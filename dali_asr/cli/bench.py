@@ -76,8 +76,9 @@ def loader(
         report("starting", 0, 1)
         from dali_asr.bench import BenchSettings, bench_loader
         from dali_asr.bench.loader import to_json
-        from dali_asr.loading import Masking, describe_device, resolve_device
-        from dali_asr.training.build import build_masking
+        from dali_asr.build import build_masking
+        from dali_asr.device import describe_device, resolve_device
+        from dali_asr.plan import Masking
 
         checked, corpus, names = _open(config, overrides, frames, report)
         partition = corpus.partition(*names)
@@ -140,9 +141,10 @@ def train(
         report("starting", 0, 1)
         from dali_asr.bench import TrainSettings, bench_train
         from dali_asr.bench.train import to_json
-        from dali_asr.loading import Masking, describe_device, resolve_device
+        from dali_asr.build import build_masking
+        from dali_asr.device import describe_device, resolve_device
         from dali_asr.model import PRESETS
-        from dali_asr.training.build import build_masking
+        from dali_asr.plan import Masking
 
         for name in model or ():
             if name not in PRESETS:
@@ -188,7 +190,7 @@ class _Files:
 
     def check(self, *, overwrite: bool) -> None:
         """Check that they can be written, before anything is measured."""
-        from dali_asr.outputs import check_output
+        from dali_asr.files import check_output
 
         for path in (self.json, self.table, self.chart):
             if path:
@@ -220,8 +222,8 @@ def _open(
 ) -> tuple[Config | None, Corpus, tuple[str, ...]]:
     """Return the configuration, where one is given, its corpus and training partitions; or synthetic frames."""
     from dali_asr.bench import synthetic_corpus
+    from dali_asr.build import open_corpus
     from dali_asr.config import Config
-    from dali_asr.training.build import open_corpus
 
     if not (config or overrides):
         return None, synthetic_corpus(frames), ("all",)

@@ -47,7 +47,7 @@ def copy(
     """Copy a recipe, to change it."""
     from dali_asr.config import find_config
     from dali_asr.errors import DataError
-    from dali_asr.outputs import check_output
+    from dali_asr.files import check_output
 
     content = find_config(name).read_text(encoding="utf-8")
     check_output(file, overwrite=force)

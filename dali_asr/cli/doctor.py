@@ -41,7 +41,8 @@ def _check_imports() -> str | None:
 def _report_devices() -> str | None:
     import torch
 
-    from dali_asr.loading import can_fuse, describe_device, resolve_device
+    from dali_asr.device import describe_device, resolve_device
+    from dali_asr.loading import can_fuse
 
     say(f"{'NVIDIA driver':<22} {_driver()}")
     say(f"{'CUDA of torch':<22} {torch.version.cuda or 'none (a build for the CPU)'}")

@@ -12,7 +12,7 @@ from dali_asr.cli.console import counting, say, stdout
 from dali_asr.cli.predict import Which
 
 if TYPE_CHECKING:
-    from dali_asr.evaluation import Scores
+    from dali_asr.inference.scores import Scores
 
 
 def evaluate(
@@ -42,10 +42,10 @@ def evaluate(
     """  # noqa: D412
     with counting() as report:
         report("starting", 0, 1)
-        from dali_asr.evaluation.evaluate import prepare_evaluation, score
-        from dali_asr.evaluation.report import write_evaluation
-        from dali_asr.loading import describe_device, resolve_device
-        from dali_asr.training.checkpoint import run_of
+        from dali_asr.device import describe_device, resolve_device
+        from dali_asr.inference.evaluate import prepare_evaluation, score
+        from dali_asr.inference.report import write_evaluation
+        from dali_asr.runs.checkpoint import run_of
 
         report("starting", 1, 1)
         where = resolve_device(device)

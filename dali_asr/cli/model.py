@@ -27,10 +27,10 @@ def show(
     features: Annotated[int, typer.Option(help="Features a frame, D.", min=1)] = 28,
 ) -> None:
     """Print a model's layers, shapes and parameter counts."""
+    from dali_asr.build import build_hidden, check_size
     from dali_asr.config import Config
     from dali_asr.inventory import resolve_inventory
     from dali_asr.model import MLP, parameter_count, summarize
-    from dali_asr.training.build import build_hidden, check_size
 
     checked = Config.load(config, overrides or ())
     left, right = checked.loader.context

@@ -63,7 +63,7 @@ def predict(
 
         dali-asr predict RUN one.npy two.npy --format json -o -
     """  # noqa: D412
-    from dali_asr.outputs import check_output
+    from dali_asr.files import check_output
 
     to_stdout = output == "-"
     path = Path(output) if output else None
@@ -71,9 +71,10 @@ def predict(
         check_output(path, overwrite=force)
     with counting() as report:
         report("starting", 0, 1)
-        from dali_asr.loading import describe_device, resolve_device
-        from dali_asr.prediction import SUFFIXES, encode, label, prepare, write_prediction
-        from dali_asr.training.checkpoint import run_of
+        from dali_asr.device import describe_device, resolve_device
+        from dali_asr.inference.predict import label, prepare
+        from dali_asr.inference.writers import SUFFIXES, encode, write_prediction
+        from dali_asr.runs.checkpoint import run_of
 
         report("starting", 1, 1)
         where = resolve_device(device)

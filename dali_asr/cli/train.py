@@ -59,7 +59,7 @@ def train(
         torchrun --nproc-per-node 8 -m dali_asr train course-full --run-folder runs/full --resume auto
     """  # noqa: D412
     from dali_asr.config import Config
-    from dali_asr.training.start import AUTO, config_of  # which imports torch
+    from dali_asr.runs.start import AUTO, config_of  # which imports torch
 
     stdout.quiet = os.environ.get("RANK", "0") != "0"  # the first of torchrun's processes speaks for all
     source = config
@@ -143,7 +143,7 @@ def _run(config: Config, run: Path | None, resume: str | None, recipe: str, bar:
 
 
 def _describe(loader: WindowLoader) -> str:
-    from dali_asr.loading import describe_device
+    from dali_asr.device import describe_device
 
     groups = loader.planner.layout.group_count
     streamed = f", frames streamed in {groups:,} groups an epoch" if loader.streamed else ""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dali_asr.errors import DaliAsrError, LoadingError
-from dali_asr.loading.interrupts import deferred
+from dali_asr.signals import deferred_interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,12 +35,12 @@ class Batch:
         windows: `[B, W, D]`, float32 or float16.
         labels: `[B]` int64, of the frames in the middle, −100 where one has none; None in an unlabelled
             partition.
-        frames: `[B]` int64, their numbers in the partition.
+        frame_ids: `[B]` int64, their numbers in the partition.
     """
 
     windows: torch.Tensor
     labels: torch.Tensor | None
-    frames: torch.Tensor
+    frame_ids: torch.Tensor
 
 
 class Feed:
@@ -116,7 +116,7 @@ class Feed:
 
     def _advance(self, outputs: Iterator[Any]) -> Any:
         try:
-            with deferred():
+            with deferred_interrupts():
                 return next(outputs)
         except DaliAsrError:
             raise
@@ -143,4 +143,4 @@ def _batches(output: dict[str, torch.Tensor], sizes: tuple[int, ...]) -> list[Ba
     count = sum(sizes)
     cut = {name: torch.split(samples.flatten(0, 1)[:count], list(sizes)) for name, samples in output.items()}
     labels: Any = cut.get("labels", (None,) * len(sizes))
-    return [Batch(*parts) for parts in zip(cut["windows"], labels, cut["frames"], strict=True)]
+    return [Batch(*parts) for parts in zip(cut["windows"], labels, cut["frame_ids"], strict=True)]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dali_asr.loading.interrupts import check
 from dali_asr.loading.rows import RowLayout, make_rows, write_utterances
+from dali_asr.signals import handle_deferred_interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dali_asr.corpus import Partition
-    from dali_asr.loading.chunks import Chunks, EpochGroups
     from dali_asr.loading.rows import DeviceRows, HostRows
+    from dali_asr.plan.groups import Chunks, EpochGroups
 
 _LOOK_SECONDS = 0.1  # between looks for Ctrl-C
 
@@ -208,7 +208,7 @@ class _Reading(Thread):
         """Wait until the group is there, or Ctrl-C."""
         while self.is_alive():
             self.join(_LOOK_SECONDS)
-            check()
+            handle_deferred_interrupt()
 
     def stop(self) -> None:
         """Give up, whatever was read."""

@@ -18,8 +18,8 @@ from torch.utils.dlpack import from_dlpack, to_dlpack  # type: ignore[attr-defin
 
 from dali_asr.errors import UsageError
 from dali_asr.loading.graph import new_pipeline, resident
-from dali_asr.loading.masking import BATCH_SCOPE
-from dali_asr.loading.order import ROUNDS, round_keys, rows_and_columns
+from dali_asr.plan.masking import BATCH_SCOPE
+from dali_asr.plan.order import ROUNDS, round_keys, rows_and_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from nvidia.dali.pipeline import Pipeline
 
     from dali_asr.loading.frames import ResidentFrames, StreamedFrames
-    from dali_asr.loading.plan import Planner
     from dali_asr.loading.source import Iteration
+    from dali_asr.plan.planner import Planner
 
 HEADER, TABLES = 8, 4 + ROUNDS  # of the description, see kernel.py
 _OF_BANDS = ("LEAST", "MOST", "NARROWEST", "WIDEST")
@@ -125,7 +125,7 @@ class FusedGraph:
     def pipeline(self, source: Callable[[int], Any]) -> tuple[Pipeline, list[str]]:
         """Build the pipeline, see `Graph`."""
         on_gpu = self._device.type == "cuda"
-        outputs = ["windows", "frames", *(["labels"] if self._labelled else [])]
+        outputs = ["windows", "frame_ids", *(["labels"] if self._labelled else [])]
         pipeline = new_pipeline(self._device, prefetch=self._prefetch)
         with pipeline:
             (described,) = fn.external_source(source, num_outputs=1, device="cpu", batch=True)

@@ -19,18 +19,18 @@ import numpy as np
 import torch
 
 from dali_asr.corpus import Partition, verify
+from dali_asr.device import resolve_device
 from dali_asr.errors import UsageError
-from dali_asr.loading.chunks import Chunks
-from dali_asr.loading.device import resolve_device
 from dali_asr.loading.feed import Batch, Feed
 from dali_asr.loading.frames import ResidentFrames, StreamedFrames
 from dali_asr.loading.fused import FusedGraph, can_fuse, check_can_fuse
 from dali_asr.loading.graph import OUTPUT_TYPES, release_unused_memory
-from dali_asr.loading.masking import Masking
 from dali_asr.loading.memory import Memory, choose_chunks, frame_budget, free_memory, row_bytes
-from dali_asr.loading.plan import Planner
 from dali_asr.loading.source import StepSource
 from dali_asr.loading.stock import StockGraph
+from dali_asr.plan.groups import Chunks
+from dali_asr.plan.masking import Masking
+from dali_asr.plan.planner import Planner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from dali_asr.errors import UsageError
-from dali_asr.loading.chunks import Chunks
-from dali_asr.loading.plan import MOST_ROWS
+from dali_asr.plan.groups import Chunks
+from dali_asr.plan.planner import MOST_ROWS
 
 if TYPE_CHECKING:
     from dali_asr.corpus import Partition

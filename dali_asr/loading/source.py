@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from dali_asr.loading.frames import ResidentFrames, StreamedFrames
     from dali_asr.loading.graph import Graph
-    from dali_asr.loading.plan import Planner
+    from dali_asr.plan.planner import Planner
 
 
 @dataclass(frozen=True)

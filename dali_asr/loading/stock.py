@@ -17,8 +17,8 @@ import numpy as np
 from nvidia.dali import fn, types
 
 from dali_asr.loading.graph import OUTPUT_TYPES, new_pipeline, resident
-from dali_asr.loading.plan import Plan
 from dali_asr.loading.rows import ZERO_ROW
+from dali_asr.plan.planner import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from nvidia.dali.pipeline import Pipeline
 
     from dali_asr.loading.frames import ResidentFrames, StreamedFrames
-    from dali_asr.loading.plan import Planner
     from dali_asr.loading.source import Iteration
+    from dali_asr.plan.planner import Planner
 
 _MASK_TYPES = {8: types.INT64, 4: types.INT32, 2: types.INT16}
 _MOST_THREADS = 8
@@ -97,7 +97,7 @@ class StockGraph:
                 mask = rest[-1].gpu() if on_gpu else rest[-1]
                 bits = fn.reinterpret(windows, dtype=_MASK_TYPES[mask_word(self._dtype, shape[1]).itemsize]) & mask
                 windows = fn.reinterpret(bits, dtype=OUTPUT_TYPES[self._dtype])
-            outputs = {"windows": windows, "frames": numbers.gpu() if on_gpu else numbers}
+            outputs = {"windows": windows, "frame_ids": numbers.gpu() if on_gpu else numbers}
             if labelled:
                 labels = resident(lambda: self._frames.labels[:, None], self._device, samples)
                 gathered = fn.sequence_rearrange(labels, new_order=rest[0])

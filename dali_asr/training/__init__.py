@@ -1,7 +1,5 @@
-"""Batches to checkpoint."""
+"""Batches to run: the training loop."""
 
-from dali_asr.training.interruption import TrainingInterrupted
 from dali_asr.training.loop import TrainingResult, train
-from dali_asr.training.reporter import Reporter
 
-__all__ = ["Reporter", "TrainingInterrupted", "TrainingResult", "train"]
+__all__ = ["TrainingResult", "train"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from dali_asr.training.world import World
+    from dali_asr.training.distributed import World
 
 States = dict[str, list[torch.Tensor]]  # by kind of device, then by rank
 

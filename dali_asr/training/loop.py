@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from dali_asr.corpus import NO_LABEL
-from dali_asr.errors import CheckpointError, DeviceError, TrainingError, UsageError
-from dali_asr.training.build import (
+from dali_asr.build import (
     build_hidden,
     check_batches,
     check_size,
@@ -24,23 +22,25 @@ from dali_asr.training.build import (
     resolved,
     training_loader,
 )
-from dali_asr.training.checkpoint import (
+from dali_asr.corpus import NO_LABEL
+from dali_asr.corpus.labels import balanced_weights, label_counts, warn_of_missing
+from dali_asr.errors import CheckpointError, DeviceError, TrainingError, TrainingInterrupted, UsageError
+from dali_asr.runs.checkpoint import (
     Checkpoint,
     checkpoint_name,
     list_checkpoints,
     read_checkpoint,
     read_training,
 )
-from dali_asr.training.description import ModelDescription
+from dali_asr.runs.description import ModelDescription
+from dali_asr.runs.record import Record
+from dali_asr.runs.reporter import SILENCE
+from dali_asr.runs.start import find_start
+from dali_asr.signals import StopRequest
+from dali_asr.training.distributed import joined
 from dali_asr.training.generators import generator_states, restore_generators
-from dali_asr.training.interruption import Interruption, TrainingInterrupted
-from dali_asr.training.labels import balanced_weights, label_counts, warn_of_missing
 from dali_asr.training.metrics import FrameMetrics
-from dali_asr.training.record import Record
-from dali_asr.training.reporter import SILENCE
-from dali_asr.training.start import find_start
 from dali_asr.training.step import Stepper, forward, matrix_precision
-from dali_asr.training.world import joined
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,10 +48,10 @@ if TYPE_CHECKING:
     from dali_asr.config import Config
     from dali_asr.corpus import Corpus
     from dali_asr.loading import WindowLoader
+    from dali_asr.runs.reporter import Reporter
+    from dali_asr.runs.start import Start
+    from dali_asr.training.distributed import World
     from dali_asr.training.metrics import Measured
-    from dali_asr.training.reporter import Reporter
-    from dali_asr.training.start import Start
-    from dali_asr.training.world import World
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class _Training:
         self.best: tuple[str, float | None] | None = None
         self.waited = 0  # evaluations since the best
         self.epoch_is_over = False  # though it may not have been evaluated
-        self.interruption = Interruption()
+        self.interruption = StopRequest()
         self.saved: str | None = None
         self.unsaved_best: tuple[str, float | None] | None = None
         offset = self._resume(start.checkpoint) if start.checkpoint else 0
@@ -204,7 +204,7 @@ class _Training:
         self.reporter.started(self.path, self.batches, self.stepper.steps, self.total_steps)
         nothing_left = self.is_done
         try:
-            with self.interruption.noted():
+            with self.interruption.recorded():
                 while not self.is_done:
                     self._epoch()
                 if self.saved is None:  # the disk was full
@@ -249,7 +249,7 @@ class _Training:
         if not self.epoch_is_over:
             for batch in self.batches:
                 self.stepper.step(batch)
-                frames += len(batch.frames) * self.world.size
+                frames += len(batch.frame_ids) * self.world.size
                 self._after_step(frames / (time.perf_counter() - begun))
                 if self.stepper.steps == self.total_steps:
                     break

@@ -13,7 +13,7 @@ import torch
 from dali_asr.corpus import NO_LABEL
 
 if TYPE_CHECKING:
-    from dali_asr.training.world import World
+    from dali_asr.training.distributed import World
 
 Measured = dict[str, float | None]  # `loss` and `accuracy`; None where there was nothing to measure, or NaN
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from dali_asr.config import TrainingConfig
     from dali_asr.loading import Batch
-    from dali_asr.training.world import World
+    from dali_asr.training.distributed import World
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _ALIGNMENT = 64  # bytes

@@ -16,9 +16,9 @@ import torch
 from dali_asr import Corpus
 from dali_asr.bench import BenchSettings, bench_loader, synthetic_corpus
 from dali_asr.bench.contenders import Case, Contender, contenders
-from dali_asr.bench.measure import BenchError, check, measure
-from dali_asr.errors import UsageError
-from dali_asr.loading import Masking
+from dali_asr.bench.measure import check, measure
+from dali_asr.errors import BenchError, UsageError
+from dali_asr.plan import Masking
 from tests.judge import judge_windows, same_bits
 from tests.makers import make_features, make_partition
 

@@ -13,10 +13,9 @@ from dali_asr import Masking, Partition, WindowLoader
 from dali_asr.config import Config
 from dali_asr.inventory import ARPABET
 from dali_asr.training import train
-from tests.judge import same_bits
-from tests.loading.test_loader import assert_judged, loaders, same_batch
-from tests.loading.test_streaming import streamed
+from tests.judge import assert_judged, same_batch, same_bits
 from tests.makers import make_partition
+from tests.strategies import loaders, streamed
 
 GRAPHS = pytest.mark.parametrize("graph", ["stock", "fused"])
 
@@ -28,7 +27,7 @@ def test_windows_equal_the_judges_to_the_bit(graph: Any, case: tuple[Any, dict[s
     partition, arguments = case
     arguments |= {"device": "cuda"}
     loader = WindowLoader(partition, graph=graph, **arguments)
-    assert all(batch.windows.is_cuda and batch.frames.is_cuda for batch in loader)
+    assert all(batch.windows.is_cuda and batch.frame_ids.is_cuda for batch in loader)
     assert_judged(partition, WindowLoader(partition, graph=graph, **arguments), arguments)
 
 
@@ -68,11 +67,11 @@ def test_frames_beyond_two_to_the_thirty_first_element(graph: Any) -> None:
     for step, batch in enumerate(loader):
         middle = batch.windows[:, 3]
         frames = (middle[:, 0].long() << 12) + middle[:, -1].long()
-        assert torch.equal(frames, batch.frames)
-        assert torch.equal(batch.frames.cpu(), torch.from_numpy(loader.planner.plan(0, step).frames))
+        assert torch.equal(frames, batch.frame_ids)
+        assert torch.equal(batch.frame_ids.cpu(), torch.from_numpy(loader.planner.plan(0, step).frames))
         assert batch.labels is not None
-        assert torch.equal(batch.labels, batch.frames % 40)
-        last = max(last, int(batch.frames.max()))
+        assert torch.equal(batch.labels, batch.frame_ids % 40)
+        last = max(last, int(batch.frame_ids.max()))
         if step == 200:
             break
     assert last * 28 > 1 << 31

@@ -12,8 +12,8 @@ from dali_asr.config import Config
 from dali_asr.loading import Batch
 from dali_asr.model import MLP, HiddenLayer
 from dali_asr.training import train
+from dali_asr.training.distributed import World
 from dali_asr.training.step import Stepper
-from dali_asr.training.world import World
 
 WORLD = World(torch.device("cuda", 0))
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from dali_asr import Corpus, Masking, Partition, WindowLoader
 from dali_asr.errors import LoadingError
 from dali_asr.loading import fused
-from dali_asr.loading.order import permute, round_keys
-from tests.loading.test_loader import as_arrays, assert_judged, loaders, same_batch
-from tests.loading.test_streaming import streamed
+from dali_asr.plan.order import permute, round_keys
+from tests.judge import as_arrays, assert_judged, same_batch
 from tests.makers import make_partition
+from tests.strategies import loaders, streamed
 
 few = settings(max_examples=50, deadline=None)
 
@@ -92,7 +92,7 @@ def test_the_bijection_walks_as_the_plans_does() -> None:
     partition = make_partition([251], dim=1)
     loader = WindowLoader(partition, context=0, batch_size=251, graph="fused", device="cpu", seed=9)
     (batch,) = loader
-    assert batch.frames.tolist() == permute(np.arange(251), 251, round_keys(9, 0)).tolist()
+    assert batch.frame_ids.tolist() == permute(np.arange(251), 251, round_keys(9, 0)).tolist()
 
 
 def test_an_error_inside_the_operator_arrives_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:

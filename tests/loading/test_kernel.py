@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dali_asr.loading import Bands, Masking, Planner
+from dali_asr.plan import Bands, Masking, Planner
 
 triton: Any = pytest.importorskip("triton")
 

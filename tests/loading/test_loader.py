@@ -12,78 +12,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dali_asr import Bands, Batch, Corpus, Masking, Partition, WindowLoader
+from dali_asr import Bands, Batch, Corpus, Masking, WindowLoader
 from dali_asr.errors import DeviceError, LoadingError, UsageError
-from tests.judge import judge_windows, same_bits
+from tests.judge import as_arrays, assert_judged, judge_windows, same_batch, same_bits
 from tests.makers import make_partition
+from tests.strategies import loaders
 
 few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-@st.composite
-def loaders(draw: st.DrawFn) -> tuple[Any, dict[str, Any]]:
-    """A partition and a loader's arguments."""
-    dim = draw(st.integers(1, 6))
-    left, right = draw(st.integers(0, 5)), draw(st.integers(0, 5))
-    lengths = draw(st.lists(st.integers(1, 12), min_size=1, max_size=6))
-
-    def bands(size: int) -> Bands:
-        counts = sorted(draw(st.tuples(st.integers(0, 3), st.integers(0, 3))))
-        widths = sorted(draw(st.tuples(st.integers(1, size), st.integers(1, size))))
-        return Bands((counts[0], counts[1]), (widths[0], widths[1]))
-
-    masking = None
-    if draw(st.booleans()):
-        masking = Masking(bands(dim), bands(left + 1 + right), draw(st.sampled_from(["window", "batch"])))
-    partition = make_partition(lengths, dim, draw(st.integers(0, 99)), draw(st.sampled_from(["float32", "float16"])))
-    return partition, {
-        "context": (left, right),
-        "batch_size": draw(st.integers(1, 20)),
-        "masking": masking,
-        "shuffle": draw(st.booleans()),
-        "seed": draw(st.integers(0, 2**64 - 1)),
-        "subset": draw(st.integers(1, 3)),
-        "drop_last": draw(st.booleans()),
-        "dtype": draw(st.sampled_from(["float32", "float16"])),
-        "device": "cpu",
-        "prefetch": draw(st.integers(1, 3)),
-        "batches_per_iteration": draw(st.none() | st.integers(1, 4)),
-    }
-
-
-def as_arrays(batch: Any) -> tuple[Any, ...]:
-    labels = None if batch.labels is None else batch.labels.cpu().numpy()
-    return batch.windows.cpu().numpy(), labels, batch.frames.cpu().numpy()
-
-
-def same_batch(a: Any, b: Any) -> bool:
-    return all(same_bits(x, y) for x, y in zip(as_arrays(a), as_arrays(b), strict=True))
-
-
-def assert_judged(partition: Partition, loader: WindowLoader, arguments: dict[str, Any], epochs: int = 2) -> None:
-    """Hold whole epochs of a loader to the judge.
-
-    So no window crosses an utterance, labels belong to their frames, and each frame comes once an epoch.
-    """
-    utterances = list(partition.frames())
-    truth = partition.labels()
-    assert truth is not None
-    for epoch in range(epochs):
-        read = []
-        for step, batch in enumerate(loader):
-            windows, labels, frames = as_arrays(batch)
-            plan = loader.planner.plan(epoch, step)
-            left, right = arguments["context"]
-            assert same_bits(windows, judge_windows(utterances, left, right, plan, arguments["dtype"]))
-            assert labels.dtype == frames.dtype == np.int64
-            assert np.array_equal(frames, plan.frames)
-            assert np.array_equal(labels, truth[frames])
-            read.append(frames)
-        assert len(read) == len(loader)
-        seen = np.concatenate([np.zeros(0, np.int64), *read])
-        assert len(np.unique(seen)) == len(seen)
-        if not arguments["drop_last"]:
-            assert np.array_equal(np.sort(seen), np.arange(0, partition.frame_count, arguments["subset"]))
 
 
 @few
@@ -117,8 +52,8 @@ def test_resume_after_every_step_gives_the_same_tail(case: tuple[Any, dict[str, 
 def test_epochs_differ_and_seeds_differ() -> None:
     partition = make_partition([40, 30])
     loader = WindowLoader(partition, context=1, batch_size=70, seed=1)
-    orders = [next(iter(loader)).frames.tolist() for _ in range(3)]
-    orders.append(next(iter(WindowLoader(partition, context=1, batch_size=70, seed=2))).frames.tolist())
+    orders = [next(iter(loader)).frame_ids.tolist() for _ in range(3)]
+    orders.append(next(iter(WindowLoader(partition, context=1, batch_size=70, seed=2))).frame_ids.tolist())
     assert len({tuple(order) for order in orders}) == 4
     assert loader.epoch == 2
 
@@ -158,7 +93,7 @@ def test_two_loops_at_once_are_refused() -> None:
 
 def test_the_last_two_batches_share_what_is_left() -> None:
     loader = WindowLoader(make_partition([9]), context=1, batch_size=4)
-    assert [len(batch.frames) for batch in loader] == [4, 3, 2]
+    assert [len(batch.frame_ids) for batch in loader] == [4, 3, 2]
     assert len(loader) == 3
 
 

@@ -17,44 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dali_asr import Corpus, Masking, PackedWriter, Partition, WindowLoader
+from dali_asr import Corpus, PackedWriter, Partition, WindowLoader
 from dali_asr.errors import DataError, UsageError
 from dali_asr.inventory import ARPABET
-from dali_asr.loading.chunks import Chunks, EpochGroups
-from tests.loading.test_loader import as_arrays, assert_judged, same_batch
+from dali_asr.plan.groups import Chunks, EpochGroups
+from tests.judge import as_arrays, assert_judged, same_batch
 from tests.makers import make_course, make_partition
-
-ROW = 5 * 4 + 1  # bytes of a row of five features and a label
-
-
-def budget_of(utterances: int, length: int, gap: int) -> int:
-    """Bytes that hold two groups of so many utterances."""
-    return 2 * (gap + utterances * (length + gap)) * ROW
-
-
-@st.composite
-def streamed(draw: st.DrawFn) -> tuple[Partition, dict[str, Any]]:
-    """A partition several times the budget, and a loader's arguments."""
-    length, group = draw(st.integers(4, 9)), draw(st.integers(2, 4))
-    lengths = [length + draw(st.integers(-2, 0)) for _ in range(group * draw(st.integers(4, 7)))]
-    left, right = draw(st.integers(0, 4)), draw(st.integers(0, 4))
-    gap = max(left, right, 1)
-    subset = draw(st.integers(1, 2))
-    masking = Masking(scope=draw(st.sampled_from(["window", "batch"]))) if left + right >= 6 else None
-    return make_partition(lengths, seed=draw(st.integers(0, 9))), {
-        "context": (left, right),
-        "batch_size": draw(st.integers(1, (length - 2) * (group - 1) // subset)),
-        "masking": masking,
-        "shuffle": draw(st.booleans()),
-        "seed": draw(st.integers(0, 2**64 - 1)),
-        "subset": subset,
-        "drop_last": draw(st.booleans()),
-        "dtype": "float32",
-        "device": "cpu",
-        "prefetch": draw(st.integers(1, 4)),
-        "batches_per_iteration": draw(st.none() | st.just(1)),
-        "memory_budget": budget_of(group, length, gap),
-    }
+from tests.strategies import budget_of, streamed
 
 
 @settings(max_examples=40, deadline=None)

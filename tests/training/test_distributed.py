@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from dali_asr.training.checkpoint import find_checkpoint, load_checkpoint
-from tests.training.runs import finish, start
+from dali_asr.runs.checkpoint import find_checkpoint, load_checkpoint
+from tests.training_runs import finish, start
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
 TWO = (*TORCHRUN, "--nproc-per-node", "2")

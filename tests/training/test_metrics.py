@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from dali_asr.training.distributed import World
 from dali_asr.training.metrics import FrameMetrics
-from dali_asr.training.world import World
 
 ALONE = World(torch.device("cpu"))
 

@@ -14,12 +14,12 @@ from torch import nn
 from torch.nn import functional
 
 from dali_asr.config import Config, ScheduleConfig, TrainingConfig
+from dali_asr.corpus.labels import balanced_weights
 from dali_asr.loading import Batch
 from dali_asr.model import MLP, HiddenLayer
-from dali_asr.training.labels import balanced_weights
+from dali_asr.training.distributed import World
 from dali_asr.training.optimization import Schedule, build_optimizer
 from dali_asr.training.step import Stepper
-from dali_asr.training.world import World
 
 ALONE = World(torch.device("cpu"))
 
@@ -120,7 +120,7 @@ def test_windows_that_are_not_aligned() -> None:
         memory = torch.zeros(batch.windows.numel() + 8)
         windows = memory[shift : shift + batch.windows.numel()].view(batch.windows.shape)
         windows.copy_(batch.windows)
-        stepper.step(Batch(windows, batch.labels, batch.frames))
+        stepper.step(Batch(windows, batch.labels, batch.frame_ids))
         found.append(torch.cat([p.detach().flatten() for p in stepper.model.parameters()]))
     assert all(torch.equal(found[0], other) for other in found)
 

@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from dali_asr import MLP, Corpus, Inventory, PackedWriter
+from dali_asr.build import build_hidden
 from dali_asr.config import Config
 from dali_asr.demo import DEMO_CORPUS
 from dali_asr.errors import DataError, TrainingError, UsageError
 from dali_asr.loading import WindowLoader
+from dali_asr.runs.checkpoint import find_checkpoint, load_checkpoint
 from dali_asr.training import train
-from dali_asr.training.build import build_hidden
-from dali_asr.training.checkpoint import find_checkpoint, load_checkpoint
 from tests.makers import make_course, make_features
 
 SMALL = ["model.hidden=[16]", "model.preset=null", "training.max_steps=6", "loader.context=1", "training.epochs=9"]
@@ -253,7 +253,7 @@ def test_course_best_is_under_the_courses_cap() -> None:
 
 
 def test_a_symbol_that_never_occurs_is_warned_of(tmp_path: Path) -> None:
-    from tests.training.test_checkpoint import Warnings
+    from tests.training_runs import Warnings
 
     heard = Warnings()
     config = Config.load("demo", [*SMALL, "loader.device=cpu", "training.max_steps=1"])

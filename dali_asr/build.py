@@ -1,0 +1,162 @@
+"""From configuration to objects: the classes themselves take plain arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dali_asr.config import DEMO, Config, DataConfig, LoaderConfig, MaskingConfig, ModelConfig
+from dali_asr.corpus import Corpus, PackSettings
+from dali_asr.demo import DEMO_CORPUS
+from dali_asr.errors import DataError, UsageError
+from dali_asr.inventory import Inventory, resolve_inventory
+from dali_asr.loading import WindowLoader
+from dali_asr.model import PRESETS, HiddenLayer, parameter_count
+from dali_asr.plan import Bands, Masking
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from dali_asr.corpus import Partition
+    from dali_asr.corpus.packing import Progress
+
+
+def corpus_path(root: str) -> Path:
+    """Return the folder of a root; `demo` is the embedded corpus."""
+    return DEMO_CORPUS if root == DEMO else Path(root).expanduser()
+
+
+def open_corpus(data: DataConfig, progress: Progress) -> Corpus:
+    """Open the corpus of a configuration; a course folder is packed the first time.
+
+    Raises:
+        DataError, UsageError: as `Corpus.open`.
+    """
+    if not corpus_path(data.root).exists():
+        raise DataError(f"data.root: {data.root}: no such folder; set it to the corpus (--set data.root=FOLDER)")
+    settings = PackSettings(
+        partitions=data.partitions,
+        normalization=data.normalization,
+        train=data.train if data.normalization == "global" else (),
+        dtype=data.dtype,
+        inventory=resolve_inventory(data.inventory),
+        zero_nonfinite=data.zero_nonfinite,
+    )
+    return Corpus.open(corpus_path(data.root), settings, progress=progress)
+
+
+def training_loader(
+    config: LoaderConfig, partition: Partition, *, seed: int, device: torch.device, rank: int = 0, world_size: int = 1
+) -> WindowLoader:
+    """Return the loader of a rank's training batches."""
+    return WindowLoader(
+        partition,
+        context=config.context,
+        batch_size=config.batch_size,
+        shuffle=config.shuffle,
+        seed=seed,
+        masking=build_masking(config.masking),
+        subset=config.subset,
+        drop_last=config.drop_last,
+        dtype=config.dtype,
+        graph=config.graph,
+        device=device,
+        prefetch=config.prefetch,
+        batches_per_iteration=config.batches_per_iteration,
+        memory_budget=config.memory_budget,
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+def complete_loader(
+    partition: Partition,
+    *,
+    context: tuple[int, int],
+    batch_size: int,
+    device: torch.device,
+    memory_budget: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> WindowLoader:
+    """Return a loader of every frame, in order and without masks: to evaluate and predict by."""
+    return WindowLoader(
+        partition,
+        context=context,
+        batch_size=batch_size,
+        shuffle=False,
+        device=device,
+        memory_budget=memory_budget,
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+def build_masking(config: MaskingConfig | None) -> Masking | None:
+    """Return the loader's masking."""
+    if config is None:
+        return None
+    return Masking(
+        frequency=Bands(config.frequency.count, config.frequency.width),
+        time=Bands(config.time.count, config.time.width),
+        scope=config.scope,
+    )
+
+
+def build_hidden(config: ModelConfig) -> tuple[HiddenLayer, ...]:
+    """Return the hidden layers: the preset's, or as given, with what is set for all or each of them."""
+    layers = tuple(HiddenLayer(width) for width in config.hidden) if config.hidden else PRESETS[config.preset or "tiny"]
+    depth = len(layers)
+    dropout, norm = config.dropout, config.norm
+    dropouts = dropout if isinstance(dropout, tuple) else (dropout,) * depth
+    norms = norm if isinstance(norm, tuple) else (norm,) * depth
+    return tuple(
+        HiddenLayer(
+            layer.width,
+            layer.dropout if d is None else d,
+            layer.norm if n is None else n,
+        )
+        for layer, d, n in zip(layers, dropouts, norms, strict=True)
+    )
+
+
+def check_size(model: nn.Module, config: ModelConfig) -> None:
+    """Check that a model has no more parameters than it may.
+
+    Raises:
+        UsageError: it has.
+    """
+    count = parameter_count(model)
+    if config.max_parameters is not None and count > config.max_parameters:
+        raise UsageError(
+            f"the model has {count:,} parameters, model.max_parameters allows {config.max_parameters:,}; "
+            "make model.hidden narrower or loader.context smaller"
+        )
+
+
+def check_batches(batches: WindowLoader, partition: Partition, hidden: tuple[HiddenLayer, ...]) -> None:
+    """Check that there is a batch to train on, and that batch norm can.
+
+    Raises:
+        UsageError: there is none, or it is of one window.
+    """
+    size = batches.planner.batch_size
+    if not len(batches):
+        raise UsageError(
+            f"{partition.name}: {batches.planner.positions} frames are fewer than a batch of {size}; "
+            "lower loader.batch_size, or set loader.drop_last: false"
+        )
+    if min(size, batches.planner.positions) == 1 and any(layer.norm == "batch" for layer in hidden):
+        raise UsageError(
+            f"{partition.name}: batches of 1 window cannot train batch norm; "
+            "raise loader.batch_size, or set model.norm: none"
+        )
+
+
+def resolved(config: Config, inventory: Inventory) -> Config:
+    """Return the configuration with the symbols of an inventory file instead of its path."""
+    if config.data.inventory == "arpabet":
+        return config
+    data = config.data.model_copy(update={"inventory": inventory.symbols})
+    return config.model_copy(update={"data": data})

@@ -1,0 +1,188 @@
+"""Output files and folders that appear whole or not at all, and disk errors as one line.
+
+Output is written next to its destination, under a name that ends in `.partial`, and renamed when it is complete. The
+writer holds a lock (flock(2)) on the partial file or folder, so that `sweep` can tell what a killed process left behind
+from what another process is still writing.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, BinaryIO
+
+from dali_asr.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_SUFFIX = ".partial"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that replaces `path` when the block ends without an error.
+
+    The content is flushed to the disk first. A symbolic link at `path` is kept and its target replaced.
+
+    Raises:
+        OSError: the disk is full or cannot be written; see `disk_errors`.
+    """
+    path = path.resolve()
+    partial = _partial_name(path)
+    with partial.open("xb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink()
+            raise
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a whole file through `new_file`."""
+    with new_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def new_folder(path: Path, *, flush: bool = True) -> Iterator[Path]:
+    """Make a folder that takes the place of `path` when the block ends without an error.
+
+    A folder at `path` is moved aside before the rename, and put back if the rename fails.
+
+    Args:
+        path: the destination.
+        flush: whether the names of files are flushed to the disk; their contents are up to the caller.
+
+    Yields:
+        The partial folder, to be filled.
+
+    Raises:
+        OSError: the disk is full or cannot be written; see `disk_errors`.
+    """
+    partial, lock = _locked_folder(path)
+    try:
+        yield partial
+        if flush:
+            _flush_folder(partial)
+        _replace_folder(partial, path)
+        if flush:
+            _flush_folder(path.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    finally:
+        os.close(lock)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder; it loses its name first, so that no half of it is ever seen."""
+    partial = _partial_name(path)
+    path.rename(partial)
+    shutil.rmtree(partial)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the partial files and folders that killed processes left in a folder.
+
+    What another process is writing is locked and stays.
+    """
+    for path in folder.glob(f".*{_SUFFIX}"):
+        with suppress(OSError):
+            lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
+            finally:
+                os.close(lock)
+
+
+@contextmanager
+def disk_errors(path: Path, remedy: str = "choose another place") -> Iterator[None]:
+    """Turn an `OSError` of the block into one line for the user.
+
+    Args:
+        path: named in the message where the error names no file.
+        remedy: what to do when the disk is not full.
+
+    Raises:
+        DataError: the disk is full or cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        advice = f"free some space, or {remedy}" if error.errno in _FULL else remedy
+        raise DataError(f"{error.filename or path}: {error.strerror or error} while writing; {advice}") from error
+
+
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse an output file that cannot be written, or that exists and may not be overwritten.
+
+    Raises:
+        UsageError: it exists, or is a folder.
+        DataError: its folder cannot be written.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; name a file in it")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path}: is not a regular file; name one, or - for standard output")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path}: exists; choose another file, or overwrite it (--force)")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise DataError(f"{path}: {above} is not a writable folder; choose another place")
+
+
+def _partial_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{_SUFFIX}")
+
+
+def _locked_folder(path: Path) -> tuple[Path, int]:
+    """Make a partial folder and lock it; return it and the descriptor of the lock."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        partial = _partial_name(path)
+        partial.mkdir()
+        with suppress(OSError):  # swept before it was locked
+            lock = os.open(partial, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if partial.exists():
+                return partial, lock
+            os.close(lock)
+
+
+def _replace_folder(partial: Path, path: Path) -> None:
+    if not path.exists():
+        partial.rename(path)
+        return
+    old = _partial_name(path)
+    path.rename(old)
+    try:
+        partial.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

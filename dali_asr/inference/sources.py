@@ -1,0 +1,138 @@
+"""What is predicted: a partition of a corpus, or single files of features."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dali_asr.build import corpus_path
+from dali_asr.corpus import Corpus, PackSettings
+from dali_asr.corpus.course import is_course_folder, read_features
+from dali_asr.corpus.packed import is_packed
+from dali_asr.corpus.packing import quiet
+from dali_asr.errors import CheckpointError, DataError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from dali_asr.config import DataConfig
+    from dali_asr.corpus import Partition
+    from dali_asr.corpus.packing import Progress
+    from dali_asr.runs.description import ModelDescription
+
+
+def open_source(
+    sources: Sequence[str | Path],
+    partition: str | None,
+    description: ModelDescription,
+    data: DataConfig,
+    progress: Progress = quiet,
+) -> Partition:
+    """Open what is to be predicted, normalized as the model's features were.
+
+    Args:
+        sources: `.npy` files of features `[T, D]`; or one folder: a packed corpus, a course folder, or a
+            folder of such files; or `demo`.
+        partition: which one of a corpus; by default `data.test` where the corpus has it, or its only one.
+        description: of the model.
+        data: the section of the model's configuration, by which features are stored.
+        progress: told how far the packing of a course folder is.
+
+    Raises:
+        DataError: files that are missing, damaged or of another D; a corpus of another normalization.
+        UsageError: an unclear or unknown partition, or sources that do not go together.
+        CheckpointError: the corpus has another inventory than the model.
+    """
+    paths = [corpus_path(str(source)) for source in sources]
+    if len(paths) == 1 and paths[0].is_dir() and not (is_packed(paths[0]) or is_course_folder(paths[0])):
+        paths = sorted(paths[0].glob("*.npy")) or paths
+    if all(path.suffix == ".npy" for path in paths):
+        return _open_files(paths, partition, description, data)
+    if len(paths) > 1:
+        raise UsageError(f"{paths[0]}: several sources must all be .npy files; give one corpus at a time")
+    return _open_corpus(paths[0], partition, description, data, progress)
+
+
+def _open_files(
+    paths: Sequence[Path], partition: str | None, description: ModelDescription, data: DataConfig
+) -> Partition:
+    if partition:
+        raise UsageError(f"--partition {partition}: single files have no partitions; leave it out")
+    frames = [read_features(path, zero_nonfinite=data.zero_nonfinite) for path in paths]
+    for path, features in zip(paths, frames, strict=True):
+        _check_feature_dim(path, features.shape[1], description)
+    names = [path.stem for path in paths]
+    corpus = Corpus.from_arrays(
+        frames,
+        inventory=description.inventory,
+        normalization=description.normalization,
+        dtype=data.dtype,
+        names=names,
+    )
+    return corpus.partition("all")
+
+
+def _open_corpus(
+    path: Path,
+    partition: str | None,
+    description: ModelDescription,
+    data: DataConfig,
+    progress: Progress,
+) -> Partition:
+    names = _partition_names(path)
+    chosen = partition or _choose(path, names, data.test)
+    if is_packed(path):
+        corpus = Corpus.open(path)
+        _check_corpus(path, corpus, description)
+    else:
+        # Packed as for training where that can be: then the cache has it.
+        normalization = description.normalization
+        together = chosen in data.partitions and set(data.partitions) <= set(names)
+        settings = PackSettings(
+            data.partitions if together else (chosen,),
+            normalization if normalization.kind == "global" else normalization.kind,
+            dtype=data.dtype,
+            inventory=description.inventory,
+            zero_nonfinite=data.zero_nonfinite,
+        )
+        corpus = Corpus.open(path, settings, progress=progress)
+    _check_feature_dim(path, corpus.feature_dim, description)
+    return corpus.partition(chosen)
+
+
+def _partition_names(path: Path) -> list[str]:
+    if is_packed(path):
+        return list(Corpus.open(path).partitions)
+    if not is_course_folder(path):
+        Corpus.open(path)  # says what is wrong with it
+    return sorted(folder.parent.name for folder in path.glob("*/mfcc"))
+
+
+def _choose(path: Path, names: Sequence[str], default: str | None) -> str:
+    if default in names:
+        return str(default)
+    if len(names) == 1:
+        return names[0]
+    raise UsageError(f"{path}: which partition? It has {', '.join(names)}; name one with --partition")
+
+
+def _check_corpus(path: Path, corpus: Corpus, description: ModelDescription) -> None:
+    if corpus.inventory != description.inventory:
+        raise CheckpointError(
+            f"{path}: has an inventory of {len(corpus.inventory)} symbols, the checkpoint one of "
+            f"{len(description.inventory)} that differs; predict on a corpus packed with the checkpoint's"
+        )
+    if corpus.normalization != description.normalization:
+        raise DataError(
+            f"{path}: normalized by {corpus.normalization.kind}, the checkpoint was trained on features "
+            f"normalized by {description.normalization.kind}, or by other statistics; give the course folder "
+            "instead, or pack it again"
+        )
+
+
+def _check_feature_dim(path: Path, feature_dim: int, description: ModelDescription) -> None:
+    if feature_dim != description.feature_dim:
+        raise DataError(
+            f"{path}: {feature_dim} features a frame, the checkpoint was trained on {description.feature_dim}; "
+            "predict on the features that it knows"
+        )

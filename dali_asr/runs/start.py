@@ -1,0 +1,102 @@
+"""Where a run begins: in a new folder, or after a checkpoint of an old one."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dali_asr.errors import CheckpointError, UsageError
+from dali_asr.runs.checkpoint import CONFIG, find_checkpoint, is_checkpoint, list_checkpoints, run_of
+from dali_asr.runs.folder import is_run
+
+if TYPE_CHECKING:
+    from dali_asr.config import RunConfig
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins.
+
+    Attributes:
+        run: its folder.
+        resumed: whether a run was begun there already.
+        checkpoint: the folder of what it goes on from; None where it begins anew.
+        from_last: whether that is the last one that there was, or none.
+    """
+
+    run: Path
+    resumed: bool = False
+    checkpoint: Path | None = None
+    from_last: bool = False
+
+
+def find_start(config: RunConfig, run: str | Path | None, recipe: str, resume: str | Path | None) -> Start:
+    """Decide where to begin; processes that torchrun starts again go on from the last checkpoint.
+
+    Args:
+        config: where runs lie.
+        run: the run's folder; None for one that the configuration, or recipe, date and time name.
+        recipe: names the folder.
+        resume: None for a new run; `auto` for the run of that folder, else the latest of the recipe, else a new one;
+            or the folder of a run or of a checkpoint.
+
+    Raises:
+        CheckpointError: the folder is no run, or has no checkpoint.
+        UsageError: `run` is another run than `resume`.
+    """
+    named = Path(run).expanduser() if run is not None else _named(config)
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    if resume == AUTO or (resume is None and again):
+        return _go_on_or_begin(named or _latest(config, recipe) or _new(config, recipe))
+    if resume is None:
+        return Start(named or _new(config, recipe))
+    given = Path(resume).expanduser()
+    of_checkpoint = is_checkpoint(given) and not again
+    path = run_of(given)
+    if run is not None and Path(run).expanduser().absolute() != path.absolute():
+        raise UsageError(
+            f"--run-folder {run} beside --resume {resume}: a run goes on in its own folder; leave --run-folder out"
+        )
+    if of_checkpoint and given not in list_checkpoints(path):
+        raise CheckpointError(f"{given}: no checkpoint; give the folder of a run, or one in its checkpoints/")
+    if of_checkpoint:
+        return Start(path, resumed=True, checkpoint=given)
+    return Start(path, resumed=True, checkpoint=find_checkpoint(path, "last"), from_last=True)
+
+
+def config_of(resume: str | Path) -> Path | None:
+    """Return the configuration of the run that a folder, of it or of a checkpoint, belongs to."""
+    given = Path(resume).expanduser()
+    path = run_of(given) / CONFIG
+    return path if path.is_file() else None
+
+
+def _go_on_or_begin(path: Path) -> Start:
+    if not path.is_dir() or not [entry for entry in path.iterdir() if not entry.name.startswith(".")]:
+        return Start(path, resumed=True, from_last=True)
+    if not is_run(path):
+        raise CheckpointError(f"{path}: no run, and not empty; give the folder of a run, or a new one (--run-folder)")
+    found = list_checkpoints(path)
+    return Start(path, resumed=True, checkpoint=found[-1] if found else None, from_last=True)
+
+
+def _named(config: RunConfig) -> Path | None:
+    return Path(config.folder).expanduser() / config.name if config.name else None
+
+
+def _new(config: RunConfig, recipe: str) -> Path:
+    return Path(config.folder).expanduser() / f"{recipe}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+
+
+def _latest(config: RunConfig, recipe: str) -> Path | None:
+    folder = Path(config.folder).expanduser()
+    dated = re.compile(re.escape(recipe) + r"-\d{8}-\d{6}")
+    entries = folder.iterdir() if folder.is_dir() else ()
+    runs = [path for path in entries if dated.fullmatch(path.name) and (path / CONFIG).is_file()]
+    return max(runs, key=lambda path: (path / CONFIG).stat().st_mtime, default=None)

@@ -1,0 +1,61 @@
+"""`evaluate`, as a command and as a function."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dali_asr import Corpus, evaluate
+from dali_asr.config import Config
+from dali_asr.errors import CheckpointError, DataError
+from dali_asr.training import train
+from tests.makers import make_course, make_features
+from tests.training_runs import SMALL
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(Config.load("demo", [*SMALL, "training.epochs=1"]), run=tmp_path_factory.mktemp("e") / "run").run
+
+
+def test_the_command(run: Path, run_cli: Callable[..., Any]) -> None:
+    done = run_cli("evaluate", run, "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    values = json.loads((run / "evaluation-dev.json").read_text())
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert values["accuracy"] == pytest.approx(lines[-1]["dev"]["accuracy"]), "as in training"
+    assert f"{values['accuracy']:.2%}" in done.output
+    assert "phoneme error rate without [SIL]" in done.output
+    assert values["checkpoint"].startswith("epoch-0001-step-")
+    assert len(values["symbols"]) == len(values["confusion"]) == 42
+    assert (run / "evaluation-dev.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert f"written to {run / 'evaluation-dev.json'}, drawn in {run / 'evaluation-dev.png'}" in done.output
+    of_checkpoint = run_cli("evaluate", next((run / "checkpoints").iterdir()), "--device", "cpu")
+    assert of_checkpoint.exit_code == 0, of_checkpoint.output
+    assert run_cli("evaluate", run, "demo", "--partition", "test", "--checkpoint", "last").exit_code == 0
+    assert (run / "evaluation-test.json").is_file()
+
+
+def test_the_function(run: Path) -> None:
+    evaluation = evaluate(run, partition="test", device="cpu")
+    assert evaluation.partition == "test"
+    assert evaluation.scores.phoneme_error_rate > 0
+    assert evaluation.scores.top3_accuracy >= evaluation.scores.accuracy > 0
+
+
+def test_what_cannot_be_evaluated(run: Path, run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    make_course(tmp_path / "c", {"test-clean": [40, 30]}, dim=28, unlabelled=("test-clean",))
+    done = run_cli("evaluate", run, tmp_path / "c", "--partition", "test-clean")
+    assert done.exit_code == 1
+    assert "test-clean: has no transcripts; name a labelled partition in --partition" in done.stderr
+    with pytest.raises(CheckpointError, match="no such folder"):
+        evaluate(tmp_path / "nowhere")
+    corpus = Corpus.from_arrays([make_features(9, 28)], [[-100] * 9])
+    with pytest.raises(DataError, match="unlabelled"):
+        from dali_asr.corpus.labels import label_counts
+
+        label_counts(corpus.partition("all"), "--partition")

@@ -1,0 +1,284 @@
+"""Prediction: every frame, in order, in every format."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from dali_asr import Corpus, Inventory, PackedWriter, predict
+from dali_asr.config import Config
+from dali_asr.corpus import PackSettings, pack_course
+from dali_asr.errors import CheckpointError, DataError, UsageError
+from dali_asr.inference import Prediction
+from dali_asr.inference.writers import Format, encode, write_prediction
+from dali_asr.inventory import ARPABET
+from dali_asr.runs.checkpoint import load_checkpoint
+from dali_asr.training import train
+from tests.makers import make_course, make_features
+
+
+@pytest.fixture
+def run(course: Path, tmp_path: Path) -> Path:
+    """Return a run of a small model on the small course folder."""
+    values = {
+        "data": {"root": str(course)},
+        "loader": {"context": [3, 2], "batch_size": 16},
+        "model": {"hidden": [8]},
+        "training": {"epochs": 2},
+    }
+    return train(Config.check(values), run=tmp_path / "run").run
+
+
+def judge(run: Path, features: list[np.ndarray]) -> np.ndarray:
+    """Return posteriors of utterances, window by window: NumPy windows, and the weights by hand."""
+    weights = load_checkpoint(run).weights
+    rows = []
+    for raw in features:
+        wide = raw.astype(np.float64)
+        deviation = wide.std(axis=0)
+        frames = ((wide - wide.mean(axis=0)) / np.where(deviation > 0, deviation, np.inf)).astype(np.float32)
+        padded = np.pad(frames, ((3, 2), (0, 0)))
+        for t in range(len(frames)):
+            x = torch.from_numpy(padded[t : t + 6].reshape(-1))
+            hidden = torch.nn.functional.gelu(weights["layers.1.weight"] @ x + weights["layers.1.bias"])
+            rows.append((weights["layers.3.weight"] @ hidden + weights["layers.3.bias"]).softmax(0).numpy())
+    return np.array(rows)
+
+
+def test_posteriors_equal_the_judges(run: Path, course: Path) -> None:
+    raw = [np.load(p) for p in sorted((course / "test/mfcc").iterdir())]
+    expected = judge(run, raw)
+    prediction = predict(run, course, posteriors=True)
+    assert prediction.partition == "test"
+    assert prediction.posteriors is not None
+    assert np.allclose(prediction.posteriors, expected, rtol=0, atol=1e-5)
+    assert np.array_equal(prediction.labels, expected.argmax(axis=1))
+    assert prediction.offsets.tolist() == [0, 5, 11]
+    assert prediction.accuracy is None
+
+
+def test_every_kind_of_source_gives_the_same_labels(run: Path, course: Path, tmp_path: Path) -> None:
+    pack_course(course, tmp_path / "packed")
+    files = sorted((course / "test/mfcc").iterdir())
+    predictions = [
+        predict(run, course),
+        predict(run, tmp_path / "packed", partition="test"),
+        predict(run, files),
+        predict(run, course / "test/mfcc"),
+        predict(run, course, checkpoint="best", device="cpu"),
+    ]
+    for other in predictions[1:]:
+        assert np.array_equal(other.labels, predictions[0].labels)
+        assert other.utterances == predictions[0].utterances == ("u00", "u01")
+    one = predict(run, files[1])
+    assert np.array_equal(one.labels, predictions[0].labels[5:])
+
+
+def test_accuracy_where_there_are_labels(run: Path, course: Path) -> None:
+    prediction = predict(run, course, partition="dev")
+    truth = Corpus.open(course).partition("dev").labels()
+    assert prediction.accuracy == pytest.approx((prediction.labels == truth).mean())
+
+
+def made() -> Prediction:
+    posteriors = np.random.default_rng(0).dirichlet(np.ones(42), 5).astype(np.float32)
+    return Prediction("test", ARPABET, ("a", "b"), np.array([0, 2, 5]), np.array([0, 5, 39, 40, 1]), posteriors, None)
+
+
+def encoded(form: Format) -> str:
+    stream = io.BytesIO()
+    encode(made(), form, stream)
+    return stream.getvalue().decode()
+
+
+def test_kaggle() -> None:
+    rows = list(csv.reader(io.StringIO(encoded("kaggle"))))
+    assert rows == [["id", "label"], ["0", "[SIL]"], ["1", "AW"], ["2", "ZH"], ["3", "[SOS]"], ["4", "AA"]]
+
+
+def test_kaggle_quotes_what_would_break_its_lines() -> None:
+    symbols = ("a,b", 'say "x"', "plain")
+    prediction = Prediction("t", Inventory(symbols), ("u",), np.array([0, 3]), np.arange(3), None, None)
+    stream = io.BytesIO()
+    encode(prediction, "kaggle", stream)
+    rows = list(csv.reader(io.StringIO(stream.getvalue().decode())))
+    assert rows[1:] == [[str(i), symbol] for i, symbol in enumerate(symbols)]
+
+
+def test_an_output_that_is_no_ordinary_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="is no ordinary file; name one, or - for standard output"):
+        write_prediction(made(), tmp_path / "pipe", "kaggle", overwrite=True)
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "file").write_text("old")
+    write_prediction(made(), tmp_path / "link", "kaggle", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text().startswith("id,label")
+
+
+def test_training_and_prediction_share_the_cache(run: Path, course: Path) -> None:
+    cache = Path(os.environ["XDG_CACHE_HOME"]) / "dali-asr/corpora"
+    before = sorted(p.name for p in cache.iterdir())
+    predict(run, course)
+    assert sorted(p.name for p in cache.iterdir()) == before
+
+
+def test_json() -> None:
+    values = json.loads(encoded("json"))
+    assert values["utterances"] == [
+        {"name": "a", "labels": ["[SIL]", "AW"]},
+        {"name": "b", "labels": ["ZH", "[SOS]", "AA"]},
+    ]
+    assert values["inventory"] == list(ARPABET.symbols)
+
+
+def test_npz(tmp_path: Path) -> None:
+    write_prediction(made(), tmp_path / "p.npz", "npz")
+    with np.load(tmp_path / "p.npz", allow_pickle=False) as stored:
+        assert stored["posteriors"].dtype == np.float32
+        posteriors = made().posteriors
+        assert posteriors is not None
+        assert np.array_equal(stored["posteriors"], posteriors)
+        assert stored["offsets"].tolist() == [0, 2, 5]
+        assert stored["labels"].tolist() == [0, 5, 39, 40, 1]
+        assert stored["utterances"].tolist() == ["a", "b"]
+        assert stored["inventory"].tolist() == list(ARPABET.symbols)
+
+
+def test_an_output_that_exists_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("mine")
+    with pytest.raises(UsageError, match=r"exists; choose another file, or overwrite it \(--force\)"):
+        write_prediction(made(), path, "kaggle")
+    assert path.read_text() == "mine"
+    write_prediction(made(), path, "kaggle", overwrite=True)
+    assert path.read_text().startswith("id,label")
+    with pytest.raises(UsageError, match="is a folder"):
+        write_prediction(made(), tmp_path, "kaggle", overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["p.csv"]
+
+
+def test_features_of_another_width(run: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "wide.npy", make_features(9, dim=7))
+    make_course(tmp_path / "c", {"test": [4]}, dim=7)
+    for source in (tmp_path / "wide.npy", tmp_path / "c"):
+        with pytest.raises(DataError, match="7 features a frame, the checkpoint was trained on 5"):
+            predict(run, source)
+
+
+def test_a_corpus_of_another_inventory_or_normalization(run: Path, course: Path, tmp_path: Path) -> None:
+    with PackedWriter(tmp_path / "other", inventory=Inventory(("a", "b")), normalization="utterance") as writer:
+        writer.add("test", "u", make_features(4))
+    with pytest.raises(CheckpointError, match="an inventory of 2 symbols, the checkpoint one of 42"):
+        predict(run, tmp_path / "other")
+    pack_course(course, tmp_path / "raw", PackSettings(normalization="none"))
+    with pytest.raises(
+        DataError, match="normalized by none, the checkpoint was trained on features normalized by utterance"
+    ):
+        predict(run, tmp_path / "raw", partition="test")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("loader", "context", [1, 1], r"says context \[1, 1\], its checkpoint \[3, 2\]"),
+        ("data", "inventory", ["a", "b"], "says an inventory of 2 symbols, its checkpoint another one of 42"),
+    ],
+)
+def test_a_checkpoint_of_another_context_or_inventory(
+    run: Path, course: Path, section: str, key: str, value: object, message: str
+) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config[section][key] = value
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(CheckpointError, match=message):
+        predict(run, course)
+
+
+def test_unclear_sources(run: Path, course: Path, tmp_path: Path) -> None:
+    make_course(tmp_path / "two", {"x": [4], "y": [4]})
+    with pytest.raises(UsageError, match="which partition\\? It has x, y; name one with --partition"):
+        predict(run, tmp_path / "two")
+    with pytest.raises(UsageError, match=r"no partition 'tset'.*did you mean test"):
+        predict(run, course, partition="tset")
+    with pytest.raises(UsageError, match="single files have no partitions"):
+        predict(run, course / "test/mfcc/u00.npy", partition="test")
+    with pytest.raises(UsageError, match=r"several sources must all be \.npy files"):
+        predict(run, [course, course])
+    with pytest.raises(DataError, match="no such folder"):
+        predict(run, tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"nowhere\.npy: no such file"):
+        predict(run, tmp_path / "nowhere.npy")
+
+
+def test_global_statistics_travel_with_the_checkpoint(course: Path, tmp_path: Path) -> None:
+    values = {
+        "data": {"root": str(course), "normalization": "global"},
+        "loader": {"context": 1, "batch_size": 16},
+        "model": {"hidden": [8]},
+        "training": {"epochs": 1},
+    }
+    run = train(Config.check(values), run=tmp_path / "run").run
+    from_corpus = predict(run, course, partition="test", posteriors=True)
+    from_files = predict(run, course / "test/mfcc", posteriors=True)
+    assert from_corpus.posteriors is not None
+    assert from_files.posteriors is not None
+    assert np.allclose(from_corpus.posteriors, from_files.posteriors, rtol=0, atol=1e-6)
+    raw = np.concatenate([np.load(p) for p in sorted((course / "train/mfcc").iterdir())])
+    assert np.allclose(load_checkpoint(run).description.normalization.mean, raw.astype(np.float64).mean(axis=0))
+
+
+def test_features_are_stored_as_the_run_stored_them(course: Path, tmp_path: Path) -> None:
+    """Rounded to its dtype, and zeroed where they are no numbers, whether from a folder or from files."""
+    features = np.load(course / "test/mfcc/u00.npy")
+    features[2, 1] = np.nan
+    np.save(course / "test/mfcc/u00.npy", features)
+    values = {
+        "data": {"root": str(course), "dtype": "float16", "zero_nonfinite": True},
+        "loader": {"context": [3, 2], "batch_size": 16},
+        "model": {"hidden": [8]},
+    }
+    run = train(Config.check(values), run=tmp_path / "run").run
+    whole = predict(run, course, posteriors=True)
+    files = predict(run, sorted((course / "test/mfcc").iterdir()), posteriors=True)
+    assert whole.posteriors is not None
+    assert files.posteriors is not None
+    assert whole.posteriors.tobytes() == files.posteriors.tobytes()
+    pack_course(course, tmp_path / "p", PackSettings(("test",), dtype="float16", zero_nonfinite=True))
+    packed = predict(run, tmp_path / "p", posteriors=True)
+    assert packed.posteriors is not None
+    assert packed.posteriors.tobytes() == whole.posteriors.tobytes()
+
+
+def test_a_run_does_not_need_its_inventory_file(course: Path, tmp_path: Path) -> None:
+    file = tmp_path / "symbols.txt"
+    file.write_text("\n".join(reversed(ARPABET.symbols)))
+    values = {
+        "data": {"root": str(course), "inventory": str(file)},
+        "loader": {"context": 1, "batch_size": 16},
+        "model": {"hidden": [8]},
+    }
+    run = train(Config.check(values), run=tmp_path / "run").run
+    file.unlink()
+    assert predict(run, course).inventory.symbols == tuple(reversed(ARPABET.symbols))
+
+
+def test_features_of_another_width_in_a_global_run(course: Path, tmp_path: Path) -> None:
+    values = {
+        "data": {"root": str(course), "normalization": "global"},
+        "loader": {"context": 1, "batch_size": 16},
+        "model": {"hidden": [8]},
+    }
+    run = train(Config.check(values), run=tmp_path / "run").run
+    make_course(tmp_path / "wide", {"test": [5]}, dim=6, unlabelled=("test",))
+    for source in (tmp_path / "wide", tmp_path / "wide/test/mfcc/u00.npy"):
+        with pytest.raises(DataError, match=r"6 features a frame, .* 5"):
+            predict(run, source)

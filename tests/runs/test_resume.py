@@ -1,0 +1,247 @@
+"""A run that was stopped, killed or refused goes on to the bit as one that was left alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dali_asr.config import Config
+from dali_asr.errors import CheckpointError, DataError, TrainingInterrupted, UsageError
+from dali_asr.runs.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
+from dali_asr.runs.folder import RunFolder
+from dali_asr.runs.start import find_start
+from dali_asr.training import train
+from tests.training_runs import OVERRIDES, finish, start
+
+
+def outcome(run: Path) -> tuple[bytes, ...]:
+    """Return what must be the same: weights, what training goes on from, and metrics."""
+    last = find_checkpoint(run, "last")
+    assert not list(run.rglob("*.partial"))
+    return (last / "model.safetensors").read_bytes(), (run / "metrics.jsonl").read_bytes()
+
+
+def resumed(run: Path, *overrides: str, resume: Any = "auto") -> Any:
+    return train(Config.load("demo", [*OVERRIDES, *overrides]), run=None if resume != "auto" else run, resume=resume)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run that was left alone."""
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    finish(run)
+    return run
+
+
+def test_killed_at_ten_random_moments(undisturbed: Path, tmp_path: Path) -> None:
+    draw, run, killed = random.Random(7), tmp_path / "run", 0
+    while killed < 10:
+        with start(run, "training.log_every=4") as process:
+            assert process.stdout
+            for _ in range(draw.randint(1, 3)):
+                process.stdout.readline()
+            time.sleep(draw.uniform(0, 0.05))
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            os.kill(process.pid, signal.SIGKILL)
+        killed += 1
+    finish(run)
+    assert outcome(run) == outcome(undisturbed)
+
+
+def test_killed_at_every_write_of_a_checkpoint(undisturbed: Path, tmp_path: Path) -> None:
+    """From the first flush of the run's description to the removal of an old checkpoint."""
+    run = tmp_path / "run"
+    for number in range(1, 17):
+        with start(run, DIE_AT_WRITE=str(number)) as process:
+            _, errors = process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL, errors
+    finish(run)
+    assert outcome(run) == outcome(undisturbed)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_leaves(number: int, code: int, undisturbed: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = [part for override in OVERRIDES for part in ("--set", override)]
+    command = [sys.executable, "-m", "dali_asr", "train", "demo", "--run-folder", str(run), *options]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:  # fmt: skip
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("epoch 1  dev"):
+                break
+        os.kill(process.pid, number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    found = re.fullmatch(
+        r"interrupted at step (\d+) of 92, which is saved; go on with: dali-asr train --resume (.*)\n", errors
+    )
+    assert found, errors
+    assert load_checkpoint(run, "last").step == int(found[1])
+    command = [sys.executable, "-m", "dali_asr", "train", "--resume", found[2]]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"resumed after step {found[1]}" in done.stdout
+    assert outcome(run) == outcome(undisturbed)
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    held = RunFolder(run)
+    with pytest.raises(UsageError, match="another process trains in this run; wait for it, or choose another folder"):
+        resumed(run)
+    held.close()
+    assert resumed(run, "training.max_steps=1").epochs
+
+
+def test_from_an_older_checkpoint(tmp_path: Path) -> None:
+    resumed(tmp_path / "run", "training.keep_checkpoints=9")
+    before = list_checkpoints(tmp_path / "run")
+    expected = outcome(tmp_path / "run")
+    result = resumed(tmp_path / "run", "training.keep_checkpoints=9", resume=before[3])
+    assert outcome(result.run) == expected
+    assert len(result.epochs) == 4
+
+
+def test_what_is_done_stays_done(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = resumed(run, "training.epochs=1")
+    kept = outcome(run)
+    again = resumed(run, "training.epochs=1")
+    assert again.epochs == first.epochs
+    assert again.remark == "Nothing was left to train: step 23 of 23 is done; raise training.epochs"
+    assert outcome(run) == kept
+    assert len(resumed(run, "training.epochs=2").epochs) == 2, "and can be prolonged"
+
+
+def test_the_latest_run_of_the_recipe(tmp_path: Path) -> None:
+    options = [*OVERRIDES, f"run.folder={tmp_path}", "training.max_steps=3"]
+    first = train(Config.load("demo", options), recipe="mine", resume="auto").run
+    assert first.parent == tmp_path
+    assert train(Config.load("demo", options), recipe="mine", resume="auto").run == first
+    assert train(Config.load("demo", options), recipe="other", resume="auto").run != first
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.hidden=[24,32]"], r"of another model: hidden 24/batch/0\.2, 24/layer/0\.2 \(here 24/batch/0\.2, 32/"),
+        (["loader.context=4"], r"of another model: context \[3, 3\] \(here \[4, 4\]\)"),
+        (
+            ["loader.batch_size=500"],
+            r"global_batch 250 \(here 500\); resume with .* loader\.batch_size=250",
+        ),
+        (["training.seed=1"], r"the state belongs to another loader: seed 0 \(here 1\)"),
+    ],
+)
+def test_another_model_is_refused_side_by_side(overrides: list[str], message: str, tmp_path: Path) -> None:
+    run = resumed(tmp_path / "run", "training.max_steps=3").run
+    kept = outcome(run)
+    with pytest.raises((CheckpointError, UsageError), match=message):
+        resumed(run, *overrides, resume=run)
+    assert outcome(run) == kept
+
+
+def test_what_cannot_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such folder; give the folder of a run"):
+        resumed(tmp_path, resume=tmp_path / "nowhere")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/text").write_text("mine")
+    with pytest.raises(CheckpointError, match="no run, it has no checkpoints"):
+        resumed(tmp_path, resume=tmp_path / "notes")
+    with pytest.raises(CheckpointError, match="no run, and not empty"):
+        resumed(tmp_path / "notes")
+    assert (tmp_path / "notes/text").read_text() == "mine"
+    run = resumed(tmp_path / "run", "training.max_steps=3").run
+    with pytest.raises(CheckpointError, match="no checkpoint; give the folder of a run, or one in its checkpoints"):
+        resumed(run, resume=run / "checkpoints/epoch-0009-step-00000009")
+    with pytest.raises(UsageError, match="a run goes on in its own folder; leave --run-folder out"):
+        train(Config.load("demo", [*OVERRIDES]), run=tmp_path / "other", resume=run)
+    with pytest.raises(UsageError, match=r"exists and is not empty; choose another folder \(--run-folder\), or go on"):
+        train(Config.load("demo", [*OVERRIDES]), run=run)
+    (run / "metrics.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"metrics.jsonl: 0 bytes, the checkpoint was saved after \d+; copy the whole"):
+        resumed(run)
+
+
+class Stop:
+    """Asks for the end of a run by a signal, at a step."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def stepped(self, step: int, *_: Any) -> None:
+        if step == self._step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def packing(self, *_: Any, **__: Any) -> None:
+        return
+
+    started = evaluated = warned = packing
+
+
+@pytest.mark.parametrize("steps", ["training.max_steps=30", "training.epochs=2"])
+def test_a_signal_at_the_last_step_leaves_the_evaluation(steps: str, tmp_path: Path) -> None:
+    """Of an epoch that is cut short by `max_steps`, and of a whole one."""
+    last = 30 if "max_steps" in steps else 46
+    config = Config.load("demo", [*OVERRIDES, steps, "training.log_every=1"])
+    whole = train(config, run=tmp_path / "whole")
+    with pytest.raises(TrainingInterrupted, match=f"interrupted at step {last} of {last}, which is saved"):
+        train(config, run=tmp_path / "run", reporter=Stop(last))
+    assert load_checkpoint(tmp_path / "run", "last").epoch == 1
+    again = train(config, run=tmp_path / "run", resume="auto")
+    assert again.epochs == whole.epochs
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_only_runs_of_the_recipe_are_its_latest(tmp_path: Path) -> None:
+    options = [*OVERRIDES, f"run.folder={tmp_path}", "training.max_steps=3"]
+    other = train(Config.load("demo", options), run=tmp_path / "a[b-2-20260101-000000").run
+    assert train(Config.load("demo", options), recipe="a[b", resume="auto").run != other
+
+
+def test_runs_in_a_folder_named_checkpoints(tmp_path: Path) -> None:
+    run = resumed(tmp_path / "checkpoints/run", "training.max_steps=3").run
+    assert resumed(run, "training.max_steps=5", resume=run).epochs[-1]["step"] == 5
+
+
+def test_a_restart_by_torchrun_goes_on_from_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = resumed(tmp_path / "run", "training.max_steps=20", "training.keep_checkpoints=9").run
+    first, *_, last = list_checkpoints(run)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    for resume in (None, first):
+        start = find_start(Config().run, run, "demo", resume)
+        assert (start.run, start.checkpoint) == (run, last)
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT")
+    assert find_start(Config().run, run, "demo", first).checkpoint == first
+
+
+def test_a_run_that_another_process_took_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = resumed(tmp_path / "run", "training.max_steps=3").run
+    find = find_start
+
+    def found_too_early(*arguments: Any) -> Any:
+        start = find(*arguments)
+        monkeypatch.setattr("dali_asr.training.loop.find_start", find)
+        resumed(run, "training.max_steps=9")
+        return start
+
+    monkeypatch.setattr("dali_asr.training.loop.find_start", found_too_early)
+    with pytest.raises(UsageError, match="another process trained in this run just now; start again"):
+        resumed(run)
+    assert load_checkpoint(run, "last").step == 9

@@ -1,0 +1,140 @@
+"""Training runs in processes of their own, to be interrupted and killed.
+
+    python -m tests.training_runs RUN [SECTION.KEY=VALUE ...]
+
+prints the number of each step. The environment says where it dies: DIE_AT_WRITE=n at the n-th flush or rename, by
+SIGKILL; DIE_AT_STEP=n with exit code 3, on rank DIE_ON_RANK, unless torchrun started it again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Everything that a resumed run has to bring back: dropout, averages of batch norm and of weights, masks, momentum,
+# the schedule, sums under way.
+OVERRIDES = (
+    "loader.device=cpu",
+    "loader.context=3",
+    "loader.subset=9",
+    "loader.masking={}",
+    "loader.batch_size=250",
+    "model.preset=null",
+    "model.hidden=[24,24]",
+    "model.dropout=0.2",
+    "model.norm=[batch,layer]",
+    "model.residual=true",
+    "training.epochs=4",
+    "training.ema=0.9",
+    "training.schedule.kind=cosine",
+    "training.schedule.warmup_steps=10",
+    "training.label_smoothing=0.1",
+    "training.class_weights=balanced",
+    "training.optimizer.max_gradient_norm=1",
+    "training.save_every=7",
+    "training.log_every=4",
+)
+# A model and a partition for tests that are not about what it learns.
+SMALL = ("model.preset=null", "model.hidden=[8]", "loader.context=1", "loader.subset=9", "loader.device=cpu")
+ROOT = Path(__file__).parents[1]
+
+
+def start(run: Path, *overrides: str, launcher: tuple[str, ...] = (), **environment: str) -> subprocess.Popen[str]:
+    """Start a run."""
+    module = ("-m", "tests.training_runs") if launcher else (sys.executable, "-m", "tests.training_runs")
+    return subprocess.Popen(
+        [*launcher, *module, str(run), *OVERRIDES, *overrides],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(run: Path, *overrides: str, launcher: tuple[str, ...] = (), **environment: str) -> str:
+    """Run to the end; return what it printed."""
+    with start(run, *overrides, launcher=launcher, **environment) as process:
+        printed, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return printed
+
+
+class Warnings:
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def warned(self, message: str) -> None:
+        self.messages.append(message)
+
+    def started(self, *_: Any, **__: Any) -> None:
+        return
+
+    packing = stepped = evaluated = started
+
+
+class _Printer:
+    def stepped(self, step: int, *_: Any) -> None:
+        print(step, flush=True)
+
+    def packing(self, *_: Any, **__: Any) -> None:
+        return
+
+    started = evaluated = packing
+
+    def warned(self, message: str) -> None:
+        print(f"warning: {message}", flush=True)
+
+
+def _die_at_write(number: int) -> None:
+    calls = itertools.count(1)
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def dying(*arguments: Any, **named: Any) -> Any:
+            if next(calls) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **named)
+
+        return dying
+
+    os.fsync = counted(os.fsync)
+    os.rename = counted(os.rename)
+    os.replace = counted(os.replace)
+    os.rmdir = counted(os.rmdir)
+
+
+def _die_at_step(number: int) -> None:
+    from dali_asr.training.step import Stepper
+
+    step = Stepper.step
+
+    def dying(self: Stepper, batch: Any) -> None:
+        if self.steps == number:
+            os._exit(3)
+        step(self, batch)
+
+    Stepper.step = dying  # type: ignore[method-assign]
+
+
+def main() -> None:
+    """Train, and die where that is asked for."""
+    from dali_asr.config import Config
+    from dali_asr.training import train
+
+    if "DIE_AT_WRITE" in os.environ:
+        _die_at_write(int(os.environ["DIE_AT_WRITE"]))
+    first_try = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+    if first_try and os.environ.get("DIE_ON_RANK") == os.environ.get("RANK", "0"):
+        _die_at_step(int(os.environ["DIE_AT_STEP"]))
+    train(Config.load("demo", sys.argv[2:]), run=sys.argv[1], resume="auto", reporter=_Printer())
+
+
+if __name__ == "__main__":
+    main()
