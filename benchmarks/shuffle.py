@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dali_asr import Corpus
-from dali_asr.plan import Planner
-from dali_asr.plan.groups import Chunks
+from dali_asr.plan import Layout, LoaderSpec, Planner
 
 if TYPE_CHECKING:
     from dali_asr import Partition
@@ -49,19 +48,19 @@ def main() -> None:
 def measure(partition: Partition, batch_size: int, budget: float) -> dict[str, Any]:
     """Return both figures of an epoch, for a memory budget that is a share of the partition's rows; 1 for all."""
     offsets = partition.offsets
-    rows = Chunks.whole(offsets).group_rows(GAP)
-    chunks = None if budget == 1 else Chunks.fit(offsets, GAP, int(rows * budget), 1)
-    planner = Planner(partition.frame_count, batch_size, 1, 1, chunks=chunks, drop_last=True)
+    whole = Layout.whole(offsets)
+    layout = whole if budget == 1 else Layout.fit(offsets, GAP, int(whole.group_rows(GAP) * budget), 1)
+    planner = Planner(LoaderSpec(partition.frame_count, 1, (0, 0), batch_size, drop_last=True), layout)
     largest, utterances = [], []
     for step in range(planner.steps.count):
-        frames = planner.plan(0, step).frames
+        frames = planner.plan(0, step).frame_ids
         counts = np.unique(np.searchsorted(offsets, frames, side="right"), return_counts=True)[1]
         largest.append(counts.max() / batch_size)
         utterances.append(len(counts))
     return {
         "budget": budget,
-        "groups": chunks.group_count if chunks else 1,
-        "chunks_a_group": chunks.most if chunks else 1,
+        "groups": layout.group_count,
+        "chunks_a_group": layout.chunks_per_group,
         "largest_share": float(np.mean(largest)),
         "utterances": float(np.mean(utterances)),
     }

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dali_asr.config import DEMO, Config, DataConfig, LoaderConfig, MaskingConfig, ModelConfig
+from dali_asr.config import DEMO, Config, DataConfig, LoaderConfig, ModelConfig
 from dali_asr.corpus import Corpus, PackSettings
 from dali_asr.demo import DEMO_CORPUS
 from dali_asr.errors import DataError, UsageError
 from dali_asr.inventory import Inventory, resolve_inventory
 from dali_asr.loading import WindowLoader
 from dali_asr.model import PRESETS, HiddenLayer, parameter_count
-from dali_asr.plan import Bands, Masking
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +55,7 @@ def training_loader(
         batch_size=config.batch_size,
         shuffle=config.shuffle,
         seed=seed,
-        masking=build_masking(config.masking),
+        masking=config.masking,
         subset=config.subset,
         drop_last=config.drop_last,
         dtype=config.dtype,
@@ -90,17 +89,6 @@ def complete_loader(
         memory_budget=memory_budget,
         rank=rank,
         world_size=world_size,
-    )
-
-
-def build_masking(config: MaskingConfig | None) -> Masking | None:
-    """Return the loader's masking."""
-    if config is None:
-        return None
-    return Masking(
-        frequency=Bands(config.frequency.count, config.frequency.width),
-        time=Bands(config.time.count, config.time.width),
-        scope=config.scope,
     )
 
 
@@ -141,13 +129,13 @@ def check_batches(batches: WindowLoader, partition: Partition, hidden: tuple[Hid
     Raises:
         UsageError: there is none, or it is of one window.
     """
-    size = batches.planner.batch_size
+    size = batches.spec.batch_size
     if not len(batches):
         raise UsageError(
-            f"{partition.name}: {batches.planner.positions} frames are fewer than a batch of {size}; "
+            f"{partition.name}: {batches.spec.positions} frames are fewer than a batch of {size}; "
             "lower loader.batch_size, or set loader.drop_last: false"
         )
-    if min(size, batches.planner.positions) == 1 and any(layer.norm == "batch" for layer in hidden):
+    if batches.spec.steps.min_size == 1 and any(layer.norm == "batch" for layer in hidden):
         raise UsageError(
             f"{partition.name}: batches of 1 window cannot train batch norm; "
             "raise loader.batch_size, or set model.norm: none"

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def judge_windows(utterances: Sequence[NDArray[Any]], left: int, right: int, plan: Plan, dtype: str) -> NDArray[Any]:
     """Return the windows `[B, W, D]` of a plan, value by value in loops over frames."""
     owner = [(u, t) for u, frames in enumerate(utterances) for t in range(len(frames))]
-    windows = np.zeros((len(plan.frames), left + 1 + right, utterances[0].shape[1]), dtype)
-    for b, number in enumerate(plan.frames):
+    windows = np.zeros((len(plan.frame_ids), left + 1 + right, utterances[0].shape[1]), dtype)
+    for b, number in enumerate(plan.frame_ids):
         u, t = owner[int(number)]
         for w in range(left + 1 + right):
             source = t - left + w
@@ -62,7 +62,7 @@ def assert_judged(partition: Partition, loader: WindowLoader, arguments: dict[st
             left, right = arguments["context"]
             assert same_bits(windows, judge_windows(utterances, left, right, plan, arguments["dtype"]))
             assert labels.dtype == frames.dtype == np.int64
-            assert np.array_equal(frames, plan.frames)
+            assert np.array_equal(frames, plan.frame_ids)
             assert np.array_equal(labels, truth[frames])
             read.append(frames)
         assert len(read) == len(loader)

@@ -36,7 +36,7 @@ PROBLEMS = {
     "loader.context": "received [3]; expected one number of frames, 0 to 1000, or [left, right]",
     "loader.masking.scope": "did you mean window?",
     "loader.masking.time.count": "[2, 1]; the first must not exceed the second",
-    "loader.masking.time.width[0]": "received 0; input should be greater than or equal to 1",
+    "loader.masking.time.width": "received [0, 3]; expected 1 or more",
     "loader.masking.frequncy": "did you mean frequency?",
     "loader.batch_size": "received 0",
     "loader.device": "received 'gpu'; allowed are auto, cpu, cuda, cuda:N",
@@ -189,6 +189,9 @@ def test_every_field_is_documented() -> None:
     for section in sections(Config):
         for name, field in section.model_fields.items():
             assert field.description, f"{section.__name__}.{name}"
+    definitions = Config.model_json_schema()["$defs"]
+    for name in ("Masking", "Bands"):
+        assert all(field["description"] for field in definitions[name]["properties"].values()), name
 
 
 @pytest.mark.parametrize(

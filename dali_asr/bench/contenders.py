@@ -21,11 +21,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from dali_asr.errors import UsageError
-from dali_asr.loading import Batch, WindowLoader, can_fuse
+from dali_asr.loading import Batch, WindowLoader, fused_problem
 from dali_asr.loading.frames import ResidentFrames
-from dali_asr.loading.memory import row_bytes
+from dali_asr.loading.rows import row_bytes
 from dali_asr.loading.stock import covered, mask_bits, row_order
-from dali_asr.plan import Masking, Plan, Planner
+from dali_asr.plan import LoaderSpec, Masking, Plan, Planner
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,11 +64,16 @@ class Case:
     @property
     def planner(self) -> Planner:
         """Plans the steps that every contender follows."""
-        return Planner(
+        return Planner.whole(self.spec)
+
+    @property
+    def spec(self) -> LoaderSpec:
+        """What decides the sequence that every contender follows."""
+        return LoaderSpec(
             frame_count=self.partition.frame_count,
-            batch_size=self.batch_size,
-            window=self.window,
             feature_dim=self.partition.feature_dim,
+            context=self.context,
+            batch_size=self.batch_size,
             seed=self.seed,
             drop_last=True,
             masking=self.masking,
@@ -76,7 +81,7 @@ class Case:
 
     def resident(self, device: torch.device) -> ResidentFrames:
         """Return the frames on a device."""
-        return ResidentFrames(self.partition, *self.context, device)
+        return ResidentFrames(self.partition, self.spec, device)
 
 
 @dataclass(frozen=True)
@@ -139,16 +144,21 @@ def contenders(case: Case, workers: tuple[int, ...], device: torch.device) -> li
 def _ours(case: Case, device: torch.device, host: ResidentFrames) -> list[Contender]:
     """Return the loaders of this package on a device: each graph, and one that streams."""
     found = []
-    for graph in ("stock", *(["fused"] if can_fuse(device) else [])):
+    for graph in ("stock", *(["fused"] if fused_problem(device) is None else [])):
         loader = _loader(case, device, graph)
         found.append(_contender(f"dali {graph}", case, loader))
-    quarter = len(host.rows) // 4 * row_bytes(case.partition)
+    quarter = len(_rows(host)) // 4 * row_bytes(case.partition)
     try:
         streaming = _loader(case, device, "auto", quarter)
     except UsageError:  # too few utterances to be streamed
         return found
     expected = _numpy_gather(case, host, streaming.planner)  # whose order is its own
     return [*found, _contender("dali streamed", case, streaming, expected)]
+
+
+def _rows(host: ResidentFrames) -> NDArray[Any]:
+    assert isinstance(host.rows, np.ndarray)
+    return host.rows
 
 
 def _contender(name: str, case: Case, loader: WindowLoader, expected: Windows | None = None) -> Contender:
@@ -204,7 +214,7 @@ class PlannedBatches:
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for number, plan in enumerate(_plans(self._planner)):
-            yield [(number, frame) for frame in plan.frames.tolist()]
+            yield [(number, frame) for frame in plan.frame_ids.tolist()]
 
 
 class PlannedCollate:
@@ -217,7 +227,7 @@ class PlannedCollate:
         """Return windows `[B, W, D]` and labels `[B]`."""
         windows, labels, numbers = zip(*items, strict=True)
         stacked = torch.stack(windows)
-        if self._planner.masking:
+        if self._planner.spec.masking:
             drawn = self._planner.masks(*divmod(numbers[0], self._planner.steps.count))
             stacked.masked_fill_(_zeroed(*drawn, *stacked.shape[1:]), 0)
         return stacked, torch.tensor(labels)
@@ -226,7 +236,7 @@ class PlannedCollate:
 def _dataloader(case: Case, resident: ResidentFrames, workers: int) -> Contender:
     loader = DataLoader(
         CourseDataset(case, resident),
-        batch_sampler=PlannedBatches(replace(case.planner, masking=None)),
+        batch_sampler=PlannedBatches(Planner.whole(replace(case.spec, masking=None))),
         collate_fn=PlannedCollate(case.planner),
         num_workers=workers,
         prefetch_factor=_PREFETCH if workers else None,
@@ -303,12 +313,12 @@ def _numpy_gather(case: Case, resident: ResidentFrames, planner: Planner) -> Win
     assert isinstance(rows, np.ndarray)
     assert labels is not None
     for plan in _plans(planner):
-        order = row_order(_first_rows(resident, plan.frames), plan, planner.window)
-        windows = rows[order].reshape(-1, planner.window, planner.feature_dim)
+        order = row_order(_first_rows(resident, plan.frame_ids), plan, planner.spec.window)
+        windows = rows[order].reshape(-1, planner.spec.window, planner.spec.feature_dim)
         if case.masking:
-            bits = mask_bits(plan, planner.feature_dim, rows.dtype.name)
+            bits = mask_bits(plan, planner.spec.feature_dim, rows.dtype.name)
             windows.view(bits.dtype)[...] &= bits
-        yield torch.from_numpy(windows), torch.from_numpy(labels[plan.frames])
+        yield torch.from_numpy(windows), torch.from_numpy(labels[plan.frame_ids])
 
 
 def _torch_gather(case: Case, resident: ResidentFrames, device: torch.device) -> Windows:
@@ -316,15 +326,15 @@ def _torch_gather(case: Case, resident: ResidentFrames, device: torch.device) ->
     planner = case.planner
     labels = torch.from_numpy(case.partition.labels()).to(device)
     rows = torch.as_tensor(resident.rows, device=device)
-    width = planner.window * planner.feature_dim
-    runs = rows.as_strided((len(rows) - planner.window + 1, width), (planner.feature_dim, 1))
+    width = planner.spec.window * planner.spec.feature_dim
+    runs = rows.as_strided((len(rows) - planner.spec.window + 1, width), (planner.spec.feature_dim, 1))
     for plan in _plans(planner):
-        first = torch.from_numpy(_first_rows(resident, plan.frames)).to(device, non_blocking=True)
-        windows = runs.index_select(0, first).view(-1, planner.window, planner.feature_dim)
+        first = torch.from_numpy(_first_rows(resident, plan.frame_ids)).to(device, non_blocking=True)
+        windows = runs.index_select(0, first).view(-1, planner.spec.window, planner.spec.feature_dim)
         if case.masking:
-            zeroed = _zeroed(plan.frequency, plan.time, planner.window, planner.feature_dim, device)
+            zeroed = _zeroed(plan.time, plan.frequency, planner.spec.window, planner.spec.feature_dim, device)
             windows.masked_fill_(zeroed, 0)
-        yield windows, labels[torch.from_numpy(plan.frames).to(device, non_blocking=True)]
+        yield windows, labels[torch.from_numpy(plan.frame_ids).to(device, non_blocking=True)]
 
 
 def _loader(case: Case, device: torch.device, graph: str, memory_budget: int | None = None) -> WindowLoader:
@@ -362,8 +372,8 @@ def _first_rows(resident: ResidentFrames, frames: NDArray[np.int64]) -> NDArray[
 
 
 def _zeroed(
-    frequency: NDArray[np.int32],
     time: NDArray[np.int32],
+    frequency: NDArray[np.int32],
     window: int,
     feature_dim: int,
     device: torch.device | None = None,

@@ -76,7 +76,6 @@ def loader(
         report("starting", 0, 1)
         from dali_asr.bench import BenchSettings, bench_loader
         from dali_asr.bench.loader import to_json
-        from dali_asr.build import build_masking
         from dali_asr.device import describe_device, resolve_device
         from dali_asr.plan import Masking
 
@@ -87,7 +86,7 @@ def loader(
             context=checked.loader.context if checked else defaults.context,
             batch_sizes=tuple(batch_size or defaults.batch_sizes),
             dtypes=_dtypes(dtype) or defaults.dtypes,
-            masking=(build_masking(checked.loader.masking) if checked else None) or Masking(),
+            masking=(checked.loader.masking if checked else None) or Masking(),
             workers=tuple(workers or defaults.workers),
             repeats=repeats,
             seconds=seconds,
@@ -141,7 +140,6 @@ def train(
         report("starting", 0, 1)
         from dali_asr.bench import TrainSettings, bench_train
         from dali_asr.bench.train import to_json
-        from dali_asr.build import build_masking
         from dali_asr.device import describe_device, resolve_device
         from dali_asr.model import PRESETS
         from dali_asr.plan import Masking
@@ -156,7 +154,7 @@ def train(
             models=tuple(model or PRESETS),
             batch_sizes=tuple(batch_size or ((4096,) if on_gpu else (512,))),
             context=checked.loader.context if checked else (30, 30),
-            masking=build_masking(checked.loader.masking) if checked else Masking(),
+            masking=checked.loader.masking if checked else Masking(),
             precision=precision or ("bf16" if on_gpu else "fp32"),
             repeats=repeats,
             seconds=seconds,

@@ -42,7 +42,7 @@ def _report_devices() -> str | None:
     import torch
 
     from dali_asr.device import describe_device, resolve_device
-    from dali_asr.loading import can_fuse
+    from dali_asr.loading import fused_problem
 
     say(f"{'NVIDIA driver':<22} {_driver()}")
     say(f"{'CUDA of torch':<22} {torch.version.cuda or 'none (a build for the CPU)'}")
@@ -50,7 +50,7 @@ def _report_devices() -> str | None:
     devices += [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     chosen = resolve_device("auto")
     for device in devices:
-        graphs = ["stock", *(["fused"] if can_fuse(device) else [])]
+        graphs = ["stock", *(["fused"] if fused_problem(device) is None else [])]
         problems = [f"graph {graph}: {problem}" for graph in graphs if (problem := _check_windows(device, graph))]
         problem = "; ".join(problems)
         state = problem or f"windows cut by DALI equal NumPy's (graph {' and '.join(graphs)})"

@@ -147,7 +147,7 @@ def _describe(loader: WindowLoader) -> str:
 
     groups = loader.planner.layout.group_count
     streamed = f", frames streamed in {groups:,} groups an epoch" if loader.streamed else ""
-    ranks = loader.planner.world_size
+    ranks = loader.spec.world_size
     together = f"{ranks} processes, the first on " if ranks > 1 else ""
     return together + "the " + describe_device(loader.device) + streamed
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from pydantic import BaseModel
 
@@ -40,7 +41,7 @@ _BRANCHES = {"str", "bool", "float", "int", "constrained-str", "constrained-int"
 
 def _explain(error: ErrorDetails, root: type[BaseModel]) -> str:
     kind, received, context = error["type"], error["input"], error.get("ctx", {})
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         siblings = _keys_beside(error["loc"], root)
         return f"unknown key; allowed are {', '.join(siblings)}{did_you_mean(str(error['loc'][-1]), siblings)}"
     if kind == "value_error":
@@ -48,7 +49,7 @@ def _explain(error: ErrorDetails, root: type[BaseModel]) -> str:
     if kind == "literal_error":
         allowed = _literals(str(context["expected"]))
         return f"received {received!r}; allowed are {', '.join(allowed)}{did_you_mean(str(received), allowed)}"
-    if kind == "model_type":
+    if kind in ("model_type", "dataclass_type"):
         keys = ", ".join(_keys_beside((*error["loc"], ""), root))
         return f"received {received!r}; expected a section, {{}} for its defaults, with the keys {keys}"
     return f"received {received!r}; {error['msg'][:1].lower()}{error['msg'][1:]}"
@@ -60,9 +61,19 @@ def _literals(expected: str) -> list[str]:
 
 def _keys_beside(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
     """Return the keys of the section that an unknown key stands in."""
-    section = root
+    section: type = root
     for part in location[:-1]:
-        found = section.model_fields.get(str(part))
-        kinds = [found.annotation, *get_args(found.annotation)] if found else []
-        section = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), section)
-    return list(section.model_fields)
+        annotation = _fields(section).get(str(part))
+        kinds = [annotation, *get_args(annotation)] if annotation else []
+        section = next((kind for kind in kinds if isinstance(kind, type) and _fields(kind)), section)
+    return list(_fields(section))
+
+
+def _fields(section: type) -> dict[str, Any]:
+    """Return the annotations of a section's keys; a section is a pydantic model or a dataclass."""
+    if issubclass(section, BaseModel):
+        return {name: field.annotation for name, field in section.model_fields.items()}
+    if not is_dataclass(section):
+        return {}
+    hints = get_type_hints(section)
+    return {field.name: hints[field.name] for field in fields(section)}

@@ -6,6 +6,7 @@ Every mistake of a file is reported at once, each with its path, what was receiv
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
@@ -25,6 +26,7 @@ from pydantic import (
 from dali_asr.config.problems import problem_lines
 from dali_asr.config.reading import apply_override, find_config, read_yaml
 from dali_asr.errors import ConfigError
+from dali_asr.plan import Masking
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,24 +44,12 @@ _MOST_CONTEXT = 1000  # ten seconds
 _PAIR = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 2, "maxItems": 2}
 
 
-def _two(value: Any) -> Any:
-    if isinstance(value, (list, tuple)) and len(value) == 2:
-        return value
-    raise ValueError(f"received {value!r}; expected two numbers, [low, high], both inclusive")
-
-
 def _both_sides(value: Any) -> Any:
     if isinstance(value, (list, tuple)) and len(value) == 2:
         return value
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_CONTEXT:
         return [value, value]
     raise ValueError(f"received {value!r}; expected one number of frames, 0 to {_MOST_CONTEXT}, or [left, right]")
-
-
-def _ordered(value: tuple[int, int]) -> tuple[int, int]:
-    if value[0] > value[1]:
-        raise ValueError(f"received {list(value)}; the first must not exceed the second")
-    return value
 
 
 def _unique(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
@@ -87,12 +77,6 @@ def _file_name(value: str | None) -> str | None:
     raise ValueError(f"received {value!r}; allowed are letters, digits, '_', '.' and '-'")
 
 
-CountRange = Annotated[
-    tuple[NonNegative, NonNegative], BeforeValidator(_two), AfterValidator(_ordered), WithJsonSchema(_PAIR)
-]
-WidthRange = Annotated[
-    tuple[Positive, Positive], BeforeValidator(_two), AfterValidator(_ordered), WithJsonSchema(_PAIR)
-]
 _Side = Annotated[int, Field(ge=0, le=_MOST_CONTEXT, strict=True)]
 Context = Annotated[
     tuple[_Side, _Side],
@@ -129,6 +113,17 @@ Bytes = Annotated[
 ]
 
 
+def _with_default_bands(value: Any) -> Any:
+    """Complete bands that give only a count or only a width by the defaults of their kind."""
+    if not isinstance(value, dict):
+        return value
+    defaults = asdict(Masking())
+    return {
+        key: {**defaults[key], **given} if isinstance(given, dict) and isinstance(defaults.get(key), dict) else given
+        for key, given in value.items()
+    }
+
+
 class Section(BaseModel):
     """A part of the configuration: frozen, and strict about its keys."""
 
@@ -162,35 +157,6 @@ class DataConfig(Section):
         return tuple(dict.fromkeys(named))
 
 
-class FrequencyConfig(Section):
-    """Bands of features that are zeroed."""
-
-    count: CountRange = (0, 2)
-    """Fewest and most bands of a window, inclusive."""
-    width: WidthRange = (3, 3)
-    """Narrowest and widest band, in features, inclusive."""
-
-
-class TimeConfig(Section):
-    """Spans of frames that are zeroed."""
-
-    count: CountRange = (0, 2)
-    """Fewest and most spans of a window, inclusive."""
-    width: WidthRange = (3, 7)
-    """Shortest and longest span, in frames, inclusive."""
-
-
-class MaskingConfig(Section):
-    """Masks in frequency and time, drawn anew for every window."""
-
-    scope: Literal["window", "batch"] = "window"
-    """`window`: masks of its own for every window; `batch`: one set for a whole batch."""
-    frequency: FrequencyConfig = FrequencyConfig()
-    """Bands of features."""
-    time: TimeConfig = TimeConfig()
-    """Spans of frames."""
-
-
 class LoaderConfig(Section):
     """How batches are cut."""
 
@@ -217,12 +183,12 @@ class LoaderConfig(Section):
     """`auto` (CUDA where there is one, else the CPU), `cpu`, `cuda` or `cuda:N`."""
     graph: Literal["auto", "stock", "fused"] = "auto"
     """The DALI graph: `stock` is made of DALI's own operators, `fused` is one GPU operator; `auto` chooses."""
-    masking: MaskingConfig | None = None
+    masking: Annotated[Masking | None, BeforeValidator(_with_default_bands)] = None
     """Masks of training batches; null for none, {} for the defaults."""
 
     @field_validator("masking")
     @classmethod
-    def _fits(cls, masking: MaskingConfig | None, info: ValidationInfo) -> MaskingConfig | None:
+    def _fits(cls, masking: Masking | None, info: ValidationInfo) -> Masking | None:
         if masking and masking.time.count[1] and "context" in info.data:
             width, frames = masking.time.width[1], sum(info.data["context"]) + 1
             if width > frames:

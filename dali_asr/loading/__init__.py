@@ -1,7 +1,7 @@
-"""Packed corpus and plan to batches. The only room that imports DALI."""
+"""Packed corpus and plan to batches: the loader, its two DALI graphs and its kernels."""
 
-from dali_asr.loading.feed import Batch
-from dali_asr.loading.fused import can_fuse
-from dali_asr.loading.loader import WindowLoader
+from dali_asr.loading.fused import fused_problem
+from dali_asr.loading.loader import LoaderState, WindowLoader
+from dali_asr.loading.pipeline import Batch
 
-__all__ = ["Batch", "WindowLoader", "can_fuse"]
+__all__ = ["Batch", "LoaderState", "WindowLoader", "fused_problem"]

@@ -1,4 +1,4 @@
-"""The frames on the device: all of a partition's, or two groups of them at a time.
+"""The frames on the device: a whole partition, or two groups of it at a time.
 
 Shape letters: `R` rows, `D` features of a frame, `C` chunks.
 """
@@ -6,11 +6,15 @@ Shape letters: `R` rows, `D` features of a frame, `C` chunks.
 from __future__ import annotations
 
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from dali_asr.loading.rows import RowLayout, make_rows, write_utterances
+from dali_asr.device import free_memory
+from dali_asr.errors import UsageError
+from dali_asr.loading.rows import RowLayout, RowWriter, make_rows, reader_count, row_bytes
+from dali_asr.plan.groups import Layout
+from dali_asr.plan.spec import MAX_ROWS
 from dali_asr.signals import handle_deferred_interrupt
 
 if TYPE_CHECKING:
@@ -21,101 +25,93 @@ if TYPE_CHECKING:
 
     from dali_asr.corpus import Partition
     from dali_asr.loading.rows import DeviceRows, HostRows
-    from dali_asr.plan.groups import Chunks, EpochGroups
+    from dali_asr.plan import LoaderSpec, Planner
 
-_LOOK_SECONDS = 0.1  # between looks for Ctrl-C
+    Array: TypeAlias = NDArray[Any] | torch.Tensor
+
+_SHARE_OF_FREE = {"cpu": 0.5, "cuda": 0.8}  # of memory, for frames, without a budget
+_POLL_SECONDS = 0.1  # between two looks for Ctrl-C
 
 
 class ResidentFrames:
-    """A partition that lies on the device as a whole.
+    """All frames of a partition on the device.
 
     Args:
-        partition: whose frames.
-        left: frames before a window's own.
-        right: frames after it.
-        device: where the rows lie.
+        partition: partition to read.
+        spec: spec of the loader.
+        device: where the rows are.
 
     Attributes:
-        layout: where windows lie.
-        rows: `[R, D]` in the partition's dtype; a NumPy array on the CPU, else a tensor.
-        labels: `[R]`, signed integers, −100 where a row has none; None in an unlabelled partition.
+        layout: where the rows of a window are.
+        rows: `[R, D]` in the partition's dtype; a NumPy array on the CPU, otherwise a tensor. None after `close`.
+        labels: `[R]` signed integers, −100 for none; None in an unlabelled partition and after `close`.
 
     Raises:
-        DeviceError: the rows do not fit the free memory of the GPU.
-        DataError: the corpus changed since it was opened.
+        DeviceError: the rows do not fit into the free memory of the GPU.
+        DataError: the corpus is damaged, or changed since it was opened.
     """
 
-    def __init__(self, partition: Partition, left: int, right: int, device: torch.device) -> None:
-        self.layout = RowLayout(partition, left, right)
-        gap = self.layout.gap
-        count = gap + partition.frame_count + len(partition.lengths) * gap
-        buffer = make_rows(partition, count, gap, device)
-        write_utterances(buffer, gap, partition, (0, len(partition.lengths)), gap, Event())
+    def __init__(self, partition: Partition, spec: LoaderSpec, device: torch.device) -> None:
+        self.layout = RowLayout(partition, spec)
+        gap, utterances = spec.gap, len(partition.lengths)
+        buffer = make_rows(partition, gap + partition.frame_count + utterances * gap, gap, device)
+        RowWriter(partition, buffer, gap, readers=reader_count()).write(gap, 0, utterances, Event())
         buffer.finish()
-        self.rows: Any = buffer.rows
-        self.labels: Any = buffer.labels
+        self.rows: Array | None = buffer.rows
+        self.labels: Array | None = buffer.labels
+        self._shifts = np.array([self.layout.shift(gap, 0)])
 
-    def require(self, first: int, last: int) -> bool:  # noqa: ARG002 - all groups are here
-        """Have the groups from `first` to `last` on the device; say whether they are."""
+    def require(self, first: int, last: int) -> bool:  # noqa: ARG002 - all groups are on the device
+        """Bring the groups from `first` to `last` to the device; return whether they are there."""
         return True
 
     def release(self, oldest: int) -> None:
-        """Allow that groups before `oldest` are overwritten."""
+        """Allow groups before `oldest` to be overwritten."""
 
     def shifts(self, group: int) -> NDArray[np.int64]:  # noqa: ARG002
-        """Return the shift of each chunk of a group that is here, see `RowLayout`, `[C]`."""
-        return np.array([self.layout.shift(self.layout.gap, 0)])
+        """Return the shift of each chunk of a group on the device, see `RowLayout`, `[C]`."""
+        return self._shifts
 
     def close(self) -> None:
-        """Let rows and labels go, whoever still holds this object."""
+        """Drop rows and labels, even if this object is still referenced."""
         self.rows = self.labels = None
 
 
 class StreamedFrames:
-    """A partition of which two groups lie on the device: the one in use, and the next while it is read.
+    """Two groups of a partition on the device: the one in use, and the next one while it is read.
 
-    Groups count on from epoch to epoch: group g of epoch e is e·G + g.
+    Groups are numbered across epochs: group g of epoch e is e·G + g.
 
     Args:
-        partition: whose frames.
-        left: frames before a window's own.
-        right: frames after it.
-        device: where the rows lie.
-        chunks: how the partition is cut.
-        groups: the groups of an epoch.
+        partition: partition to read.
+        planner: spec, layout and groups.
+        device: where the rows are.
 
     Attributes:
-        layout, rows, labels: as of `ResidentFrames`.
+        layout, rows, labels: as in `ResidentFrames`.
     """
 
-    def __init__(
-        self,
-        partition: Partition,
-        left: int,
-        right: int,
-        device: torch.device,
-        chunks: Chunks,
-        groups: Callable[[int], EpochGroups],
-    ) -> None:
-        self.layout = RowLayout(partition, left, right)
-        self._partition, self._chunks, self._groups = partition, chunks, groups
-        self._slot_rows = chunks.group_rows(self.layout.gap)
-        self._buffer: HostRows | DeviceRows | None = make_rows(partition, 2 * self._slot_rows, self.layout.gap, device)
-        self.rows: Any = self._buffer.rows
-        self.labels: Any = self._buffer.labels
-        self._shifts = np.zeros((2, len(chunks)), np.int64)
+    def __init__(self, partition: Partition, planner: Planner, device: torch.device) -> None:
+        self.layout = RowLayout(partition, planner.spec)
+        self._partition, self._planner = partition, planner
+        gap = self.layout.gap
+        self._slot_rows = planner.layout.group_rows(gap)
+        self._buffer: HostRows | DeviceRows | None = make_rows(partition, 2 * self._slot_rows, gap, device)
+        self.rows: Array | None = self._buffer.rows
+        self.labels: Array | None = self._buffer.labels
+        self._shifts = np.zeros((2, len(planner.layout)), np.int64)
         self._held: list[int | None] = [None, None]
         self._oldest = 0
-        self._reading: _Reading | None = None
+        self._reader: _GroupReader | None = None
 
     def require(self, first: int, last: int) -> bool:
-        """Have the groups from `first` to `last` on the device.
+        """Bring the groups from `first` to `last` to the device.
 
         Returns:
-            Whether they are; False while the place of one of them is still read by batches under way.
+            Whether they are there. False while pending batches still read what one of them must overwrite.
 
         Raises:
-            DataError: the corpus changed, or a label is beyond the inventory.
+            DataError: the corpus is damaged or changed, or a label is outside the inventory.
         """
         for group in range(first, last + 1):
             self._await(group)
@@ -128,65 +124,68 @@ class StreamedFrames:
         return True
 
     def release(self, oldest: int) -> None:
-        """Allow that groups before `oldest` are overwritten: all batches under way read later ones."""
+        """Allow groups before `oldest` to be overwritten: no pending batch reads them."""
         if oldest != self._oldest:
             self._oldest = oldest
             if self._buffer:
-                self._buffer.read_until_now()
+                self._buffer.order_after_reads()
             self._read_ahead()
 
     def shifts(self, group: int) -> NDArray[np.int64]:
-        """Return the shift of each chunk of a group that is here, see `RowLayout`, `[C]`."""
+        """Return the shift of each chunk of a group on the device, see `RowLayout`, `[C]`."""
         shifts: NDArray[np.int64] = self._shifts[group % 2]
         return shifts
 
     def close(self) -> None:
-        """Stop reading, and let rows and labels go, whoever still holds this object."""
-        if self._reading:
-            self._reading.stop()
-        self._reading = self._buffer = self.rows = self.labels = None
+        """Stop reading, and drop rows and labels, even if this object is still referenced."""
+        if self._reader:
+            self._reader.stop()
+        self._reader = self._buffer = self.rows = self.labels = None
 
     def _may_overwrite(self, group: int) -> bool:
         return self._oldest > group - 2 or self._held[group % 2] is None
 
     def _read_ahead(self) -> None:
         upcoming = self._oldest + 1
-        if self._reading is None and upcoming not in self._held and self._oldest in self._held:
+        if self._reader is None and upcoming not in self._held and self._oldest in self._held:
             self._start(upcoming)
 
     def _start(self, group: int) -> None:
-        if self._reading:  # one that nobody waits for
-            self._reading.stop()
+        if self._reader:  # reads a group that nobody waits for
+            self._reader.stop()
         self._held[group % 2] = None
-        self._reading = _Reading(group, self._read)
-        self._reading.start()
+        self._reader = _GroupReader(group, self._read)
+        self._reader.start()
 
     def _await(self, group: int) -> None:
-        """Wait for the group that is being read, if it is this one."""
-        reading = self._reading
-        if reading and group == reading.group:
-            reading.wait()
-            self._reading = None
-            if reading.error:
-                raise reading.error
+        """Wait for a group if it is being read."""
+        reader = self._reader
+        if reader and group == reader.group:
+            reader.wait()
+            self._reader = None
+            if reader.error:
+                raise reader.error
             self._held[group % 2] = group
 
     def _read(self, number: int, stopped: Event) -> None:
-        buffer = self._buffer
+        buffer, layout, gap = self._buffer, self._planner.layout, self.layout.gap
         assert buffer
-        epoch, group = divmod(number, self._chunks.group_count)
-        groups = self._groups(epoch)
-        at = number % 2 * self._slot_rows + self.layout.gap
-        shifts = self._shifts[number % 2]
+        epoch, group = divmod(number, layout.group_count)
+        groups = self._planner.groups(epoch)
+        at = number % 2 * self._slot_rows + gap
+        shifts, writer = self._shifts[number % 2], RowWriter(self._partition, buffer, gap)
         for chunk in groups.chunks[groups.members(group)].tolist():
-            first, end = self._chunks.utterances[chunk : chunk + 2].tolist()
+            first, end = layout.utterances[chunk : chunk + 2].tolist()
             shifts[chunk] = self.layout.shift(at, first)
-            at = write_utterances(buffer, at, self._partition, (first, end), self.layout.gap, stopped)
+            at = writer.write(at, first, end, stopped)
         buffer.finish()
 
 
-class _Reading(Thread):
-    """A group on its way, in a thread of its own that does not keep the process alive; `error` is what ended it."""
+Frames: TypeAlias = ResidentFrames | StreamedFrames
+
+
+class _GroupReader(Thread):
+    """Reads one group in a daemon thread; `error` is the exception that ended it."""
 
     def __init__(self, group: int, work: Callable[[int, Event], None]) -> None:
         super().__init__(name=f"dali-asr reads group {group}", daemon=True)
@@ -196,22 +195,57 @@ class _Reading(Thread):
         self.error: BaseException | None = None
 
     def run(self) -> None:
-        """Read."""
+        """Read the group."""
         assert self._work
         try:
             self._work(self.group, self._stopped)
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
             self.error = error
-        self._work = None  # it holds the frames
+        self._work = None  # it references the frames
 
     def wait(self) -> None:
-        """Wait until the group is there, or Ctrl-C."""
+        """Wait until the group is read, or for Ctrl-C."""
         while self.is_alive():
-            self.join(_LOOK_SECONDS)
+            self.join(_POLL_SECONDS)
             handle_deferred_interrupt()
 
     def stop(self) -> None:
-        """Give up, whatever was read."""
+        """Stop reading and wait for the thread to end."""
         self._stopped.set()
         if self.is_alive():
             self.join()
+
+
+def frame_budget(device: torch.device, memory_budget: int | None, batch_bytes: int) -> int:
+    """Return the bytes for frames and labels: the budget, or a share of the memory that is free beside the batches."""
+    if memory_budget is not None:
+        return memory_budget
+    return max(0, int((free_memory(device) - batch_bytes) * _SHARE_OF_FREE[device.type]))
+
+
+def choose_layout(
+    partition: Partition, spec: LoaderSpec, device: torch.device, memory_budget: int | None, batch_bytes: int
+) -> Layout:
+    """Decide how a partition is read: as one chunk if it fits, otherwise in groups of chunks.
+
+    Args:
+        partition: partition to read.
+        spec: spec of the loader.
+        device: where its rows will be.
+        memory_budget: bytes for frames and labels; None for a share of the memory that is free beside the batches.
+        batch_bytes: bytes of the batches.
+
+    Raises:
+        UsageError: the budget is smaller than two chunks; or several ranks must agree on a layout and have no budget.
+    """
+    size = row_bytes(partition)
+    rows = min(frame_budget(device, memory_budget, batch_bytes) // size, MAX_ROWS - 1)
+    whole = Layout.whole(partition.offsets)
+    if whole.group_rows(spec.gap) <= rows:
+        return whole
+    if memory_budget is None and spec.world_size > 1:  # each rank sees a different amount of free memory
+        raise UsageError(
+            f"{partition.name}: its frames exceed the memory that is free on {device}; set loader.memory_budget to "
+            "the same value on every rank to stream them"
+        )
+    return Layout.fit(partition.offsets, spec.gap, rows, size)

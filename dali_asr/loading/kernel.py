@@ -1,11 +1,11 @@
-"""The fused kernels: a plan drawn and carried out on the GPU, by Triton.
+"""The fused kernels: a plan computed and carried out on the GPU, by Triton.
 
-`plan_windows` is the twin of `plan.py` and of the row layout, equal to them to the bit: one thread a window finds its
-frame, row and label and draws its masks. `cut_windows` then cuts, pads, masks and converts each window in one pass.
+`plan_windows` computes what `plan.planner` and the row layout compute, equal to the bit: one thread per window finds
+its frame, row and label and draws its masks. `cut_windows` then cuts, pads, masks and converts each window in one pass.
 
-Everything that changes from step to step comes in one small array, the description; its layout is below.
+What changes from step to step comes in one small array, the description, whose layout is that of `description.py`.
 
-Shape letters: `R` rows, `N` windows, `W` frames of a window, `D` features, `M` bands of a window, `U` utterances,
+Shape letters: `R` rows, `N` windows, `W` frames of a window, `D` features, `M` bands per window, `U` utterances,
 `C` chunks of a group.
 """
 
@@ -15,41 +15,48 @@ import triton
 import triton.language as tl
 from triton.language.random import philox
 
-# The description: header, then a record for each of two groups: first position, positions, rows and columns and keys
-# of the bijection, then first position, frames before and shift of each chunk.
-EPOCH: tl.constexpr = tl.constexpr(0)
-FIRST: tl.constexpr = tl.constexpr(1)  # position of the first window
-SIZE: tl.constexpr = tl.constexpr(2)  # windows of this rank in a step
-STRIDE: tl.constexpr = tl.constexpr(3)  # positions from step to step
-COUNT: tl.constexpr = tl.constexpr(4)  # windows in all
-STEP: tl.constexpr = tl.constexpr(5)  # steps since the first epoch
-BOUNDARY: tl.constexpr = tl.constexpr(6)  # first position of the second group
-SEED: tl.constexpr = tl.constexpr(7)
-HEADER: tl.constexpr = tl.constexpr(8)
-GROUP_START: tl.constexpr = tl.constexpr(0)
-GROUP_SIZE: tl.constexpr = tl.constexpr(1)
-GRID_ROWS: tl.constexpr = tl.constexpr(2)
-GRID_COLUMNS: tl.constexpr = tl.constexpr(3)
-KEYS: tl.constexpr = tl.constexpr(4)
-ROUNDS: tl.constexpr = tl.constexpr(24)
-TABLES: tl.constexpr = tl.constexpr(28)
+from dali_asr.loading import description
+from dali_asr.plan import masking, order
 
-# Streams of the draws, as in philox.py and masking.py.
-MASK_COUNTS: tl.constexpr = tl.constexpr(1)
-FREQUENCY: tl.constexpr = tl.constexpr(2)
-TIME: tl.constexpr = tl.constexpr(3)
+# Triton reads globals only if they are declared constants.
+EPOCH: tl.constexpr = tl.constexpr(description.EPOCH)
+FIRST: tl.constexpr = tl.constexpr(description.FIRST)
+SIZE: tl.constexpr = tl.constexpr(description.SIZE)
+STRIDE: tl.constexpr = tl.constexpr(description.STRIDE)
+COUNT: tl.constexpr = tl.constexpr(description.COUNT)
+STEP: tl.constexpr = tl.constexpr(description.STEP)
+BOUNDARY: tl.constexpr = tl.constexpr(description.BOUNDARY)
+SEED: tl.constexpr = tl.constexpr(description.SEED)
+HEADER: tl.constexpr = tl.constexpr(description.HEADER)
+GROUP_START: tl.constexpr = tl.constexpr(description.GROUP_START)
+GROUP_SIZE: tl.constexpr = tl.constexpr(description.GROUP_SIZE)
+GRID_ROWS: tl.constexpr = tl.constexpr(description.GRID_ROWS)
+GRID_COLUMNS: tl.constexpr = tl.constexpr(description.GRID_COLUMNS)
+KEYS: tl.constexpr = tl.constexpr(description.KEYS)
+TABLES: tl.constexpr = tl.constexpr(description.TABLES)
+ROUNDS: tl.constexpr = tl.constexpr(order.ROUNDS)
+MASK_COUNTS: tl.constexpr = tl.constexpr(order.Stream.MASK_COUNTS)
+FREQUENCY: tl.constexpr = tl.constexpr(order.Stream.FREQUENCY)
+TIME: tl.constexpr = tl.constexpr(order.Stream.TIME)
+PAIR: tl.constexpr = tl.constexpr(1 << masking.PAIR_SHIFT)
 
 
-# Numbers that follow from the corpus are no constants, so that a kernel is compiled once for all of them.
+@triton.jit
+def probe(found):
+    """Write 1: shows that Triton can compile and launch a kernel."""
+    tl.store(found, 1)
+
+
+# Numbers that depend on the corpus are not constants, so that the kernel is compiled once for all corpora.
 @triton.jit(do_not_specialize=["subset", "chunks", "utterances", "gap", "left", "scope"])
 def plan_windows(
     plan,
     offsets,
     row_labels,
-    frames,
+    frame_ids,
     labels,
     first_rows,
-    bands,
+    edges,
     subset,
     chunks,
     utterances,
@@ -61,57 +68,57 @@ def plan_windows(
     SHUFFLE: tl.constexpr,
     LABELLED: tl.constexpr,
     MASKED: tl.constexpr,
-    TIME_LEAST: tl.constexpr,
-    TIME_MOST: tl.constexpr,
-    TIME_NARROWEST: tl.constexpr,
-    TIME_WIDEST: tl.constexpr,
+    TIME_MIN_COUNT: tl.constexpr,
+    TIME_MAX_COUNT: tl.constexpr,
+    TIME_MIN_WIDTH: tl.constexpr,
+    TIME_MAX_WIDTH: tl.constexpr,
     FRAMES: tl.constexpr,
-    FREQUENCY_LEAST: tl.constexpr,
-    FREQUENCY_MOST: tl.constexpr,
-    FREQUENCY_NARROWEST: tl.constexpr,
-    FREQUENCY_WIDEST: tl.constexpr,
+    FREQUENCY_MIN_COUNT: tl.constexpr,
+    FREQUENCY_MAX_COUNT: tl.constexpr,
+    FREQUENCY_MIN_WIDTH: tl.constexpr,
+    FREQUENCY_MAX_WIDTH: tl.constexpr,
     FEATURES: tl.constexpr,
     BY_STEP: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Plan windows: their frames, labels and first rows `[N]`, and bands `[N, M, 2]` of time, then of frequency.
+    """Plan windows: their frame numbers, labels, first rows `[N]` and masked bands `[N, M, 2]`, time before frequency.
 
     Args:
-        plan: the description.
-        offsets: of the utterances, `[U + 1]` int64.
-        row_labels: `[R]`.
-        frames: `[N]` int64, written.
-        labels: `[N]` int64, written.
-        first_rows: `[N]` int64, written.
-        bands: `[N, M, 2]` int32, written.
-        subset: every such frame is read.
-        chunks: C, of a group.
-        utterances: U.
-        gap: rows of zeros after an utterance.
-        left: frames of a window before its own.
-        scope: what is added to the streams of draws.
-        CHUNK_DEPTH: halvings that find one of C.
-        UTTERANCE_DEPTH: halvings that find one of U.
-        SHUFFLE: whether the order of a group is a bijection.
-        LABELLED: whether there are labels.
-        MASKED: whether there are masks; what follows describes them, first of time, then of frequency.
-        TIME_LEAST: fewest bands.
-        TIME_MOST: most.
-        TIME_NARROWEST: least width.
-        TIME_WIDEST: largest.
-        FRAMES: W, among which a band lies.
-        FREQUENCY_LEAST: as of time.
-        FREQUENCY_MOST: as of time.
-        FREQUENCY_NARROWEST: as of time.
-        FREQUENCY_WIDEST: as of time.
-        FEATURES: D.
-        BY_STEP: whether masks are drawn for steps instead of positions.
-        BLOCK: windows of a program.
+        plan: description.
+        offsets: first frame of each utterance, and the number of frames; int64 `[U + 1]`.
+        row_labels: label of each row, `[R]`.
+        frame_ids: int64 `[N]`, written.
+        labels: int64 `[N]`, written.
+        first_rows: int64 `[N]`, written.
+        edges: first and end of each band, int32 `[N, M, 2]`, written.
+        subset: every `subset`-th frame is read.
+        chunks: maximum number of chunks per group, C.
+        utterances: number of utterances, U.
+        gap: zero rows after an utterance.
+        left: frames before the window's own.
+        scope: added to the streams of mask draws.
+        CHUNK_DEPTH: number of bisections that find one of C chunks.
+        UTTERANCE_DEPTH: number of bisections that find one of U utterances.
+        SHUFFLE: whether a bijection orders each group.
+        LABELLED: whether rows have labels.
+        MASKED: whether masks are drawn.
+        TIME_MIN_COUNT: minimum number of spans.
+        TIME_MAX_COUNT: maximum number of spans.
+        TIME_MIN_WIDTH: minimum width of a span.
+        TIME_MAX_WIDTH: maximum width of a span.
+        FRAMES: number of frames per window, W.
+        FREQUENCY_MIN_COUNT: minimum number of bands.
+        FREQUENCY_MAX_COUNT: maximum number of bands.
+        FREQUENCY_MIN_WIDTH: minimum width of a band.
+        FREQUENCY_MAX_WIDTH: maximum width of a band.
+        FEATURES: number of features per frame, D.
+        BY_STEP: whether masks are drawn per step instead of per position.
+        BLOCK: windows per program.
     """
     window = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     count = tl.load(plan + COUNT)
     there = window < count
-    counted = tl.where(there, window, tl.maximum(count - 1, 0))  # what is not there repeats the last
+    counted = tl.where(there, window, tl.maximum(count - 1, 0))  # beyond the end, repeat the last window
     size = tl.load(plan + SIZE)
     position = tl.load(plan + FIRST) + counted // size * tl.load(plan + STRIDE) + counted % size
     in_second = position >= tl.load(plan + BOUNDARY)
@@ -124,7 +131,7 @@ def plan_windows(
     frame = (tl.load(tables + chunks) + place - tl.load(tables)) * subset
     utterance = _find(offsets + tl.zeros_like(frame), frame, utterances, UTTERANCE_DEPTH)
     row = frame + utterance * gap + tl.load(tables + 2 * chunks)
-    tl.store(frames + window, frame, mask=there)
+    tl.store(frame_ids + window, frame, mask=there)
     tl.store(first_rows + window, row, mask=there)
     if LABELLED:
         tl.store(labels + window, tl.load(row_labels + row + left, mask=there, other=0).to(tl.int64), mask=there)
@@ -138,9 +145,9 @@ def plan_windows(
         low, high = counter.to(tl.uint32), (counter >> 32).to(tl.uint32)
         epochs = tl.zeros_like(low) + epoch.to(tl.uint32)
         in_frequency, in_time, _, _ = philox(seed, low, high, epochs, tl.zeros_like(low) + (scope + MASK_COUNTS))
-        edges = bands + window * ((TIME_MOST + FREQUENCY_MOST) * 2)
+        own_edges = edges + window * ((TIME_MAX_COUNT + FREQUENCY_MAX_COUNT) * 2)
         _draw_bands(
-            edges,
+            own_edges,
             there,
             low,
             high,
@@ -148,14 +155,14 @@ def plan_windows(
             seed,
             in_time,
             scope + TIME,
-            TIME_LEAST,
-            TIME_MOST,
-            TIME_NARROWEST,
-            TIME_WIDEST,
+            TIME_MIN_COUNT,
+            TIME_MAX_COUNT,
+            TIME_MIN_WIDTH,
+            TIME_MAX_WIDTH,
             FRAMES,
         )
         _draw_bands(
-            edges + 2 * TIME_MOST,
+            own_edges + 2 * TIME_MAX_COUNT,
             there,
             low,
             high,
@@ -163,10 +170,10 @@ def plan_windows(
             seed,
             in_frequency,
             scope + FREQUENCY,
-            FREQUENCY_LEAST,
-            FREQUENCY_MOST,
-            FREQUENCY_NARROWEST,
-            FREQUENCY_WIDEST,
+            FREQUENCY_MIN_COUNT,
+            FREQUENCY_MAX_COUNT,
+            FREQUENCY_MIN_WIDTH,
+            FREQUENCY_MAX_WIDTH,
             FEATURES,
         )
 
@@ -176,7 +183,7 @@ def cut_windows(
     plan,
     rows,
     first_rows,
-    bands,
+    edges,
     windows,
     FRAMES: tl.constexpr,
     FEATURES: tl.constexpr,
@@ -184,25 +191,25 @@ def cut_windows(
     FREQUENCY_BANDS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Cut windows `[N, W, D]` from rows `[R, D]`, one a program; what is masked is +0.0.
+    """Cut windows `[N, W, D]` from rows `[R, D]`, one per program; masked values are +0.0.
 
     Args:
-        plan: the description.
-        rows: resident frames.
-        first_rows: `[N]` int64.
-        bands: `[N, M, 2]` int32.
+        plan: description.
+        rows: frames on the device.
+        first_rows: first row of each window, int64 `[N]`.
+        edges: first and end of each band, int32 `[N, M, 2]`.
         windows: written.
-        FRAMES: W.
-        FEATURES: D.
-        TIME_BANDS: of each window.
-        FREQUENCY_BANDS: of each window.
-        BLOCK: values that are copied at once.
+        FRAMES: number of frames per window, W.
+        FEATURES: number of features per frame, D.
+        TIME_BANDS: maximum number of masked spans per window.
+        FREQUENCY_BANDS: maximum number of masked bands per window.
+        BLOCK: values copied at once.
     """
     window = tl.program_id(0).to(tl.int64)
     if window < tl.load(plan + COUNT):
         source = rows + tl.load(first_rows + window) * FEATURES
         target = windows + window * (FRAMES * FEATURES)
-        edges = bands + window * ((TIME_BANDS + FREQUENCY_BANDS) * 2)
+        own_edges = edges + window * ((TIME_BANDS + FREQUENCY_BANDS) * 2)
         for start in tl.static_range(0, FRAMES * FEATURES, BLOCK):
             at = start + tl.arange(0, BLOCK)
             inside = at < FRAMES * FEATURES
@@ -210,22 +217,22 @@ def cut_windows(
             frame, feature = at // FEATURES, at % FEATURES
             masked = frame < 0
             for band in tl.static_range(TIME_BANDS):
-                masked |= _within(frame, edges + 2 * band)
+                masked |= _within(frame, own_edges + 2 * band)
             for band in tl.static_range(TIME_BANDS, TIME_BANDS + FREQUENCY_BANDS):
-                masked |= _within(feature, edges + 2 * band)
+                masked |= _within(feature, own_edges + 2 * band)
             kept = tl.where(masked, 0.0, values)
             tl.store(target + at, kept.to(windows.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _within(places, edges):
-    """Say which places lie in a band."""
+    """Return which places are inside a band."""
     return (places >= tl.load(edges)) & (places < tl.load(edges + 1))
 
 
 @triton.jit
 def _find(starts, value, count, DEPTH: tl.constexpr):
-    """Return the last of `count` ascending starts that is not above `value`, by DEPTH halvings."""
+    """Return the index of the last of `count` ascending starts that is not above `value`, by DEPTH bisections."""
     low = tl.zeros_like(value)
     high = low + count
     for _ in range(DEPTH):
@@ -238,7 +245,7 @@ def _find(starts, value, count, DEPTH: tl.constexpr):
 
 @triton.jit
 def _permute(place, record):
-    """Return the bijection of each place, `order.permute`."""
+    """Return each place's image under the bijection, as `order.permute`."""
     count = tl.load(record + GROUP_SIZE).to(tl.uint32)
     rows = tl.load(record + GRID_ROWS).to(tl.uint32)
     columns = tl.load(record + GRID_COLUMNS).to(tl.uint32)
@@ -287,17 +294,17 @@ def _draw_bands(
     seed,
     word,
     stream,
-    LEAST: tl.constexpr,
-    MOST: tl.constexpr,
-    NARROWEST: tl.constexpr,
-    WIDEST: tl.constexpr,
+    MIN_COUNT: tl.constexpr,
+    MAX_COUNT: tl.constexpr,
+    MIN_WIDTH: tl.constexpr,
+    MAX_WIDTH: tl.constexpr,
     PLACES: tl.constexpr,
 ):
-    """Draw and write the bands of one kind, `masking.draw_masks`."""
-    count = LEAST + _multiply_high(word, tl.full((), MOST - LEAST + 1, tl.uint32))
-    for band in tl.static_range(MOST):
-        words = philox(seed, low, high, epochs, tl.zeros_like(low) + (stream + (band // 2) * 256))
-        width = NARROWEST + _multiply_high(words[2 * (band % 2)], tl.full((), WIDEST - NARROWEST + 1, tl.uint32))
+    """Draw and write the bands of one kind, as `masking.draw_masks`."""
+    count = MIN_COUNT + _multiply_high(word, tl.full((), MAX_COUNT - MIN_COUNT + 1, tl.uint32))
+    for band in tl.static_range(MAX_COUNT):
+        words = philox(seed, low, high, epochs, tl.zeros_like(low) + (stream + (band // 2) * PAIR))
+        width = MIN_WIDTH + _multiply_high(words[2 * (band % 2)], tl.full((), MAX_WIDTH - MIN_WIDTH + 1, tl.uint32))
         first = _multiply_high(words[2 * (band % 2) + 1], PLACES - width + 1)
         drawn = band < count
         tl.store(edges + 2 * band, tl.where(drawn, first, 0).to(tl.int32), mask=there)

@@ -1,20 +1,24 @@
-"""Rows of features on the device, with rows of zeros between utterances, and how they are written.
+"""Rows: the features on the device, with rows of zeros between utterances, and how they are written.
 
-`gap` rows of zeros stand before the first utterance and after each, so that every window is one contiguous run of
-rows and none touches another utterance. Each row has its label beside it.
+    row     0 … gap−1   gap …              …                  …
+            zeros       utterance 0        zeros (gap rows)   utterance 1        zeros (gap rows)  …
+
+Every window is one contiguous run of rows and reaches no other utterance. Each row has a label beside it.
 
 Shape letters: `R` rows, `B` windows of a batch, `D` features of a frame.
 """
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from dali_asr.corpus.partition import NO_LABEL
+from dali_asr.corpus import NO_LABEL
 from dali_asr.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -23,71 +27,77 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dali_asr.corpus import Partition
+    from dali_asr.plan import LoaderSpec
 
 ZERO_ROW = 0
-_STAGING_BYTES = 16 << 20
+_STAGING_BYTES = 16 << 20  # pinned memory per block of an upload
+_BLOCK_BYTES = 64 << 20  # read at once on the host
+_MAX_READERS = 4  # threads that read and verify side by side
 
 
 class RowLayout:
-    """Where a window's rows lie, given where its chunk was put.
+    """Where the rows of a window are, given where its chunk was written.
 
     Attributes:
-        gap: rows of zeros after an utterance, at least one.
-        left: frames of a window before its own.
+        gap: number of zero rows after each utterance, at least one.
+        left: number of frames before the window's own.
+        offsets: first frame of each utterance, and the number of frames; int64 `[U + 1]`.
     """
 
-    def __init__(self, partition: Partition, left: int, right: int) -> None:
-        self.gap = max(left, right, 1)
-        self.left = left
+    def __init__(self, partition: Partition, spec: LoaderSpec) -> None:
+        self.gap = spec.gap
+        self.left = spec.context[0]
         self.offsets = partition.offsets
 
-    def first_rows(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the row that opens each frame's window, `[B]`, short of the shift of its chunk."""
-        utterances = np.searchsorted(self.offsets, frames, side="right") - 1
-        first: NDArray[np.int64] = frames + utterances * self.gap
+    def first_rows(self, frame_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the first row of each frame's window, `[B]`, before the shift of its chunk is added."""
+        utterances = np.searchsorted(self.offsets, frame_ids, side="right") - 1
+        first: NDArray[np.int64] = frame_ids + utterances * self.gap
         return first
 
     def shift(self, row: int, utterance: int) -> int:
-        """Return the shift of a chunk: what is to be added to the first rows of its windows.
+        """Return the shift of a chunk: what must be added to the first rows of its windows.
 
         Args:
-            row: where the chunk's first frame lies.
-            utterance: the chunk's first.
+            row: row of the chunk's first frame.
+            utterance: first utterance of the chunk.
         """
         return row - int(self.offsets[utterance]) - utterance * self.gap - self.left
 
 
 class HostRows:
-    """Rows `[R, D]` and labels `[R]` in the memory of the host, as NumPy arrays; no labels in an unlabelled one.
+    """Rows and labels in host memory.
 
     Attributes:
-        rows: `[R, D]`.
-        labels: `[R]`.
-        most: rows that are opened at once, unless an utterance has more.
+        rows: `[R, D]` in the partition's dtype.
+        labels: `[R]` signed integers, −100 for none; None in an unlabelled partition.
+        max_open: maximum number of rows to open at once, unless one utterance has more.
     """
 
     def __init__(self, partition: Partition, count: int) -> None:
-        self.rows = np.zeros((count, partition.feature_dim), partition.dtype)
-        self.labels = np.full(count, NO_LABEL, partition.inventory.signed_dtype) if partition.labelled else None
-        self.most = _STAGING_BYTES // (partition.feature_dim * partition.dtype.itemsize)
+        self.rows: NDArray[Any] = np.zeros((count, partition.feature_dim), partition.dtype)
+        self.labels: NDArray[Any] | None = None
+        if partition.labelled:
+            self.labels = np.full(count, NO_LABEL, partition.inventory.signed_dtype)
+        self.max_open = _BLOCK_BYTES // (partition.feature_dim * partition.dtype.itemsize)
 
     def open(self, first: int, count: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        """Return `count` rows from `first` on, and their labels, to be written."""
+        """Return `count` rows from `first` on, and their labels, for writing."""
         end = first + count
         return self.rows[first:end], None if self.labels is None else self.labels[first:end]
 
     def finish(self) -> None:
-        """Wait until everything is there."""
+        """Wait until everything is written."""
 
-    def read_until_now(self) -> None:
-        """Let rows be overwritten after all that was read of them up to now: on the host, that is over."""
+    def order_after_reads(self) -> None:
+        """Write from now on only after everything that was queued to read the rows; on the host, it is over."""
 
 
 class DeviceRows:
-    """Rows `[R, D]` and labels `[R]` in the memory of a GPU, as tensors, written through pinned memory.
+    """Rows and labels in the memory of a GPU, written through pinned memory.
 
     Attributes:
-        rows, labels, most: as of `HostRows`.
+        rows, labels, max_open: as in `HostRows`, as tensors.
 
     Raises:
         DeviceError: they do not fit.
@@ -97,43 +107,43 @@ class DeviceRows:
         dtype, label_dtype = (
             torch.from_numpy(np.zeros(0, d)).dtype for d in (partition.dtype, partition.inventory.signed_dtype)
         )
-        size = partition.feature_dim * partition.dtype.itemsize
-        self.most = max(_STAGING_BYTES // size, int(partition.lengths.max()) + gap)
+        row_size = partition.feature_dim * partition.dtype.itemsize
+        self.max_open = max(_STAGING_BYTES // row_size, int(partition.lengths.max()) + gap)
         self.labels: torch.Tensor | None = None
         try:
             self.rows = torch.zeros((count, partition.feature_dim), dtype=dtype, device=device)
             if partition.labelled:
                 self.labels = torch.full((count,), NO_LABEL, dtype=label_dtype, device=device)
         except torch.OutOfMemoryError as error:
-            raise _does_not_fit(partition, count * size, device) from error
+            raise _does_not_fit(partition, count * row_size, device) from error
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._stream.wait_stream(torch.cuda.current_stream(device))
-        self._blocks = [_Staging(self.rows, self.labels, self.most) for _ in range(2)]
+        self._blocks = [_StagingBlock(self.rows, self.labels, self.max_open) for _ in range(2)]
         self._device = device
 
     def open(self, first: int, count: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        """Return `count` rows from `first` on, and their labels, to be written."""
+        """Return `count` rows from `first` on, and their labels, for writing."""
         self._send()
         return self._blocks[0].open(first, count)
 
     def finish(self) -> None:
-        """Wait until everything is there."""
+        """Wait until everything is written."""
         self._send()
         self._stream.synchronize()
 
-    def read_until_now(self) -> None:
-        """Let rows be overwritten after all that was read of them up to now."""
+    def order_after_reads(self) -> None:
+        """Write from now on only after everything that was queued to read the rows."""
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
 
     def _send(self) -> None:
-        """Copy the block that was written, and go on with the other when its copy is over."""
+        """Copy the block that was written, and switch to the other one once its own copy is done."""
         with torch.cuda.stream(self._stream):
             self._blocks[0].send(self.rows, self.labels)
         self._blocks.reverse()
         self._blocks[0].wait()
 
 
-class _Staging:
+class _StagingBlock:
     """A run of rows in pinned memory, on its way to the GPU."""
 
     def __init__(self, rows: torch.Tensor, labels: torch.Tensor | None, count: int) -> None:
@@ -159,53 +169,90 @@ class _Staging:
 
 
 def make_rows(partition: Partition, count: int, gap: int, device: torch.device) -> HostRows | DeviceRows:
-    """Return rows for a partition on a device; `gap` is that of its utterances."""
+    """Return `count` rows of zeros on a device."""
     return HostRows(partition, count) if device.type == "cpu" else DeviceRows(partition, count, gap, device)
 
 
-def write_utterances(
-    buffer: HostRows | DeviceRows, at: int, partition: Partition, utterances: tuple[int, int], gap: int, stopped: Event
-) -> int:
-    """Write utterances, each with the gap after it, from row `at` on; return the row after them.
+def row_bytes(partition: Partition) -> int:
+    """Return the bytes of one row: its features and its label."""
+    label = partition.inventory.signed_dtype.itemsize if partition.labelled else 0
+    return partition.feature_dim * partition.dtype.itemsize + label
 
-    Raises:
-        DataError: the corpus changed since it was opened.
+
+class RowWriter:
+    """Reads utterances and writes them to rows, each with the gap after it.
+
+    Args:
+        partition: partition to read.
+        buffer: rows to write.
+        gap: number of zero rows after each utterance.
+        readers: number of threads that read and verify side by side; 1 for the calling thread.
     """
-    first, end = utterances
-    ends = partition.offsets[first : end + 1] + np.arange(end - first + 1) * gap
-    while first < end and not stopped.is_set():
-        start = end - len(ends) + 1
-        done = int(ends[first - start])
-        stop = start + max(first - start + 1, int(np.searchsorted(ends, done + buffer.most, side="right")) - 1)
-        count = int(ends[stop - start]) - done
-        _fill(*buffer.open(at, count), partition, first, stop, gap)
-        first, at = stop, at + count
-    return at
+
+    def __init__(self, partition: Partition, buffer: HostRows | DeviceRows, gap: int, *, readers: int = 1) -> None:
+        self._partition, self._buffer, self._gap, self._readers = partition, buffer, gap, readers
+
+    def write(self, at: int, first: int, end: int, stopped: Event) -> int:
+        """Write the utterances from `first` up to `end` to row `at` and after; return the row that follows them.
+
+        Raises:
+            DataError: the corpus is damaged, or changed since it was opened.
+        """
+        starts = self._starts(first, end)
+        with ThreadPoolExecutor(self._readers) as pool:
+            utterance = first
+            while utterance < end and not stopped.is_set():
+                done = int(starts[utterance - first])
+                fitting = int(np.searchsorted(starts, done + self._buffer.max_open, side="right")) - 1
+                stop = max(utterance + 1, first + fitting)
+                count = int(starts[stop - first]) - done
+                self._fill(*self._buffer.open(at, count), utterance, stop, pool)
+                utterance, at = stop, at + count
+        return at
+
+    def _starts(self, first: int, end: int) -> NDArray[np.int64]:
+        """Return the first row of each utterance, and the row after the last gap, counted from the first one's."""
+        offsets = self._partition.offsets[first : end + 1]
+        starts: NDArray[np.int64] = offsets - offsets[0] + np.arange(end - first + 1) * self._gap
+        return starts
+
+    def _fill(
+        self, rows: NDArray[Any], labels: NDArray[Any] | None, first: int, end: int, pool: ThreadPoolExecutor
+    ) -> None:
+        bounds = [(start, after - self._gap) for start, after in pairwise(self._starts(first, end).tolist())]
+        places = [rows[start:stop] for start, stop in bounds]
+        if self._readers == 1:
+            self._partition.read_into(places, first)
+        else:
+            shares = [len(places) * part // self._readers for part in range(self._readers + 1)]
+            parts = [(a, b) for a, b in pairwise(shares) if a < b]
+            reads = [pool.submit(self._partition.read_into, places[a:b], first + a) for a, b in parts]
+            for read in reads:
+                read.result()
+        for _, stop in bounds:
+            rows[stop : stop + self._gap] = 0
+        if labels is not None:
+            self._fill_labels(labels, bounds, first, end)
+
+    def _fill_labels(self, labels: NDArray[Any], bounds: list[tuple[int, int]], first: int, end: int) -> None:
+        offsets = self._partition.offsets
+        stored = self._partition.labels(int(offsets[first]), int(offsets[end]), labels.dtype)
+        assert stored is not None
+        at = 0
+        for start, stop in bounds:
+            labels[start:stop] = stored[at : at + stop - start]
+            labels[stop : stop + self._gap] = NO_LABEL
+            at += stop - start
 
 
-def _fill(
-    rows: NDArray[Any], labels: NDArray[Any] | None, partition: Partition, first: int, end: int, gap: int
-) -> None:
-    """Write the utterances from `first` up to `end`, each with the gap after it."""
-    starts = partition.offsets[first : end + 1] - partition.offsets[first] + np.arange(end - first + 1) * gap
-    bounds = [(start, after - gap) for start, after in pairwise(starts.tolist())]
-    partition.read_into([rows[start:stop] for start, stop in bounds], first)
-    for _, stop in bounds:
-        rows[stop : stop + gap] = 0
-    if labels is None:
-        return
-    read = partition.labels(int(partition.offsets[first]), int(partition.offsets[end]), labels.dtype)
-    assert read is not None
-    at = 0
-    for start, stop in bounds:
-        labels[start:stop] = read[at : at + stop - start]
-        labels[stop : stop + gap] = NO_LABEL
-        at += stop - start
+def reader_count() -> int:
+    """Return the number of threads that read a whole partition side by side."""
+    return min(len(os.sched_getaffinity(0)), _MAX_READERS)
 
 
 def _does_not_fit(partition: Partition, size: int, device: torch.device) -> DeviceError:
     free, _ = torch.cuda.mem_get_info(device)
     return DeviceError(
-        f"{partition.name}: its frames take {size / 2**30:.2f} GiB, {device} has {free / 2**30:.2f} GiB free; "
-        "lower loader.memory_budget, and they are streamed"
+        f"{partition.name}: its frames take {size / 2**30:.2f} GiB, but {device} has {free / 2**30:.2f} GiB free; "
+        "lower loader.memory_budget to stream them"
     )

@@ -1,114 +1,146 @@
-"""Masks: bands of features and spans of frames that are zeroed, drawn for a position or a step.
+"""Masks: bands of features and spans of frames that are set to zero (Park et al. 2019, SpecAugment).
 
-Shape letters: `B` windows of a batch, `W` frames of a window, `D` features of a frame, `M` bands of a mask.
+Kinds of masks always come in one order: time, then frequency.
+
+Shape letters: `B` windows of a batch, `W` frames of a window, `D` features of a frame, `M` bands per window.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
 from dali_asr.errors import UsageError
-from dali_asr.plan.philox import Stream, in_range, multiply_high, philox
+from dali_asr.plan.order import Stream, in_range, multiply_high, philox
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BATCH_SCOPE = 1 << 16  # added to a stream whose counter is a step instead of a position
-PAIR = 8  # bits by which the number of a pair of bands stands in a stream
+PAIR_SHIFT = 8  # position of the pair's number within a stream
+_PYDANTIC = {"extra": "forbid", "use_attribute_docstrings": True}  # these types are sections of the configuration
+
+
+class InclusiveRange:
+    """Annotation of a pair of integers, (low, high), both inclusive; pydantic applies `check` to it.
+
+    Args:
+        minimum: smallest allowed value.
+    """
+
+    def __init__(self, minimum: int) -> None:
+        self._minimum = minimum
+
+    def check(self, value: object) -> tuple[int, int]:
+        """Return a value as a pair of plain integers.
+
+        Raises:
+            UsageError: not two integers in ascending order, or below the minimum.
+        """
+        pair = tuple(value) if isinstance(value, (tuple, list)) else ()
+        if len(pair) != 2 or not all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in pair):
+            raise UsageError(f"received {value!r}; expected two integers, [low, high], both inclusive")
+        low, high = map(int, pair)
+        if low < self._minimum:
+            raise UsageError(f"received {[low, high]}; expected {self._minimum} or more")
+        if low > high:
+            raise UsageError(f"received {[low, high]}; the first must not exceed the second")
+        return low, high
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> Any:
+        from pydantic_core import core_schema  # pydantic asks for it, so it is installed
+
+        return core_schema.no_info_plain_validator_function(self.check)
+
+    def __get_pydantic_json_schema__(self, _schema: Any, _handler: Any) -> dict[str, Any]:
+        return {"type": "array", "items": {"type": "integer", "minimum": self._minimum}, "minItems": 2, "maxItems": 2}
+
+
+COUNT, WIDTH = InclusiveRange(0), InclusiveRange(1)
 
 
 @dataclass(frozen=True)
 class Bands:
-    """How many bands of a window are zeroed, and how wide they are; both ranges inclusive and uniform.
+    """Number and width of the bands that are masked in a window; both are drawn uniformly from inclusive ranges."""
 
-    Attributes:
-        count: fewest and most bands; (0, 0) for none.
-        width: narrowest and widest, in features (frequency) or frames (time).
-    """
+    __pydantic_config__: ClassVar[dict[str, Any]] = _PYDANTIC
 
-    count: tuple[int, int]
-    width: tuple[int, int]
+    count: Annotated[tuple[int, int], COUNT] = (0, 2)
+    """Minimum and maximum number of bands per window; [0, 0] turns them off."""
+    width: Annotated[tuple[int, int], WIDTH] = (3, 3)
+    """Minimum and maximum width of a band: in features (frequency) or in frames (time)."""
 
     def __post_init__(self) -> None:
-        if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in (self.count, self.width)):
-            raise UsageError(f"masking: count {self.count}, width {self.width}; expected two pairs (low, high)")
-        for name, (low, high), least in (("count", self.count, 0), ("width", self.width, 1)):
-            if not least <= low <= high:
-                raise UsageError(
-                    f"masking: {name} [{low}, {high}]; expected {least} <= first <= second, both inclusive"
-                )
+        for name, allowed in (("count", COUNT), ("width", WIDTH)):
+            try:
+                allowed.check(getattr(self, name))
+            except UsageError as error:
+                raise UsageError(f"masking: {name}: {error}") from None
 
 
 @dataclass(frozen=True)
 class Masking:
-    """Masks in frequency and time, after SpecAugment (Park et al. 2019); the defaults are the notebook's widths.
+    """Masks in frequency and time, drawn anew for every window or batch."""
 
-    Attributes:
-        frequency: bands of features.
-        time: spans of frames.
-        scope: `window` draws masks for every window, `batch` one set for all windows of a batch.
-    """
+    __pydantic_config__: ClassVar[dict[str, Any]] = _PYDANTIC
 
-    frequency: Bands = field(default=Bands(count=(0, 2), width=(3, 3)))
-    time: Bands = field(default=Bands(count=(0, 2), width=(3, 7)))
+    frequency: Bands = field(default=Bands())
+    """Bands of features."""
+    time: Bands = field(default=Bands(width=(3, 7)))
+    """Spans of frames."""
     scope: Literal["window", "batch"] = "window"
+    """`window`: each window has masks of its own. `batch`: all windows of a batch share one set."""
 
     def __post_init__(self) -> None:
         if self.scope not in ("window", "batch"):
             raise UsageError(f"masking: scope {self.scope!r}; expected window or batch")
 
-    def check(self, *, window: int, feature_dim: int) -> None:
+    def check_fits(self, *, window: int, feature_dim: int) -> None:
         """Check that every band fits a window `[W, D]`.
 
         Raises:
-            UsageError: one may be wider.
+            UsageError: a band can be wider than the window.
         """
-        for name, bands, size in (("frequency", self.frequency, feature_dim), ("time", self.time, window)):
+        for name, bands, size in (("time", self.time, window), ("frequency", self.frequency, feature_dim)):
             if bands.count[1] and bands.width[1] > size:
-                raise UsageError(f"masking.{name}: width up to {bands.width[1]}, a window has {size}; make it narrower")
+                raise UsageError(
+                    f"masking.{name}: width up to {bands.width[1]}, but a window has {size}; make it narrower"
+                )
 
 
 def draw_masks(
-    masking: Masking,
-    counters: NDArray[np.int64],
-    epoch: int,
-    seed: int,
-    window: int,
-    feature_dim: int,
+    masking: Masking, counters: NDArray[np.int64], epoch: int, seed: int, window: int, feature_dim: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Draw the bands of frequency and time, each `[B, M, 2]` int32 of first and end.
+    """Draw the bands of time and frequency, each int32 `[B, M, 2]` of first and end.
 
-    A band beyond a window's count is empty: first and end are 0.
+    A band beyond the window's count is empty: first and end are 0.
 
     Args:
         masking: what to draw.
-        counters: `[B]`, positions in scope `window`, steps since the first epoch in scope `batch`.
-        epoch: of the positions; 0 in scope `batch`.
-        seed: under 2^64.
+        counters: int64 `[B]`: positions in scope `window`, steps since the first epoch in scope `batch`.
+        epoch: epoch of the positions; 0 in scope `batch`.
+        seed: below 2^64.
         window: W.
         feature_dim: D.
     """
     scope = 0 if masking.scope == "window" else BATCH_SCOPE
-    counts = philox(counters, epoch, seed, scope + Stream.MASK_COUNTS)
+    in_frequency, in_time, *_ = philox(counters, epoch, seed, scope + Stream.MASK_COUNTS)
     drawn = []
     for bands, size, stream, word in (
-        (masking.frequency, feature_dim, Stream.FREQUENCY, counts[0]),
-        (masking.time, window, Stream.TIME, counts[1]),
+        (masking.time, window, Stream.TIME, in_time),
+        (masking.frequency, feature_dim, Stream.FREQUENCY, in_frequency),
     ):
-        low, most = bands.count
-        count = in_range(word, low, most)
-        edges = np.zeros((len(counters), most, 2), np.int32)
-        for band in range(most):
-            if band % 2 == 0:  # four words are two bands of two draws
-                words = philox(counters, epoch, seed, scope + (band // 2 << PAIR) + stream)
+        count = in_range(word, *bands.count)
+        edges = np.zeros((len(counters), bands.count[1], 2), np.int32)
+        for band in range(bands.count[1]):
+            if band % 2 == 0:  # four words serve two bands of two draws
+                words = philox(counters, epoch, seed, scope + (band // 2 << PAIR_SHIFT) + stream)
             draw_width, draw_first = words[2 * (band % 2)], words[2 * (band % 2) + 1]
             width = in_range(draw_width, *bands.width)
             first = multiply_high(draw_first, size - width + 1)
-            drawn_here = band < count
-            edges[:, band, 0] = np.where(drawn_here, first, 0)
-            edges[:, band, 1] = np.where(drawn_here, first + width, 0)
+            edges[:, band, 0] = np.where(band < count, first, 0)
+            edges[:, band, 1] = np.where(band < count, first + width, 0)
         drawn.append(edges)
     return drawn[0], drawn[1]

@@ -1,8 +1,12 @@
 """Order: a keyed bijection of [0, N), computed position by position, so that no permutation is stored.
 
-A Feistel network with cycle walking (Mitchell et al. 2022, "Bandwidth-Optimal Random Shuffling for GPUs", ACM TOPC
-9(1)), here the generalized one on rows x columns (Black and Rogaway 2002, "Ciphers with Arbitrary Finite Domains"):
-its domain exceeds N by less than a row, where a power of two can be twice N, so that hardly a position walks.
+The bijection is a Feistel network with cycle walking (Mitchell et al. 2022, "Bandwidth-Optimal Random Shuffling for
+GPUs", ACM TOPC 9(1)), generalized to rows x columns (Black and Rogaway 2002, "Ciphers with Arbitrary Finite Domains").
+The domain exceeds N by less than one row; a power of two could exceed it twofold. So few positions walk.
+
+The keys come from Philox 4x32-10 (Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2, 3"), a counter-based
+generator: each draw is a function of what it is for, and nothing has a state. Integers are taken from 32-bit draws by
+multiply-high (Lemire 2019), never by floats or modulo.
 """
 
 from __future__ import annotations
@@ -13,41 +17,79 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dali_asr.plan.philox import Stream, philox
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dali_asr.plan.philox import Words
+    Words = NDArray[np.uint32]
 
-ROUNDS = 24  # fewer leave the permutations of five or six frames visibly uneven
+ROUNDS = 24  # with fewer, permutations of five or six positions are visibly non-uniform
+_LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
+
+
+class Stream:
+    """The last word of Philox's counter: what a draw is for."""
+
+    ORDER = 0
+    MASK_COUNTS = 1
+    FREQUENCY = 2
+    TIME = 3
+    CHUNKS = 4
+
+
+def philox(positions: NDArray[np.int64], epoch: int, seed: int, stream: int) -> tuple[Words, ...]:
+    """Return four uint32 words per position.
+
+    The counter is (position mod 2^32, position div 2^32, epoch, stream); the key is the seed's two words.
+    """
+    places = positions.astype(np.uint64)
+    c0, c1 = places & _LOW, places >> _32
+    c2 = np.full(positions.shape, epoch, np.uint64)
+    c3 = np.full(positions.shape, stream, np.uint64)
+    k0, k1 = seed & 0xFFFFFFFF, seed >> 32
+    for _ in range(10):
+        high_0, low_0 = _product(c0, 0xD2511F53)
+        high_2, low_2 = _product(c2, 0xCD9E8D57)
+        c0, c1, c2, c3 = high_2 ^ c1 ^ np.uint64(k0), low_2, high_0 ^ c3 ^ np.uint64(k1), low_0
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return tuple(c.astype(np.uint32) for c in (c0, c1, c2, c3))
+
+
+def in_range(words: Words, low: int, high: int) -> NDArray[np.int64]:
+    """Map 32-bit draws to integers from low to high, both inclusive."""
+    return low + multiply_high(words, high - low + 1)
+
+
+def multiply_high(words: Words, size: int | NDArray[np.int64]) -> NDArray[np.int64]:
+    """Map 32-bit draws to integers in [0, size)."""
+    high: NDArray[np.uint64] = words.astype(np.uint64) * np.asarray(size, np.uint64) >> _32
+    return high.astype(np.int64)
 
 
 @lru_cache(maxsize=64)
 def round_keys(seed: int, epoch: int, *, stream: int = Stream.ORDER, group: int = 0) -> tuple[int, ...]:
-    """Return the keys of a bijection, uint32 each; every seed, epoch, stream and group has its own."""
+    """Return the uint32 round keys of one bijection; every seed, epoch, stream and group has its own."""
     counters = np.arange(-(-ROUNDS // 4), dtype=np.int64) + (group << 32)
     blocks = philox(counters, epoch, seed, stream)
     return tuple(np.stack(blocks, axis=1).ravel()[:ROUNDS].tolist())
 
 
 def rows_and_columns(count: int) -> tuple[int, int]:
-    """Return the network's domain: the smallest rows x columns that holds [0, `count`), nearly square."""
+    """Return the domain of the network: the smallest nearly square rows x columns that holds [0, `count`)."""
     rows = math.isqrt(count - 1) + 1
     return rows, -(-count // rows)
 
 
 def permute(positions: NDArray[np.int64], count: int, keys: tuple[int, ...]) -> NDArray[np.int64]:
-    """Map positions in [0, `count`) by the bijection of [0, `count`) that `keys` choose.
+    """Map positions by the bijection of [0, `count`) that `keys` select.
 
     Args:
-        positions: any shape, int64.
-        count: size of the domain, under 2^31.
+        positions: int64 of any shape, in [0, `count`).
+        count: size of the domain, below 2^31.
         keys: see `round_keys`.
     """
     rows, columns = (np.uint32(size) for size in rows_and_columns(count))
     values = _feistel(positions.astype(np.uint32), rows, columns, keys)
-    # Rows x columns is little more than `count`: the few values beyond it walk on along their cycle.
+    # Values beyond `count` walk along their cycle until they are inside.
     outside = np.flatnonzero(values >= count)
     while outside.size:
         walked = _feistel(values[outside], rows, columns, keys)
@@ -57,12 +99,12 @@ def permute(positions: NDArray[np.int64], count: int, keys: tuple[int, ...]) -> 
 
 
 def _feistel(values: Words, rows: np.uint32, columns: np.uint32, keys: tuple[int, ...]) -> Words:
-    """Permute [0, rows x columns): row and column are shifted, in turn, by a hash of the other."""
+    """Permute [0, rows x columns): each round shifts the row by a hash of the column, or the reverse."""
     row, column = np.divmod(values, columns)
-    for at, key in enumerate(keys):
-        if at % 2 == 0:
+    for number, key in enumerate(keys):
+        if number % 2 == 0:
             row += _hash(column, key, rows)
-            np.minimum(row, row - rows, out=row)  # modulo: unsigned, what is below `rows` wraps far above it
+            np.minimum(row, row - rows, out=row)  # modulo: below `rows`, the unsigned difference wraps to a large value
         else:
             column += _hash(row, key, columns)
             np.minimum(column, column - columns, out=column)
@@ -71,7 +113,7 @@ def _feistel(values: Words, rows: np.uint32, columns: np.uint32, keys: tuple[int
 
 
 def _hash(values: Words, key: int, size: np.uint32) -> Words:
-    """Hash uint32 into [0, size): lowbias32 (Wellons 2018), after MurmurHash3's finalizer."""
+    """Hash uint32 values into [0, size) by lowbias32 (Wellons 2018), after MurmurHash3's finalizer."""
     mixed = values ^ np.uint32(key)
     mixed ^= mixed >> np.uint32(16)
     mixed *= np.uint32(0x7FEB352D)
@@ -80,3 +122,8 @@ def _hash(values: Words, key: int, size: np.uint32) -> Words:
     mixed ^= mixed >> np.uint32(16)
     hashed: Words = (mixed.astype(np.uint64) * np.uint64(size) >> np.uint64(32)).astype(np.uint32)
     return hashed
+
+
+def _product(words: NDArray[np.uint64], factor: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    product = words * np.uint64(factor)
+    return product >> _32, product & _LOW

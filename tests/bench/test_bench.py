@@ -42,7 +42,7 @@ def test_every_contender_gives_the_judges_windows(masking: Masking | None, dtype
                 assert same_bits(windows.numpy(), judge_windows(utterances, 4, 3, plan, dtype)), contender.name
                 truth = partition.labels()
                 assert truth is not None
-                assert labels.tolist() == truth[plan.frames].tolist()
+                assert labels.tolist() == truth[plan.frame_ids].tolist()
         else:
             assert next(contender.batches)[0].shape == (8, 8, 6)
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from dali_asr import Masking, Partition, WindowLoader
 from dali_asr.config import Config
 from dali_asr.inventory import ARPABET
+from dali_asr.plan import LoaderSpec
 from dali_asr.training import train
 from tests.judge import assert_judged, same_batch, same_bits
 from tests.makers import make_partition
@@ -62,13 +63,13 @@ def test_frames_beyond_two_to_the_thirty_first_element(graph: Any) -> None:
     """80 million frames of 28 features, 9 GB: the last rows open beyond 2^31 elements."""
     partition = large(80_000_000)
     loader = WindowLoader(partition, context=3, batch_size=4096, device="cuda", graph=graph, seed=4)
-    assert loader.planner.frame_count * 28 > 1 << 31
+    assert loader.spec.frame_count * 28 > 1 << 31
     last = 0
     for step, batch in enumerate(loader):
         middle = batch.windows[:, 3]
         frames = (middle[:, 0].long() << 12) + middle[:, -1].long()
         assert torch.equal(frames, batch.frame_ids)
-        assert torch.equal(batch.frame_ids.cpu(), torch.from_numpy(loader.planner.plan(0, step).frames))
+        assert torch.equal(batch.frame_ids.cpu(), torch.from_numpy(loader.planner.plan(0, step).frame_ids))
         assert batch.labels is not None
         assert torch.equal(batch.labels, batch.frame_ids % 40)
         last = max(last, int(batch.frame_ids.max()))
@@ -84,8 +85,9 @@ def test_many_staging_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(rows, "_STAGING_BYTES", 2_000)
     partition = make_partition([40, 7, 1, 90, 33, 2])
-    on_gpu = frames.ResidentFrames(partition, 4, 2, torch.device("cuda", 0))
-    on_cpu = frames.ResidentFrames(partition, 4, 2, torch.device("cpu"))
+    spec = LoaderSpec(partition.frame_count, partition.feature_dim, (4, 2), 8)
+    on_gpu = frames.ResidentFrames(partition, spec, torch.device("cuda", 0))
+    on_cpu = frames.ResidentFrames(partition, spec, torch.device("cpu"))
     assert isinstance(on_gpu.rows, torch.Tensor)
     assert same_bits(on_gpu.rows.cpu().numpy(), np.asarray(on_cpu.rows))
 

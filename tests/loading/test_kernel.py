@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dali_asr.plan import Bands, Masking, Planner
+from dali_asr.plan import Bands, LoaderSpec, Masking
 
 triton: Any = pytest.importorskip("triton")
 
@@ -51,7 +51,7 @@ compiles = pytest.mark.skipif(
 def test_windows_are_copied_sixteen_bytes_at_a_time(capability: int, stored: str, width: int) -> None:
     from dali_asr.loading.kernel import cut_windows
 
-    pointers = {"plan": "*i64", "rows": f"*{stored}", "first_rows": "*i64", "bands": "*i32", "windows": "*fp32"}
+    pointers = {"plan": "*i64", "rows": f"*{stored}", "first_rows": "*i64", "edges": "*i32", "windows": "*fp32"}
     constants = {"FRAMES": 61, "FEATURES": 28, "TIME_BANDS": 2, "FREQUENCY_BANDS": 2, "BLOCK": 2048}
     ptx = compiled(cut_windows, pointers, constants, capability=capability, warps=8).asm["ptx"]
     assert f"ld.global.v{width}.b32" in ptx
@@ -64,18 +64,18 @@ def test_windows_are_copied_sixteen_bytes_at_a_time(capability: int, stored: str
 @pytest.mark.parametrize("masking", [None, Masking(time=Bands((1, 3), (3, 7)))])
 def test_the_plan_is_drawn_without_a_sign(capability: int, masking: Masking | None) -> None:
     """It compiles, which the interpreter does not prove."""
-    from dali_asr.loading.fused import _masks
+    from dali_asr.loading.fused import mask_constants
     from dali_asr.loading.kernel import plan_windows
 
-    names = ("plan", "offsets", "frames", "labels", "first_rows")
-    pointers = dict.fromkeys(names, "*i64") | {"row_labels": "*i8", "bands": "*i32"}
+    names = ("plan", "offsets", "frame_ids", "labels", "first_rows")
+    pointers = dict.fromkeys(names, "*i64") | {"row_labels": "*i8", "edges": "*i32"}
     numbers = ("subset", "chunks", "utterances", "gap", "left", "scope")
     constants: dict[str, Any] = {"SHUFFLE": True, "LABELLED": True, "MASKED": masking is not None, "BY_STEP": False}
     constants |= {
         "CHUNK_DEPTH": 6,
         "UTTERANCE_DEPTH": 15,
         "BLOCK": 256,
-        **_masks(Planner(9, 2, 61, 28, masking=masking)),
+        **mask_constants(LoaderSpec(9, 28, (30, 30), 2, masking=masking)),
     }
     signature = pointers | dict.fromkeys(numbers, "i32")
     ttir = compiled(plan_windows, signature, constants, capability=capability, warps=4).asm["ttir"]

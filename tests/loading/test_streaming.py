@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from dali_asr import Corpus, PackedWriter, Partition, WindowLoader
 from dali_asr.errors import DataError, UsageError
 from dali_asr.inventory import ARPABET
-from dali_asr.plan.groups import Chunks, EpochGroups
+from dali_asr.plan.groups import EpochGroups, Layout
 from tests.judge import as_arrays, assert_judged, same_batch
 from tests.makers import make_course, make_partition
 from tests.strategies import budget_of, streamed
@@ -83,7 +83,7 @@ def test_unlabelled_frames_are_streamed_too() -> None:
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(1, 60), st.integers(1, 7), st.integers(1, 4))
 def test_groups_hold_every_frame_once(lengths: list[int], target: int, most: int, subset: int) -> None:
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    chunks = Chunks.split(offsets, target, most)
+    chunks = Layout.split(offsets, target, most)
     assert np.isin(chunks.frames, offsets).all(), "whole utterances"
     assert np.array_equal(chunks.frames, offsets[chunks.utterances])
     assert (np.diff(chunks.utterances) > 0).all()
@@ -97,14 +97,18 @@ def test_groups_hold_every_frame_once(lengths: list[int], target: int, most: int
         rows = [int(chunks.rows(3)[groups.chunks[groups.members(g)]].sum()) + 3 for g in range(len(sizes))]
         assert max(rows) <= chunks.group_rows(3)
         positions = np.diff(groups.positions)
-        assert positions.min() >= chunks.least_positions(subset)
+        assert positions.min() >= chunks.min_group_positions(subset)
 
 
 @pytest.mark.parametrize(
     ("budget", "batch_size", "message"),
     [
-        (300, 4, r"memory for frames: 294 bytes, two chunks of utterances may take 504; raise loader.memory_budget"),
-        (budget_of(3, 8, 2), 17, r"half of it holds 16 windows, a global batch has 17; raise loader.memory_budget"),
+        (
+            300,
+            4,
+            r"memory for frames: 294 bytes, but two chunks of utterances may take 504; raise loader.memory_budget",
+        ),
+        (budget_of(3, 8, 2), 17, r"half of it holds 16 windows, but a global batch has 17; raise loader.memory_budget"),
     ],
 )
 def test_budgets_that_are_too_small(budget: int, batch_size: int, message: str) -> None:
@@ -126,7 +130,9 @@ def test_the_groups_of_a_state_are_kept_whatever_memory_is_free() -> None:
         assert larger.state_dict()["groups"] == state["groups"]
         assert all(same_batch(a, b) for a, b in zip(larger, batches, strict=True))
     resident = WindowLoader(partition, **arguments).state_dict()
-    with pytest.raises(UsageError, match=r"frames were resident, which takes .* bytes, the memory budget is"):
+    with pytest.raises(
+        UsageError, match=r"frames of the state were resident, which takes .*, but the memory budget is"
+    ):
         small.load_state_dict(resident)
     assert len(list(small)) == len(batches), "the loader is usable after"
 
@@ -287,9 +293,9 @@ def test_an_interrupt_is_never_lost() -> None:
 
 
 def test_ranks_do_not_guess_how_much_memory_the_others_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dali_asr.loading import memory
+    from dali_asr.loading import frames
 
-    monkeypatch.setattr(memory, "free_memory", lambda _: 10_000)
+    monkeypatch.setattr(frames, "free_memory", lambda _: 10_000)
     arguments: dict[str, Any] = {"context": 2, "batch_size": 5, "batches_per_iteration": 1, "device": "cpu"}
     assert WindowLoader(make_partition([8] * 30), **arguments).streamed
     with pytest.raises(UsageError, match=r"all: its frames exceed the memory that is free on cpu; set loader.memory"):
@@ -302,7 +308,7 @@ def test_ranks_do_not_guess_how_much_memory_the_others_have(monkeypatch: pytest.
 def test_groups_that_are_none(groups: Any) -> None:
     loader = WindowLoader(make_partition([8] * 20), context=2, batch_size=5, memory_budget=budget_of(3, 8, 2))
     state = loader.state_dict() | {"groups": groups}
-    with pytest.raises(UsageError, match=r"WindowLoader: (no state of a loader|chunk_frames|chunks)"):
+    with pytest.raises(UsageError, match=r"loader: not a loader state"):
         loader.load_state_dict(state)
     assert len(list(loader)) == len(loader), "the loader is usable after"
 

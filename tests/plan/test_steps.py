@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dali_asr import Masking, WindowLoader
 from dali_asr.errors import UsageError
+from dali_asr.plan import LoaderSpec
 from dali_asr.plan.steps import Steps
 from tests.judge import as_arrays, same_batch
 from tests.makers import make_partition
@@ -27,12 +28,12 @@ def test_batches_cut_the_epoch_into_runs(positions: int, batch_size: int, drop_l
         return
     assert sum(sizes) == positions
     assert all(end == first for (_, end), (first, _) in pairwise(bounds))
-    if positions >= 2 and batch_size >= 3:
-        assert len(sizes) == -(-positions // batch_size), "as many as a DataLoader has"
-        assert max(sizes) <= batch_size
-        assert min(sizes) >= min(batch_size, positions) // 2
-    assert min(sizes, default=2) >= 2 or positions == 1 or batch_size == 1
-    assert steps.largest == max(sizes, default=0)
+    assert len(sizes) == -(-positions // batch_size), "as many as a DataLoader has"
+    assert max(sizes, default=0) <= batch_size
+    assert min(sizes, default=batch_size) >= min(batch_size, positions) // 2
+    assert min(sizes, default=2) >= 2 or positions == 1 or batch_size <= 2
+    assert (steps.min_size, steps.max_size) == (min(sizes, default=0), max(sizes, default=0))
+    assert all(size == batch_size for size in sizes[: steps.whole])
 
 
 @given(st.integers(1, 400), st.integers(1, 12), st.sampled_from([2, 3, 4, 8]), st.booleans())
@@ -42,7 +43,7 @@ def test_ranks_share_every_step(positions: int, least: int, world_size: int, dro
     alone = Steps(positions, batch_size * world_size, drop_last)
     if positions < 2 * world_size and not drop_last:
         with pytest.raises(UsageError, match=f"{positions} windows for {world_size} ranks"):
-            Steps(positions, batch_size, drop_last, 0, world_size)
+            LoaderSpec(positions, 1, (0, 0), batch_size, drop_last=drop_last, world_size=world_size)
         return
     ranks = [Steps(positions, batch_size, drop_last, rank, world_size) for rank in range(world_size)]
     assert {rank.count for rank in ranks} == {alone.count}

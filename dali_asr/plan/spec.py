@@ -1,0 +1,172 @@
+"""The loader spec: every argument that decides which windows come in which order, validated once.
+
+Arguments that change only speed or memory (device, graph, prefetch, memory budget) are not part of it.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+from dali_asr.errors import UsageError
+from dali_asr.plan.masking import Masking
+from dali_asr.plan.steps import MIN_WINDOWS_PER_RANK, Steps
+
+Dtype = Literal["float32", "float16"]
+
+MAX_ROWS = 1 << 31  # DALI numbers rows by int32
+MAX_EPOCHS = (1 << 32) - 1  # an epoch is one word of the draws' counter, and the source runs one epoch ahead
+
+
+@dataclass(frozen=True)
+class LoaderSpec:
+    """What decides the sequence of windows.
+
+    Attributes:
+        frame_count: F, number of frames of the partition.
+        feature_dim: D, number of features per frame.
+        context: frames (left, right) around the window's own.
+        batch_size: B, windows per batch on this rank.
+        shuffle: whether an epoch is a random permutation of the frames; otherwise it follows frame order.
+        seed: seed of order and masks, below 2^64.
+        masking: masks to draw; None for none.
+        subset: read every `subset`-th frame.
+        drop_last: whether a short last batch is dropped; otherwise the last two batches share the rest evenly.
+        dtype: data type of the windows.
+        rank: number of this process, from 0.
+        world_size: number of processes that share the steps.
+
+    Raises:
+        UsageError: an argument is out of range, or a mask is wider than the window.
+    """
+
+    frame_count: int
+    feature_dim: int
+    context: tuple[int, int]
+    batch_size: int
+    shuffle: bool = True
+    seed: int = 0
+    masking: Masking | None = None
+    subset: int = 1
+    drop_last: bool = False
+    dtype: Dtype = "float32"
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        self._set("context", both_sides(self.context))
+        self._set("shuffle", bool(self.shuffle))
+        self._set("drop_last", bool(self.drop_last))
+        self._set("masking", as_masking(self.masking))
+        for name, minimum, limit in (
+            ("frame_count", 1, 1 << 62),
+            ("feature_dim", 1, 1 << 31),
+            ("batch_size", 1, MAX_ROWS),
+            ("subset", 1, MAX_ROWS),
+            ("seed", 0, 1 << 64),
+            ("rank", 0, MAX_ROWS),
+            ("world_size", 1, MAX_ROWS),
+        ):
+            self._set(name, checked_integer(name, getattr(self, name), minimum, limit))
+        if self.dtype not in get_args(Dtype):
+            raise UsageError(f"loader: dtype {self.dtype!r}; expected float32 or float16")
+        if self.masking:
+            self.masking.check_fits(window=self.window, feature_dim=self.feature_dim)
+        self._check_ranks()
+
+    @property
+    def window(self) -> int:
+        """Number of frames per window, W."""
+        return sum(self.context) + 1
+
+    @property
+    def gap(self) -> int:
+        """Number of zero rows between utterances, so that no window reaches another utterance."""
+        return max(*self.context, 1)
+
+    @property
+    def positions(self) -> int:
+        """Number of windows that an epoch can read, N."""
+        return -(-self.frame_count // self.subset)
+
+    @cached_property
+    def steps(self) -> Steps:
+        """The steps of an epoch."""
+        return Steps(self.positions, self.batch_size, self.drop_last, self.rank, self.world_size)
+
+    @property
+    def masks_frequency(self) -> bool:
+        """Whether any window can have a masked band of features."""
+        return self.masking is not None and self.masking.frequency.count[1] > 0
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the sequence of global batches depends on, as JSON values; the same on every rank."""
+        values = asdict(self)
+        for name in ("rank", "world_size", "batch_size"):
+            del values[name]
+        identity: dict[str, Any] = json.loads(json.dumps({**values, "global_batch": self.steps.global_batch}))
+        return identity
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check_ranks(self) -> None:
+        if self.rank >= self.world_size:
+            raise UsageError(f"loader: rank {self.rank} of world size {self.world_size}; ranks count from 0")
+        if self.world_size == 1:
+            return
+        if self.batch_size < 2 * MIN_WINDOWS_PER_RANK:
+            raise UsageError(
+                f"loader: batch_size {self.batch_size} on {self.world_size} ranks; expected at least "
+                f"{2 * MIN_WINDOWS_PER_RANK} per rank, so that each has {MIN_WINDOWS_PER_RANK} windows in every step"
+            )
+        if self.positions < MIN_WINDOWS_PER_RANK * self.world_size and not self.drop_last:
+            raise UsageError(
+                f"loader: {self.positions} windows for {self.world_size} ranks; each rank needs "
+                f"{MIN_WINDOWS_PER_RANK}, use fewer ranks"
+            )
+
+
+def checked_integer(name: str, value: object, minimum: int, limit: int = 1 << 62) -> int:
+    """Return a value as a plain integer; NumPy's integers are accepted, floats and booleans are not.
+
+    Raises:
+        UsageError: not an integer, or outside [minimum, limit).
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise UsageError(f"loader: {name} {value!r}; expected an integer") from error
+    if not minimum <= number < limit:
+        upper = "or more" if limit >= 1 << 62 else f"to {limit - 1}"
+        raise UsageError(f"loader: {name} {number}; expected {minimum} {upper}")
+    return number
+
+
+def both_sides(context: object) -> tuple[int, int]:
+    """Return a context as (left, right); one number stands for both sides.
+
+    Raises:
+        UsageError: neither one number nor two, or negative.
+    """
+    sides = tuple(context) if isinstance(context, (tuple, list)) else (context, context)
+    if len(sides) != 2:
+        raise UsageError(f"loader: context {context!r}; expected one number of frames, or (left, right)")
+    left, right = (checked_integer("context", side, 0) for side in sides)
+    return left, right
+
+
+def as_masking(masking: object) -> Masking | None:
+    """Return a masking; True stands for the defaults, False and None for none.
+
+    Raises:
+        UsageError: something else.
+    """
+    if masking is None or isinstance(masking, (bool, Masking)):
+        return Masking() if masking is True else masking or None
+    raise UsageError(f"loader: masking {masking!r}; expected None, True or a Masking")
