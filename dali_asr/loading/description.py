@@ -56,10 +56,11 @@ class Describer:
         self._records: dict[int, NDArray[np.int64]] = {}
 
     def describe(self, iteration: Iteration) -> NDArray[np.int64]:
-        """Return the description of an iteration, whose groups are on the device."""
+        """Return the description of an iteration; the groups of a filler need not be on the device."""
         spec, steps = self._planner.spec, self._planner.steps
         epoch, step = iteration.epoch, iteration.step
-        records = [self._record(epoch, number) for number, _ in iteration.parts]
+        record = self._record if iteration.steps else self._describe_group
+        records = [record(epoch, number) for number, _ in iteration.parts]
         first, end = steps.span(step)
         boundary = records[0][GROUP_START] + records[0][GROUP_SIZE]
         seed = spec.seed - (spec.seed >> 63 << 64)  # as a signed integer
