@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -106,3 +107,20 @@ def test_an_error_inside_the_operator_arrives_in_the_loop(monkeypatch: pytest.Mo
             list(loader)
         assert error.value.__cause__ is not None
     assert len(list(loader)) == len(loader), "the loader is usable after"
+
+
+def test_triton_that_cannot_launch_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a slim image, which has no C compiler for Triton's launchers."""
+
+    class Broken:
+        def __getitem__(self, _: Any) -> Any:
+            raise RuntimeError("Failed to find C compiler.\nPlease specify via CC environment variable.")
+
+    monkeypatch.setattr("dali_asr.loading.kernel.probe", Broken())
+    fused.fused_problem.cache_clear()
+    problem = fused.fused_problem(torch.device("cpu"))
+    fused.fused_problem.cache_clear()
+    assert problem == (
+        "Triton cannot launch kernels (RuntimeError: Failed to find C compiler. "
+        "Please specify via CC environment variable.)"
+    )

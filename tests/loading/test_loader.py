@@ -272,6 +272,41 @@ def test_fused_without_what_it_needs_is_an_error() -> None:
         WindowLoader(make_partition([5]), context=1, batch_size=2, graph="fused", device="cpu")
 
 
+def test_auto_warns_when_it_falls_back_to_stock(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dali_asr.loading import loader
+
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(loader, "fused_problem", lambda _: None)
+    assert loader.choose_graph("auto", gpu) == "fused"
+    monkeypatch.setattr(loader, "fused_problem", lambda _: "Triton cannot launch kernels (no C compiler)")
+    with pytest.warns(UserWarning, match=r"graph stock instead of fused.*cannot launch kernels \(no C compiler\)"):
+        assert loader.choose_graph("auto", gpu) == "stock"
+
+
+def test_repr_says_what_the_loader_reads() -> None:
+    loader = WindowLoader(make_partition([9]), context=(2, 1), batch_size=4, device="cpu")
+    assert repr(loader) == (
+        "WindowLoader('all', context=(2, 1), batch_size=4, 3 batches per epoch, device='cpu', graph='stock')"
+    )
+
+
+def test_a_batch_unpacks_and_its_windows_belong_to_its_frame_ids() -> None:
+    partition = make_partition([9])
+    windows, labels, frame_ids = next(iter(WindowLoader(partition, context=0, batch_size=9)))
+    assert labels is not None
+    truth = partition.labels()
+    assert truth is not None
+    assert labels.tolist() == truth[frame_ids].tolist()
+    assert windows.shape == (9, 1, 5)
+
+
+def test_a_state_of_windows_of_another_dtype_is_refused() -> None:
+    partition = make_partition([9])
+    state = WindowLoader(partition, context=1, batch_size=4).state_dict()
+    with pytest.raises(UsageError, match=r"dtype float32 \(here float16\)"):
+        WindowLoader(partition, context=1, batch_size=4, dtype="float16").load_state_dict(state)
+
+
 def test_what_the_loader_takes_of_its_device() -> None:
     loader = WindowLoader(make_partition([100, 50], dim=8), context=(3, 2), batch_size=16, prefetch=2)
     rows = 150 + 3 * 3
