@@ -19,7 +19,7 @@ from tests.judge import as_arrays, assert_judged, same_batch
 from tests.makers import make_partition
 from tests.strategies import loaders, streamed
 
-few = settings(max_examples=50, deadline=None)
+few = settings(max_examples=25, deadline=None)
 
 
 def small(case: tuple[Partition, dict[str, Any]]) -> bool:
@@ -34,7 +34,7 @@ def test_windows_equal_the_judges_to_the_bit(case: tuple[Partition, dict[str, An
     assert_judged(partition, WindowLoader(partition, graph="fused", **arguments), arguments)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(streamed().filter(small))
 def test_streamed_windows_equal_the_judges_to_the_bit(case: tuple[Partition, dict[str, Any]]) -> None:
     partition, arguments = case
@@ -43,7 +43,7 @@ def test_streamed_windows_equal_the_judges_to_the_bit(case: tuple[Partition, dic
     assert_judged(partition, loader, arguments, epochs=1)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(loaders())
 def test_stock_and_fused_give_the_same_batches(case: tuple[Partition, dict[str, Any]]) -> None:
     partition, arguments = case
@@ -64,7 +64,7 @@ def test_a_state_of_the_other_graph_continues() -> None:
     assert all(same_batch(a, b) for a, b in zip(batches, resumed, strict=True))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.sampled_from([2, 4]), st.booleans())
 def test_ranks_share_every_step(world_size: int, by_batch: bool) -> None:
     partition = make_partition([50, 33])
