@@ -79,7 +79,7 @@ def test_frames_beyond_two_to_the_thirty_first_element(graph: Any) -> None:
     loader.close()
 
 
-def test_many_staging_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload_in_many_blocks_gives_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """The upload in blocks of a few utterances gives the rows that one copy gives."""
     from dali_asr.loading import frames, rows
 
@@ -128,7 +128,7 @@ def test_batches_survive_competing_allocations(graph: Any, budget: int | None) -
 
 @GRAPHS
 @pytest.mark.parametrize("budget", [None, 40_000])
-def test_a_batch_that_is_dropped_while_the_gpu_still_reads_it(graph: Any, budget: int | None) -> None:
+def test_dropped_batches_are_not_overwritten_while_the_gpu_reads_them(graph: Any, budget: int | None) -> None:
     """The GPU is kept busy, a sum of each batch is queued behind it, and the batch is let go at once.
 
     DALI must not write the next windows into memory that the queued sums have yet to read, nor the reading of the
@@ -168,7 +168,7 @@ def test_closing_gives_the_memory_back(graph: Any, budget: int | None) -> None:
 
 @GRAPHS
 @pytest.mark.parametrize("masking", [None, True])
-def test_device_memory_is_what_the_loader_says(graph: Any, masking: bool | None) -> None:
+def test_predicted_memory_is_within_ten_percent(graph: Any, masking: bool | None) -> None:
     """Within 10 %, the CUDA context apart."""
     partition = large(20_000_000)
     warm = WindowLoader(make_partition([50]), context=30, batch_size=8, device="cuda", graph=graph, masking=None)
@@ -193,7 +193,7 @@ def test_a_corpus_that_does_not_fit_is_streamed(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_a_device_that_is_not_the_current_one() -> None:
+def test_a_device_other_than_the_current_one() -> None:
     partition = make_partition([300, 20, 500])
     pair = [WindowLoader(partition, context=7, batch_size=64, device=d) for d in ("cuda:1", "cpu")]
     for on_gpu, on_cpu in zip(*pair, strict=True):

@@ -109,7 +109,7 @@ def test_an_error_inside_the_operator_arrives_in_the_loop(monkeypatch: pytest.Mo
     assert len(list(loader)) == len(loader), "the loader is usable after"
 
 
-def test_triton_that_cannot_launch_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_triton_that_cannot_launch_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a slim image, which has no C compiler for Triton's launchers."""
 
     class Broken:

@@ -18,7 +18,7 @@ triton: Any = pytest.importorskip("triton")
 ROOT = Path(__file__).parents[2]
 
 
-def test_through_the_interpreter() -> None:
+def test_the_kernels_pass_through_the_interpreter() -> None:
     """The interpreter is chosen when Triton is imported, so it needs a process of its own."""
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/interpreted"]
@@ -62,7 +62,7 @@ def test_windows_are_copied_sixteen_bytes_at_a_time(capability: int, stored: str
 @compiles
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("masking", [None, Masking(time=Bands((1, 3), (3, 7)))])
-def test_the_plan_is_drawn_without_a_sign(capability: int, masking: Masking | None) -> None:
+def test_the_plan_is_computed_in_unsigned_arithmetic(capability: int, masking: Masking | None) -> None:
     """It compiles, which the interpreter does not prove."""
     from dali_asr.loading.fused import mask_constants
     from dali_asr.loading.kernel import plan_windows

@@ -58,7 +58,7 @@ def test_epochs_differ_and_seeds_differ() -> None:
     assert loader.epoch == 2
 
 
-def test_break_then_a_new_loop_is_the_next_epoch_from_its_first_batch() -> None:
+def test_a_loop_after_break_is_the_next_epoch_from_its_first_batch() -> None:
     partition = make_partition([50, 30])
     loader = WindowLoader(
         partition, context=2, batch_size=8, masking=Masking(Bands((0, 1), (1, 2)), Bands((0, 1), (1, 2)))
@@ -72,7 +72,7 @@ def test_break_then_a_new_loop_is_the_next_epoch_from_its_first_batch() -> None:
     assert all(same_batch(a, b) for a, b in zip(loader, second, strict=True))
 
 
-def test_batches_stay_what_they_were() -> None:
+def test_kept_batches_are_not_overwritten() -> None:
     loader = WindowLoader(make_partition([60]), context=3, batch_size=4)
     kept = list(loader)
     copies = [as_arrays(batch)[0].copy() for batch in kept]
@@ -99,7 +99,7 @@ def test_the_last_two_batches_share_what_is_left() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(loaders(), st.integers(1, 3))
-def test_batches_do_not_depend_on_how_many_are_cut_at_once(case: tuple[Any, dict[str, Any]], many: int) -> None:
+def test_batches_do_not_depend_on_batches_per_iteration(case: tuple[Any, dict[str, Any]], many: int) -> None:
     partition, arguments = case
     arguments |= {"batch_size": max(2, arguments["batch_size"] // 4)}
     one = WindowLoader(partition, **(arguments | {"batches_per_iteration": 1}))
@@ -108,7 +108,7 @@ def test_batches_do_not_depend_on_how_many_are_cut_at_once(case: tuple[Any, dict
         assert all(same_batch(a, b) for a, b in zip(one, several, strict=True))
 
 
-def test_unlabelled_frames_and_partitions() -> None:
+def test_labels_of_unlabelled_frames_and_partitions() -> None:
     frames = [np.ones((3, 2), np.float32)]
     some = Corpus.from_arrays(frames, [np.array([5, -100, 7])]).partition("all")
     none = Corpus.from_arrays(frames).partition("all")
@@ -160,19 +160,19 @@ def test_joined_partitions_read_as_one(course: Any) -> None:
         ({"batch_size": 0}, "batch_size 0"),
     ],
 )
-def test_arguments_out_of_range(changed: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_are_refused(changed: dict[str, Any], message: str) -> None:
     arguments = {"context": 1, "batch_size": 2} | changed
     with pytest.raises(UsageError, match=message):
         WindowLoader(make_partition([5]), **arguments)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device, so asking for one is no error")
-def test_cuda_where_there_is_none() -> None:
+def test_a_missing_cuda_device_is_an_error() -> None:
     with pytest.raises(DeviceError, match="no CUDA device was found; use cpu"):
         WindowLoader(make_partition([5]), context=1, batch_size=2, device="cuda")
 
 
-def test_an_interrupt_in_a_loop_leaves_the_later_epochs_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_in_a_loop_leaves_later_epochs_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever it strikes: the next loop is the next epoch, whole."""
     from dali_asr.loading.stock import StockGraph
 
@@ -221,7 +221,7 @@ def test_a_loop_ends_when_a_state_is_loaded_or_the_loader_closed() -> None:
     "state",
     [{}, None, {"epoch": -5}, {"delivered": -1}, {"delivered": 99}, {"epoch": 1.5}, {"epoch": "1"}],
 )
-def test_states_that_are_none(state: dict[str, Any] | None) -> None:
+def test_invalid_states_are_refused(state: dict[str, Any] | None) -> None:
     loader = WindowLoader(make_partition([50]), context=1, batch_size=8)
     bad = loader.state_dict() | state if state else state
     with pytest.raises(UsageError, match="loader: not a loader state"):
@@ -229,7 +229,7 @@ def test_states_that_are_none(state: dict[str, Any] | None) -> None:
     assert (loader.epoch, len(list(loader))) == (0, 7)
 
 
-def test_numpy_integers_are_taken() -> None:
+def test_numpy_integers_are_accepted() -> None:
     one = np.int64(1)
     loader = WindowLoader(make_partition([9]), context=one, batch_size=one, seed=one, subset=one)
     assert json.loads(json.dumps(loader.state_dict())) == loader.state_dict()
@@ -266,7 +266,7 @@ def test_an_error_inside_the_pipeline_arrives_with_its_cause(graph: Any, monkeyp
     assert len(list(loader)) == len(loader), "the loader is usable after"
 
 
-def test_fused_without_what_it_needs_is_an_error() -> None:
+def test_fused_without_a_gpu_is_an_error() -> None:
     """Never a silent fall back."""
     with pytest.raises(UsageError, match=r"graph fused on cpu: needs a CUDA device; set loader\.graph: stock"):
         WindowLoader(make_partition([5]), context=1, batch_size=2, graph="fused", device="cpu")
@@ -307,7 +307,7 @@ def test_a_state_of_windows_of_another_dtype_is_refused() -> None:
         WindowLoader(partition, context=1, batch_size=4, dtype="float16").load_state_dict(state)
 
 
-def test_what_the_loader_takes_of_its_device() -> None:
+def test_memory_counts_frames_labels_and_batches() -> None:
     loader = WindowLoader(make_partition([100, 50], dim=8), context=(3, 2), batch_size=16, prefetch=2)
     rows = 150 + 3 * 3
     assert (loader.memory.frames, loader.memory.labels) == (rows * 8 * 4, rows)

@@ -18,7 +18,7 @@ from dali_asr.plan import Bands, LoaderSpec, Masking, Planner
 from dali_asr.plan.masking import draw_masks
 from dali_asr.plan.order import permute, philox, round_keys
 
-LEAST_P = 1e-4
+MIN_P_VALUE = 1e-4
 SIZES = [1, 2, 3, 5, 50, 10**6]
 
 
@@ -107,7 +107,7 @@ def uniformity(order: object, count: int, keys: int) -> float:
 
 @pytest.mark.parametrize("count", SIZES)
 def test_order_is_uniform(count: int) -> None:
-    assert uniformity(order_of, count, keys=2000) > LEAST_P
+    assert uniformity(order_of, count, keys=2000) > MIN_P_VALUE
 
 
 @pytest.mark.parametrize("count", [3, 5, 50, 10**6])
@@ -117,16 +117,16 @@ def test_uniformity_refuses_a_broken_bijection(count: int) -> None:
     def rotate(positions: np.ndarray, count: int, seed: int, epoch: int) -> np.ndarray:
         return (positions + 7919 * seed + epoch) % count
 
-    assert uniformity(rotate, count, keys=2000) < LEAST_P
+    assert uniformity(rotate, count, keys=2000) < MIN_P_VALUE
 
 
 @pytest.mark.parametrize("count", [3, 4, 5])
 def test_every_permutation_is_equally_likely(count: int) -> None:
-    keys = 9_600
+    keys = 4_800
     seen = dict.fromkeys(permutations(range(count)), 0)
     for seed in range(keys):
         seen[tuple(order_of(np.arange(count), count, seed, 0).tolist())] += 1
-    assert stats.chisquare(list(seen.values())).pvalue > LEAST_P
+    assert stats.chisquare(list(seen.values())).pvalue > MIN_P_VALUE
 
 
 def test_a_whole_epoch_has_no_serial_correlation() -> None:
@@ -134,9 +134,9 @@ def test_a_whole_epoch_has_no_serial_correlation() -> None:
     order = order_of(np.arange(count), count, seed=11, epoch=0)
     later = order_of(np.arange(count), count, seed=11, epoch=1)
     for a, b in ((order[:-1], order[1:]), (order, later), (np.arange(count), order)):
-        assert stats.pearsonr(a, b).pvalue > LEAST_P
+        assert stats.pearsonr(a, b).pvalue > MIN_P_VALUE
     parts = np.histogram2d(np.arange(count), order, bins=20)[0].ravel()
-    assert stats.chisquare(parts).pvalue > LEAST_P
+    assert stats.chisquare(parts).pvalue > MIN_P_VALUE
 
 
 def test_masks_are_uniform_and_independent() -> None:
@@ -146,15 +146,15 @@ def test_masks_are_uniform_and_independent() -> None:
     assert time.shape == (60_000, 3, 2)
     widths = time[:, :, 1] - time[:, :, 0]
     counts = (widths > 0).sum(axis=1)
-    assert stats.chisquare(np.bincount(counts, minlength=4)).pvalue > LEAST_P
+    assert stats.chisquare(np.bincount(counts, minlength=4)).pvalue > MIN_P_VALUE
     drawn = widths > 0
-    assert stats.chisquare(np.bincount(widths[drawn])[2:6]).pvalue > LEAST_P
+    assert stats.chisquare(np.bincount(widths[drawn])[2:6]).pvalue > MIN_P_VALUE
     for band in range(3):
         of_three = (widths[:, band] == 3) & drawn[:, band]
-        assert stats.chisquare(np.bincount(time[of_three, band, 0], minlength=9)).pvalue > LEAST_P
+        assert stats.chisquare(np.bincount(time[of_three, band, 0], minlength=9)).pvalue > MIN_P_VALUE
     bands = (frequency[:, :, 1] > 0).sum(axis=1)
     together = np.histogram2d(bands, counts, bins=(3, 4))[0]
-    assert stats.chi2_contingency(together).pvalue > LEAST_P
+    assert stats.chi2_contingency(together).pvalue > MIN_P_VALUE
 
 
 @given(
@@ -183,7 +183,7 @@ def test_masks_depend_on_the_position_alone() -> None:
         assert np.array_equal(np.concatenate([getattr(p, name) for p in parts]), getattr(whole, name))
 
 
-def test_one_mask_a_batch() -> None:
+def test_all_windows_of_a_batch_share_a_mask_in_scope_batch() -> None:
     planner = make_planner(400, 50, 9, 9, masking=Masking(scope="batch"), seed=2)
     plans = [planner.plan(epoch, step) for epoch in range(3) for step in range(8)]
     for plan in plans:
@@ -220,13 +220,13 @@ def test_steps_cover_the_epoch(frames: int, batch: int, subset: int, drop_last: 
         ({"masking": Masking(time=Bands((0, 1), (1, 8)))}, "masking.time: width up to 8, but a window has 7"),
     ],
 )
-def test_arguments_out_of_range(changed: dict[str, object], message: str) -> None:
+def test_invalid_arguments_are_refused(changed: dict[str, object], message: str) -> None:
     right = {"frame_count": 10, "batch_size": 2, "context": (3, 3), "feature_dim": 9}
     with pytest.raises(UsageError, match=message):
         LoaderSpec(**(right | changed))  # type: ignore[arg-type]
 
 
-def test_bands_run_forwards() -> None:
+def test_a_reversed_range_is_refused() -> None:
     with pytest.raises(UsageError, match="width"):
         Bands((0, 1), (4, 3))
 
@@ -248,7 +248,7 @@ def test_steps_are_slices_of_the_epoch(count: int, batch_size: int, drop_last: b
 
 
 @given(st.integers(1, 600), st.lists(st.tuples(st.integers(0, 600), st.integers(0, 600)), min_size=1, max_size=3))
-def test_covered_places(size: int, spans: list[tuple[int, int]]) -> None:
+def test_covered_places_are_those_of_a_plain_loop(size: int, spans: list[tuple[int, int]]) -> None:
     bands = [sorted((a % (size + 1), b % (size + 1))) for a, b in spans]
     found = covered(np.array([bands], np.int32), size)
     assert found.tolist() == [[any(first <= place < end for first, end in bands) for place in range(size)]]

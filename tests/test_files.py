@@ -1,0 +1,117 @@
+"""Output appears whole or not at all, and what a killed process left is swept."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dali_asr.errors import DataError
+from dali_asr.files import disk_errors, new_file, new_folder, remove_folder, sweep, write_file
+
+
+def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with new_file(path) as file:
+        file.write(b"new")
+        assert not path.exists()
+    assert path.read_bytes() == b"new"
+    write_file(path, b"newer")
+    assert path.read_bytes() == b"newer"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), new_file(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_is_kept_and_its_target_replaced(tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    write_file(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_bytes() == b"new"
+
+
+def test_a_folder_replaces_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    for content in ("first", "second"):
+        with new_folder(path) as partial:
+            (partial / "file").write_text(content)
+    assert (path / "file").read_text() == "second"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_keeps_the_old_folder(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    path.mkdir()
+    with pytest.raises(RuntimeError), new_folder(path) as partial:
+        (partial / "file").write_text("half")
+        raise RuntimeError
+    assert list(path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [path]
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from dali_asr.files import new_file, new_folder
+with new_folder(Path(sys.argv[1]) / "folder") as partial, new_file(Path(sys.argv[1]) / "file"):
+    (partial / "part").write_text("half")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_sweep_spares_what_a_live_process_writes(tmp_path: Path) -> None:
+    """And removes it once the process was killed."""
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        process.stdout.readline()
+        sweep(tmp_path)
+        assert len(list(tmp_path.glob(".*.partial"))) == 2
+        process.send_signal(signal.SIGKILL)
+    assert len(list(tmp_path.glob(".*.partial"))) == 2
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_removal_that_was_killed_half_way_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "file").write_text("")
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", lambda *_: None)
+        remove_folder(folder)
+    assert not folder.exists()
+    assert list(tmp_path.iterdir()) != []
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_error_is_one_line_with_a_remedy(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "file"))
+    with (
+        pytest.raises(
+            DataError, match=r"file: No space left on device while writing; free some space, or choose another folder$"
+        ),
+        disk_errors(tmp_path, "choose another folder"),
+    ):
+        raise full
+    with (
+        pytest.raises(DataError, match="Read-only file system while writing; choose another place$"),
+        disk_errors(tmp_path),
+    ):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
