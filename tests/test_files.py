@@ -111,7 +111,7 @@ def test_a_disk_error_is_one_line_with_a_remedy(tmp_path: Path) -> None:
     ):
         raise full
     with (
-        pytest.raises(DataError, match="Read-only file system while writing; choose another place$"),
+        pytest.raises(DataError, match=r"Read-only file system while writing; choose another place$"),
         disk_errors(tmp_path),
     ):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
