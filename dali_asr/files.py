@@ -100,7 +100,7 @@ def sweep(folder: Path) -> None:
     """
     for path in folder.glob(f".*{_SUFFIX}"):
         with suppress(OSError):
-            lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if path.is_dir():
