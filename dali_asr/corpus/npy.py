@@ -104,14 +104,12 @@ class NpyFile:
             DataError: the file changed since it was opened.
         """
         rows, columns = self.header.shape
+        read = np.empty((count, columns), self.header.dtype, "F" if self.header.fortran_order else "C")
         if not self.header.fortran_order:
-            read = np.empty((count, columns), self.header.dtype)
             self.read_rows_into([read], first)
             return read
-        transposed = np.empty((columns, count), self.header.dtype)
-        for at, column in enumerate(transposed):
+        for at, column in enumerate(read.T):
             self.file.read_into([column], self.header.offset + (at * rows + first) * self.header.dtype.itemsize)
-        read = transposed.T
         return read
 
 

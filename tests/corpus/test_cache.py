@@ -110,13 +110,10 @@ def test_damage_that_another_process_repaired_is_not_packed_again(
     assert packed is not None
     content = (packed / "offsets.npy").read_bytes()
     flip(packed / "offsets.npy")
-    sweep = cache.sweep
-
     def other_process(folder: Path) -> None:
-        sweep(folder)
         (packed / "offsets.npy").write_bytes(content)
 
-    monkeypatch.setattr(cache, "sweep", other_process)
+    monkeypatch.setattr("dali_asr.corpus.cache.sweep", other_process)
     monkeypatch.setattr(cache, "pack_course", lambda *_, **__: pytest.fail("packed again"))
     assert Corpus.open(course).path == packed
 
