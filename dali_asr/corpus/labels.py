@@ -22,8 +22,18 @@ _BLOCK = 1 << 22  # frames per read
 _MAX_NAMED = 5  # symbols in a warning
 
 
+def count_labels(partition: Partition) -> NDArray[np.int64]:
+    """Return the number of frames with each label, `[C]`; all 0 in an unlabelled partition."""
+    counts = np.zeros(len(partition.inventory), np.int64)
+    for first in range(0, partition.frame_count, _BLOCK):
+        labels = partition.labels(first, min(first + _BLOCK, partition.frame_count))
+        if labels is not None:
+            counts += np.bincount(labels[labels >= 0], minlength=len(counts))
+    return counts
+
+
 def label_counts(partition: Partition, key: str) -> NDArray[np.int64]:
-    """Return the number of frames with each label, `[C]`.
+    """Return the number of frames with each label, `[C]`, of a partition that must have labels.
 
     Args:
         partition: whose frames are counted.
@@ -34,11 +44,7 @@ def label_counts(partition: Partition, key: str) -> NDArray[np.int64]:
     """
     if not partition.labelled:
         raise DataError(f"{partition.name}: has no transcripts; name a labelled partition in {key}")
-    counts = np.zeros(len(partition.inventory), np.int64)
-    for first in range(0, partition.frame_count, _BLOCK):
-        labels = partition.labels(first, min(first + _BLOCK, partition.frame_count))
-        assert labels is not None
-        counts += np.bincount(labels[labels >= 0], minlength=len(counts))
+    counts = count_labels(partition)
     if not counts.any():
         raise DataError(
             f"{partition.name}: all of its {partition.frame_count:,} frames are unlabelled; "

@@ -110,6 +110,7 @@ def test_damage_that_another_process_repaired_is_not_packed_again(
     assert packed is not None
     content = (packed / "offsets.npy").read_bytes()
     flip(packed / "offsets.npy")
+
     def other_process(folder: Path) -> None:
         (packed / "offsets.npy").write_bytes(content)
 
