@@ -192,5 +192,5 @@ class PackedBlock:
             if checksum(array) != packed:
                 raise DataError(
                     f"{path}: utterance {self.utterances[first + at]} is damaged (checksum differs); "
-                    "pack the corpus again"
+                    "pack the corpus again (one in the cache: delete its folder)"
                 )

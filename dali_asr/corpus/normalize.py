@@ -51,11 +51,15 @@ class Normalization:
             )
 
     def apply(self, features: NDArray[Any]) -> NDArray[np.float64]:
-        """Return normalized features in float64.
+        """Return normalized features in float64; NaN where values are too large to compute with.
 
         Args:
             features: `[T, D]`, T at least 1; not modified.
         """
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._apply(features)
+
+    def _apply(self, features: NDArray[Any]) -> NDArray[np.float64]:
         frames = features.astype(np.float64)
         if self.kind == "none":
             return frames
@@ -129,15 +133,17 @@ class Moments:
     def of(cls, features: NDArray[Any]) -> Moments:
         """Return the moments of features `[T, D]`, T at least 1."""
         frames = np.asarray(features, np.float64)
-        mean = frames.mean(axis=0)
-        return cls(len(frames), mean, np.square(frames - mean).sum(axis=0))
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = frames.mean(axis=0)
+            return cls(len(frames), mean, np.square(frames - mean).sum(axis=0))
 
     def merge(self, other: Moments) -> Moments:
         """Return the moments of the union of both sets."""
         count = self.count + other.count
-        step = other.mean - self.mean
-        mean = self.mean + step * (other.count / count)
-        squares = self.squares + other.squares + np.square(step) * (self.count * other.count / count)
+        with np.errstate(over="ignore", invalid="ignore"):
+            step = other.mean - self.mean
+            mean = self.mean + step * (other.count / count)
+            squares = self.squares + other.squares + np.square(step) * (self.count * other.count / count)
         return Moments(count, mean, squares)
 
     def normalization(self, partitions: tuple[str, ...] = ()) -> Normalization:
@@ -153,10 +159,10 @@ def _finite(value: object) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
-def _divide(centred: NDArray[np.float64], deviation: NDArray[np.float64]) -> NDArray[np.float64]:
+def _divide(centered: NDArray[np.float64], deviation: NDArray[np.float64]) -> NDArray[np.float64]:
     constant = deviation == 0
     if constant.any():
-        centred[:, constant] = 0.0
+        centered[:, constant] = 0.0
         deviation = np.where(constant, 1.0, deviation)
-    centred /= deviation
-    return centred
+    centered /= np.where(np.isfinite(deviation), deviation, np.nan)  # not by an infinite deviation, which gives zeros
+    return centered

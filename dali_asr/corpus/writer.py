@@ -312,6 +312,8 @@ def store(where: str, frames: NDArray[np.float64], dtype: np.dtype[Any]) -> NDAr
     with np.errstate(over="ignore"):
         stored = frames.astype(dtype)
     if not np.isfinite(stored).all():
+        if np.isnan(frames).any():
+            raise DataError(f"{where}: values too large to normalize; repair the file")
         remedy = "store float32, or normalize" if dtype == np.float16 else "repair the file, or normalize"
         raise DataError(f"{where}: {np.abs(frames).max():g} does not fit {dtype}; {remedy}")
     return stored

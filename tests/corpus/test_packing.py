@@ -70,6 +70,17 @@ def test_values_beyond_float16_are_refused(tmp_path: Path) -> None:
         pack_course(tmp_path / "c", tmp_path / "p", PackSettings(normalization="none", dtype="float16"))
 
 
+@pytest.mark.parametrize("normalization", ["utterance", "global"])
+def test_values_too_large_to_normalize_are_refused(tmp_path: Path, normalization: Any) -> None:
+    """Their variance overflows; dividing by it would give zeros."""
+    make_course(tmp_path / "c", {"train": [4, 5]}, dtype="float64")
+    features = np.load(tmp_path / "c/train/mfcc/u01.npy")
+    features[:, 1] = [0, 1e160, 0, -1e160, 3]
+    np.save(tmp_path / "c/train/mfcc/u01.npy", features)
+    with pytest.raises(DataError, match=r"\.npy: values too large to normalize"):
+        pack_course(tmp_path / "c", tmp_path / "p", PackSettings(normalization=normalization, train=("train",)))
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing(
     course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
