@@ -123,9 +123,8 @@ def test_a_corpus_is_not_packed_into_its_source(course: Path) -> None:
     assert sorted(p.name for p in course.iterdir()) == ["dev", "test", "train"]
 
 
-def test_processes_that_pack_do_not_answer_ctrl_c(tmp_path: Path) -> None:
+def test_processes_that_pack_do_not_answer_ctrl_c(large_course: Path, tmp_path: Path) -> None:
     """SIGINT is blocked before their first instruction, so none prints a traceback."""
-    make_course(tmp_path / "c", {"train": [9] * 1200})
     blocked = []
 
     def look(stage: str, done: int, total: int) -> None:
@@ -136,7 +135,7 @@ def test_processes_that_pack_do_not_answer_ctrl_c(tmp_path: Path) -> None:
                     deaf = int(status["SigBlk"], 16) | int(status["SigIgn"], 16)
                     blocked.append(bool(deaf >> (signal.SIGINT - 1) & 1))
 
-    pack_course(tmp_path / "c", tmp_path / "p", progress=look)
+    pack_course(large_course, tmp_path / "p", progress=look)
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     assert all(blocked)
     assert blocked or len(os.sched_getaffinity(0)) == 1
@@ -233,17 +232,24 @@ def test_global_statistics_must_fit_the_features_and_the_partitions(course: Path
         pack_course(course, tmp_path / "p", PackSettings(normalization="global"))
 
 
+@pytest.fixture(scope="module")
+def large_course(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a course folder that is large enough for two processes."""
+    root = tmp_path_factory.mktemp("large") / "c"
+    make_course(root, {"train": [20] * 1000})
+    return root
+
+
 @pytest.fixture
-def slow_packing(tmp_path: Path) -> Any:
+def slow_packing(large_course: Path, tmp_path: Path) -> Any:
     """Return a function that starts to pack a large course folder and returns once the workers write."""
-    make_course(tmp_path / "c", {"train": [40] * 1500})
     code = (
         "import sys, time; from pathlib import Path; from dali_asr.corpus import pack_course, workers\n"
         "workers._CHUNK = 1\n"
         "def report(stage, done, total): time.sleep(0.02 if stage == 'packing' else 0)\n"
         "pack_course(Path(sys.argv[1]), Path(sys.argv[2]), progress=report)\n"
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "c"), str(tmp_path / "p")]
+    command = [sys.executable, "-c", code, str(large_course), str(tmp_path / "p")]
 
     def start() -> subprocess.Popen[bytes]:
         child = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
@@ -269,7 +275,7 @@ def processes_of(session: int) -> list[int]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_a_killed_packing_leaves_no_processes_and_its_draft_is_swept(
-    tmp_path: Path, slow_packing: Any, number: int
+    large_course: Path, tmp_path: Path, slow_packing: Any, number: int
 ) -> None:
     with slow_packing() as child:
         assert len(processes_of(child.pid)) > 1 or len(os.sched_getaffinity(0)) == 1
@@ -281,8 +287,8 @@ def test_a_killed_packing_leaves_no_processes_and_its_draft_is_swept(
     assert processes_of(child.pid) == []
     assert list(tmp_path.glob(".p.*.partial")), "the draft was left behind"
     with new_folder(tmp_path / "live") as live:
-        pack_course(tmp_path / "c", tmp_path / "p")
-        assert {p.name for p in tmp_path.iterdir()} == {"c", "p", live.name}
+        pack_course(large_course, tmp_path / "p")
+        assert {p.name for p in tmp_path.iterdir()} == {"p", live.name}
         assert live.is_dir(), "a draft of a live process stays"
 
 
