@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from dali_asr.inventory import Inventory
 
+_MAX_SHOWN = 40  # characters of a symbol in an error
+
 
 @dataclass(frozen=True)
 class CoursePartition:
@@ -181,9 +183,14 @@ def _to_labels(path: Path, stored: NDArray[Any], inventory: Inventory) -> NDArra
         remedy = "; repair the file, or give the inventory that it was written with"
     if wrong.any():
         at = int(wrong.argmax())
-        near = inventory.nearest(str(stored[at])) if stored.dtype.kind != "i" else ""
-        raise DataError(f"{path}: unknown symbol {stored[at].item()!r} at position {at}{near}{remedy}")
+        near = inventory.nearest(str(stored[at])[:_MAX_SHOWN]) if stored.dtype.kind != "i" else ""
+        raise DataError(f"{path}: unknown symbol {_shown(stored[at])} at position {at}{near}{remedy}")
     return labels
+
+
+def _shown(symbol: Any) -> str:
+    """Return a symbol as it is shown in an error."""
+    return repr(symbol.item()[:_MAX_SHOWN] if symbol.dtype.kind in "US" else symbol.item())
 
 
 def _decode(path: Path, stored: NDArray[np.bytes_]) -> NDArray[np.str_]:
@@ -200,7 +207,7 @@ def _check_ends(path: Path, stored: NDArray[Any], labels: NDArray[np.int64], inv
         if inventory.symbols[labels[at]] != symbol:
             where = "opens" if at == 0 else "closes"
             raise DataError(
-                f"{path}: {where} with {stored[at].item()!r}; a transcript must have the {what} symbol {symbol} there"
+                f"{path}: {where} with {_shown(stored[at])}; a transcript must have the {what} symbol {symbol} there"
             )
 
 

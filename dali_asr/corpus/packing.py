@@ -22,10 +22,11 @@ from dali_asr.corpus.course import (
     read_layout,
     read_transcript,
 )
+from dali_asr.corpus.draft import PackedDraft, check_destination, new_draft
 from dali_asr.corpus.normalize import Kind, Moments, Normalization
 from dali_asr.corpus.packed import PartitionEntry
 from dali_asr.corpus.workers import Workers
-from dali_asr.corpus.writer import PackedDraft, check_destination, check_stored_dtype, new_draft, store
+from dali_asr.corpus.writer import check_stored_dtype, store
 from dali_asr.errors import DataError, UsageError, did_you_mean
 from dali_asr.inventory import ARPABET, Inventory
 

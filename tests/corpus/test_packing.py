@@ -97,10 +97,10 @@ def test_ctrl_c_while_packing_leaves_nothing(tmp_path: Path) -> None:
     make_course(tmp_path / "c", {"train": [40] * 1500})
     # Slow enough to be caught at it: each utterance is written after a pause.
     code = (
-        "import sys, time; from pathlib import Path; from dali_asr.corpus import pack_course, writer\n"
-        "write = writer.PackedDraft.write\n"
+        "import sys, time; from pathlib import Path; from dali_asr.corpus import draft, pack_course\n"
+        "write = draft.PackedDraft.write\n"
         "def slow(*a): time.sleep(0.02); return write(*a)\n"
-        "writer.PackedDraft.write = slow\n"
+        "draft.PackedDraft.write = slow\n"
         "print('ready', flush=True)\n"
         "pack_course(Path(sys.argv[1]), Path(sys.argv[2]))\n"
     )
