@@ -4,10 +4,10 @@
     labels.npy      [F]       uint8, uint16 or int32; the largest value means unlabelled
     offsets.npy     [U + 1]   int64, first row of each utterance, and F
     checksums.npy   [U, 2]    uint64, XXH3 of each utterance's frames and labels as they are stored
-    corpus.json               version, normalization, dtype, inventory, partitions, XXH3 of the two files above
+    corpus.json               version, normalization, dtype, inventory, partitions, XXH3 of offsets and checksums
 
-A partition is a run of utterances. `corpus.json` ends with the XXH3 of all bytes before that key, so that every file is
-verified when it is read: frames and labels per utterance, the others when the corpus is opened.
+A partition is a run of utterances. The last key of `corpus.json` is the XXH3 of all bytes before it. Everything is
+verified as it is read: frames and labels per utterance, the other files when the corpus is opened.
 
 The folder is written next to its destination and renamed. Its data is not flushed to the disk first: a power cut can
 damage what was just packed, which the checksums detect, and it can be packed again from its source.
@@ -131,7 +131,14 @@ class Manifest:
 
 @dataclass(frozen=True, eq=False)
 class PackedArrays:
-    """The arrays of a packed corpus: offsets `[U + 1]` and checksums `[U, 2]` in memory, frames and labels in files."""
+    """The arrays of a packed corpus.
+
+    Attributes:
+        frames: the file of frames.
+        labels: the file of labels.
+        offsets: first row of each utterance, and F; `[U + 1]`.
+        checksums: of each utterance's frames and labels, `[U, 2]`.
+    """
 
     frames: NpyFile
     labels: NpyFile

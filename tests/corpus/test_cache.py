@@ -125,8 +125,10 @@ def test_drafts_of_killed_processes_are_swept(course: Path) -> None:
     draft = packed.parent / ".abc.01234567.partial"
     draft.mkdir()
     (draft / "frames.npy").write_bytes(b"x" * 1000)
+    (packed.parent / ".download.partial").write_bytes(b"of another program")
     Corpus.open(course, PackSettings(dtype="float16"))
     assert not draft.exists()
+    assert (packed.parent / ".download.partial").exists()
 
 
 def test_a_cached_corpus_is_told_from_one_that_would_be_packed(course: Path) -> None:
