@@ -129,10 +129,6 @@ class Partition:
             digest.update(block.checksums.tobytes())
         return digest.hexdigest()
 
-    @property
-    def packed_files(self) -> tuple[Any, ...]:
-        return ()
-
     def check_unchanged(self) -> None:
         """Check that the files are those that were opened, by inode, size and time of change.
 
