@@ -1,7 +1,9 @@
-"""Make a tree in the layout of the course data, as large as train-clean-100, of synthetic frames.
+"""Make a course folder of synthetic frames, by default as large as train-clean-100.
 
-Frame counts follow a log-normal clipped to LibriSpeech's 1.4 to 24.5 seconds and shifted to the mean asked for;
-features are float32 `[T, 28]`, transcripts `<U5` `[T + 2]`, labels in runs of about eight frames, as phonemes last.
+The lengths of utterances are log-normal, clipped to LibriSpeech's 1.4 to 24.5 seconds and shifted to the given mean.
+Features are float32 `[T, 28]`, transcripts `<U5` `[T + 2]`. A label lasts about eight frames, as a phoneme does.
+
+Shape letters: `T` frames of an utterance.
 
     python benchmarks/make_course_tree.py /tmp/tree                      # 28,539 utterances, 5 GB
     python benchmarks/make_course_tree.py /tmp/tree --utterances 2000
@@ -20,7 +22,7 @@ FEATURE_DIM = 28
 
 
 def lengths(count: int, mean: int, rng: np.random.Generator) -> np.ndarray:
-    """Return frame counts `[count]` with exactly this mean."""
+    """Return `count` lengths in frames with exactly this mean."""
     drawn = np.clip(rng.lognormal(np.log(mean), 0.4, count), 140, 2450).astype(np.int64)
     drawn += mean - int(drawn.mean())
     drawn = np.maximum(drawn, 1)
@@ -29,7 +31,7 @@ def lengths(count: int, mean: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def transcript(frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Return symbols `[frames + 2]`, the first `[SOS]` and the last `[EOS]`."""
+    """Return symbols `[T + 2]`, T = `frames`; the first is `[SOS]`, the last `[EOS]`."""
     runs = rng.integers(3, 14, frames // 3 + 1)
     labels = np.repeat(rng.integers(0, 40, len(runs)), runs)[:frames]
     symbols = np.array(ARPABET_SYMBOLS)
@@ -37,7 +39,7 @@ def transcript(frames: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def make_tree(root: Path, partition: str, utterances: int, mean: int, seed: int = 0) -> None:
-    """Write one partition."""
+    """Write a partition of a course folder."""
     rng = np.random.default_rng(seed)
     noise = rng.normal(0, 20, (1 << 16, FEATURE_DIM)).astype(np.float32)
     for folder in ("mfcc", "transcript"):
@@ -55,7 +57,7 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("--partition", default="train-clean-100")
     parser.add_argument("--utterances", type=int, default=28_539)
-    parser.add_argument("--mean", type=int, default=1_265, help="frames an utterance")
+    parser.add_argument("--mean", type=int, default=1_265, help="mean frames per utterance")
     args = parser.parse_args()
     make_tree(args.root, args.partition, args.utterances, args.mean)
 

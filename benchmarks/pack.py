@@ -1,13 +1,13 @@
-"""Measure packing beside the course's own loading loop, in one run.
-
-Both read from a warm page cache, and have a process of their own.
+"""Compare the time of packing with that of the course's own loading loop.
 
     python benchmarks/make_course_tree.py /tmp/tree
     python benchmarks/pack.py /tmp/tree --json benchmarks/results/pack_MACHINE_DATE.json
 
-The course's loop is what its starter notebook does: `numpy.load`, normalise, `list.index` for each label, concatenate.
-It needs memory for all frames several times over; `--share N` gives it only every N-th utterance and multiplies its
-time, which is then said in the output.
+Each runs in its own process and reads from a warm page cache. Packing is measured with the start of its process.
+
+The loop is that of the course's starter notebook: `numpy.load`, normalize, `list.index` for each label, concatenate. It
+holds all frames in memory several times. With `--share N` it reads every N-th utterance, and its time is multiplied by
+N; the results contain N.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ pack_course(*map(Path, sys.argv[1:]))
 
 
 def warm(root: Path) -> None:
-    """Read every file once."""
+    """Read every file once, so that the page cache has it."""
     for path in root.rglob("*.npy"):
         path.read_bytes()
 
 
 def anonymous_memory(session: int) -> int:
-    """Return RssAnon + RssShmem of all processes of a session, in bytes."""
+    """Return the anonymous and shared memory of all processes of a session, in bytes."""
     total = 0
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -60,24 +60,24 @@ def anonymous_memory(session: int) -> int:
 
 
 def time_packing(root: Path, dest: Path) -> tuple[float, int]:
-    """Return seconds, start of the process included, and the peak of anonymous memory in bytes."""
-    begun, peak = time.perf_counter(), 0
+    """Return the seconds of packing, with the start of the process, and its peak of anonymous memory in bytes."""
+    start, peak = time.perf_counter(), 0
     with subprocess.Popen([sys.executable, "-c", PACK, str(root), str(dest)], start_new_session=True) as child:
         while child.poll() is None:
             peak = max(peak, anonymous_memory(child.pid))
             time.sleep(0.1)
     if child.returncode:
         raise SystemExit("packing failed")
-    return time.perf_counter() - begun, peak
+    return time.perf_counter() - start, peak
 
 
 def time_course_loop(root: Path, share: int) -> float:
-    """Return the seconds of the course's own loop over every `share`-th utterance, times `share`."""
+    """Return the seconds of the course's loop over every `share`-th utterance, times `share`."""
     (partition,) = (p for p in root.iterdir() if p.is_dir())
     names = sorted(os.listdir(partition / "mfcc"))[::share]  # noqa: PTH208 - as the course does it
     phonemes = list(ARPABET_SYMBOLS)
-    begun = time.perf_counter()
-    np.seterr(all="ignore")  # a constant coefficient is divided by zero
+    start = time.perf_counter()
+    np.seterr(all="ignore")  # constant features are divided by zero
     features, transcripts = [], []
     for name in names:
         mfcc = np.load(partition / "mfcc" / name)
@@ -87,21 +87,37 @@ def time_course_loop(root: Path, share: int) -> float:
         transcripts.append([phonemes.index(p) for p in transcript])
     np.concatenate(features)
     np.concatenate(transcripts)
-    return (time.perf_counter() - begun) * share
+    return (time.perf_counter() - start) * share
 
 
 def time_opening(packed: Path, repeats: int = 20) -> float:
     """Return the median seconds of opening a packed corpus."""
     times = []
     for _ in range(repeats):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         Corpus.open(packed)
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - start)
     return float(np.median(times))
 
 
+def check(root: Path, packed: Path) -> None:
+    """Compare the first and the last utterance of a packed corpus with their files."""
+    (partition,) = Corpus.open(packed).partitions.values()
+    labels = partition.labels()
+    assert labels is not None
+    for at in (0, len(partition.utterances) - 1):
+        name = f"{partition.utterances[at]}.npy"
+        features = np.load(root / partition.name / "mfcc" / name).astype(np.float64)
+        frames = np.empty(features.shape, partition.dtype)
+        partition.read_into([frames], at)
+        assert np.allclose(frames, (features - features.mean(axis=0)) / features.std(axis=0), rtol=0, atol=1e-5), name
+        symbols = np.load(root / partition.name / "transcript" / name)[1:-1].tolist()
+        start = int(partition.offsets[at])
+        assert [ARPABET_SYMBOLS[i] for i in labels[start : start + len(frames)]] == symbols, name
+
+
 def measure(root: Path, repeats: int, share: int) -> dict[str, Any]:
-    """Measure both, in turn."""
+    """Measure both, alternating, and check what was packed."""
     packing, memory, loop, opening = [], [], [], 0.0
     for _ in range(repeats):
         with tempfile.TemporaryDirectory(dir=root.parent) as scratch:
@@ -109,9 +125,10 @@ def measure(root: Path, repeats: int, share: int) -> dict[str, Any]:
             seconds, peak = time_packing(root, Path(scratch) / "packed")
             packing.append(seconds)
             memory.append(peak)
+            check(root, Path(scratch) / "packed")
             opening = time_opening(Path(scratch) / "packed")
         warm(root)
-        with ProcessPoolExecutor(1, get_context("spawn")) as process:  # of its own, as packing has
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
             loop.append(process.submit(time_course_loop, root, share).result())
     files = len(list(root.glob("*/mfcc/*.npy")))
     return {
@@ -130,10 +147,10 @@ def measure(root: Path, repeats: int, share: int) -> dict[str, Any]:
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path)
+    parser.add_argument("root", type=Path, help="a course folder of one partition")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--share", type=int, default=1)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--share", type=int, default=1, help="the course's loop reads every N-th utterance")
+    parser.add_argument("--json", type=Path, help="write the results to this file")
     args = parser.parse_args()
     values = measure(args.root, args.repeats, args.share)
     print(json.dumps(values, indent=1))

@@ -98,9 +98,9 @@ def sweep(folder: Path) -> None:
 
     What another process is writing is locked and stays.
     """
-    for path in folder.glob(f".*{_SUFFIX}"):
+    for path in folder.glob(f".*.{'[0-9a-f]' * 8}{_SUFFIX}"):  # named by `_partial_name`
         with suppress(OSError):
-            lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if path.is_dir():

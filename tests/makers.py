@@ -49,6 +49,11 @@ def make_course(
                 np.save(root / name / "transcript" / f"u{at:02d}.npy", make_transcript(frames, seed))
 
 
+def all_frames(partition: Partition) -> NDArray[Any]:
+    """Return the frames `[F, D]` of all utterances of a partition."""
+    return np.concatenate(list(partition.frames()))
+
+
 def make_partition(
     lengths: Sequence[int], dim: int = 5, seed: int = 0, dtype: str = "float32", inventory: Inventory = ARPABET
 ) -> Partition:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +20,13 @@ COURSE = (
 )
 
 
-def test_the_courses_42_symbols_in_order() -> None:
+def test_arpabet_is_the_42_course_symbols_in_order() -> None:
     assert " ".join(ARPABET_SYMBOLS) == COURSE
     assert len(ARPABET) == 42
 
 
 @pytest.mark.parametrize("width", [5, 6, 9, 20])
-def test_every_spelling_of_every_year(width: int) -> None:
+def test_spellings_of_every_year_are_encoded(width: int) -> None:
     spellings = [*ARPABET_SYMBOLS, "SIL", "<sos>", "<eos>"]
     labels = ARPABET.encode(np.array(spellings, f"<U{width}"))
     assert labels.tolist() == [*range(42), 0, 40, 41]
@@ -40,7 +42,7 @@ def test_encode_equals_a_dictionary(symbols: list[str]) -> None:
 
 
 @given(st.lists(st.sampled_from(["AA", "AAA", "A", "aa", "[SIL]", "[SIL", "ZHH", "é", "AAAAAAAAA", ""]), min_size=1))
-def test_near_misses_are_unknown(symbols: list[str]) -> None:
+def test_similar_symbols_are_unknown(symbols: list[str]) -> None:
     table = {symbol: label for label, symbol in enumerate(ARPABET_SYMBOLS)}
     assert ARPABET.encode(np.array(symbols)).tolist() == [table.get(s, UNKNOWN) for s in symbols]
 
@@ -55,12 +57,12 @@ def test_label_dtype_leaves_a_value_for_unlabelled(size: int, dtype: str, unlabe
     assert inventory.encode(np.array(["state0", f"state{size - 1}"])).tolist() == [0, size - 1]
 
 
-def test_nearest_symbol() -> None:
+def test_the_nearest_symbol_is_suggested() -> None:
     assert ARPABET.nearest("[SLI]") == "; did you mean [SIL]?"
     assert ARPABET.nearest("qqqqqq") == ""
 
 
-def test_resolving(tmp_path: Path) -> None:
+def test_an_inventory_is_resolved_from_a_name_a_list_or_a_file(tmp_path: Path) -> None:
     file = tmp_path / "symbols.txt"
     file.write_text("a\nb\n\nc\n")
     assert resolve_inventory("arpabet") is ARPABET
@@ -69,8 +71,38 @@ def test_resolving(tmp_path: Path) -> None:
     file.write_text("a\na\n")
     for bad, message in (
         (str(file), "'a' stands twice"),
-        (str(tmp_path / "none"), "one symbol a line"),
+        (str(tmp_path / "none"), "No such file or directory; give a text file with one symbol per line"),
         ([], "no symbols"),
     ):
         with pytest.raises(DataError, match=message):
             resolve_inventory(bad)
+
+
+def test_a_byte_order_mark_is_not_part_of_a_symbol(tmp_path: Path) -> None:
+    (tmp_path / "symbols.txt").write_text("a\nb\n", encoding="utf-8-sig")
+    assert resolve_inventory(str(tmp_path / "symbols.txt")).symbols == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.write_bytes(b"\xff\n"), "can't decode byte 0xff"),
+        (lambda path: path.mkdir(), "not a regular file"),
+        (lambda path: os.mkfifo(path), "not a regular file"),
+        (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+    ],
+)
+def test_an_inventory_must_be_a_text_file(tmp_path: Path, make: Callable[[Path], object], message: str) -> None:
+    path = tmp_path / "symbols"
+    make(path)
+    with pytest.raises(DataError, match=rf"inventory .*symbols: .*{message}"):
+        resolve_inventory(str(path))
+
+
+def test_a_symbol_must_be_unicode_text() -> None:
+    with pytest.raises(DataError, match=r"'\\udcff' is not Unicode text"):
+        Inventory(("a", "\udcff"))
+
+
+def test_encoding_no_symbols_gives_no_labels() -> None:
+    assert ARPABET.encode(np.zeros(0, "<U5")).shape == (0,)

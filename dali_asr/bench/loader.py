@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -147,10 +147,7 @@ def _worker_counts(cores: int) -> tuple[int, ...]:
 
 def _stored_as(partition: Partition, dtype: str) -> Partition:
     """Return a partition with its frames in memory in another dtype."""
-    if partition.dtype.name == dtype:
-        return partition
-    blocks = tuple(np.asarray(block).astype(dtype) for block in partition.blocks)
-    return replace(partition, blocks=blocks, files=(None,) * len(blocks))
+    return partition if partition.dtype.name == dtype else partition.astype(dtype)
 
 
 def _check_partition(partition: Partition, settings: BenchSettings) -> None:

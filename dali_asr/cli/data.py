@@ -1,38 +1,24 @@
-"""`dali-asr data`: packing corpora and looking at them."""
+"""`dali-asr data`: pack corpora and show what is in them."""
 
 from __future__ import annotations
 
 import shlex
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from dali_asr.cli.console import counting, say, stdout
 
 if TYPE_CHECKING:
-    from dali_asr.corpus import Partition
+    from dali_asr.corpus import Corpus, Partition
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Pack corpora, and look at them.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Pack corpora and show what is in them.")
 
-HISTOGRAM_WIDTH = 32
-
-
-class NormalizationKind(str, Enum):
-    """What frames are normalized over."""
-
-    utterance = "utterance"
-    global_ = "global"
-    none = "none"
-
-
-class StoredDtype(str, Enum):
-    """How frames are stored."""
-
-    float32 = "float32"
-    float16 = "float16"
+_HISTOGRAM_WIDTH = 32  # characters
+_MAX_SYMBOLS = 50  # in a histogram
 
 
 @app.command()
@@ -41,32 +27,32 @@ def pack(
     dest: Annotated[Path, typer.Argument(help="The packed corpus to write.")],
     partition: Annotated[
         list[str] | None,
-        typer.Option(help="Pack this one; repeat for more. By default all.", show_default=False),
+        typer.Option(help="Pack this partition; repeat for more. By default all.", show_default=False),
     ] = None,
     normalization: Annotated[
-        NormalizationKind,
-        typer.Option(help="Mean and variance, over each utterance or the training partitions."),
-    ] = NormalizationKind.utterance,
+        Literal["utterance", "global", "none"],
+        typer.Option(help="Take mean and variance over each utterance or over the training partitions."),
+    ] = "utterance",
     train: Annotated[
         list[str] | None,
         typer.Option(help="A training partition, for global normalization; repeat for more.", show_default=False),
     ] = None,
-    dtype: Annotated[StoredDtype, typer.Option(help="Of the stored frames.")] = StoredDtype.float32,
+    dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Dtype of the stored frames.")] = "float32",
     inventory: Annotated[
-        str, typer.Option(help="`arpabet` (the course's 42 symbols), or a file of one symbol a line.")
+        str, typer.Option(help="`arpabet` (the course's 42 symbols), or a file with one symbol per line.")
     ] = "arpabet",
     zero_nonfinite: Annotated[bool, typer.Option("--zero-nonfinite", help="Turn NaN and infinity into zeros.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a packed corpus.")] = False,
 ) -> None:
-    """Pack a course folder: normalized, in one file, opened in milliseconds."""
+    """Pack a course folder: normalized, in a few large files, opened in milliseconds."""
     from dali_asr.corpus import Corpus, PackSettings, pack_course
     from dali_asr.inventory import resolve_inventory
 
     settings = PackSettings(
         partitions=tuple(partition or ()),
-        normalization=normalization.value,
+        normalization=normalization,
         train=tuple(train or ()),
-        dtype=dtype.value,
+        dtype=dtype,
         inventory=resolve_inventory(inventory),
         zero_nonfinite=zero_nonfinite,
     )
@@ -80,7 +66,9 @@ def pack(
 @app.command()
 def info(
     corpus: Annotated[str, typer.Argument(help="A packed corpus, a course folder, or `demo`.")],
-    verify: Annotated[bool, typer.Option("--verify", help="Read it whole and check its SHA-256.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read everything and compare it with the checksums.")
+    ] = False,
 ) -> None:
     """Show hours, utterances, frames and labels of each partition."""
     from dali_asr.config import DEMO
@@ -94,40 +82,49 @@ def info(
         if verify and opened.path:
             verify_packed(opened.path, report)
     say(
-        f"{corpus}: {opened.feature_dim} features a frame, {opened.dtype}, "
+        f"{_printable(corpus)}: {opened.feature_dim} features per frame, {opened.dtype}, "
         f"normalized: {opened.normalization.kind}, {len(opened.inventory)} symbols"
         + (", checksums right" if verify else "")
     )
+    stdout.print(_partition_table(opened))
+    for partition in opened.partitions.values():
+        if partition.labelled:
+            _histogram(partition)
+
+
+def _partition_table(corpus: Corpus) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("partition", "hours", "utterances", "frames", "labels"):
         table.add_column(name, justify="left" if name == "partition" else "right")
-    for partition in opened.partitions.values():
+    for partition in corpus.partitions.values():
         table.add_row(
-            partition.name,
+            Text(_printable(partition.name)),
             f"{partition.hours:.2f}",
             f"{len(partition.utterances):,}",
             f"{partition.frame_count:,}",
             "yes" if partition.labelled else "no",
         )
-    stdout.print(table)
-    for partition in opened.partitions.values():
-        _histogram(partition)
+    return table
 
 
 def _histogram(partition: Partition) -> None:
-    """Print how often each label occurs, most frequent first."""
+    """Print the count of each label that occurs, most frequent first."""
     import numpy as np
 
-    labels = partition.labels()
-    if labels is None:
-        return
-    counts = np.bincount(labels[labels >= 0], minlength=len(partition.inventory))
+    from dali_asr.corpus.labels import count_labels
+
+    counts = count_labels(partition)
     order = np.argsort(-counts, kind="stable")
     occurring = [int(label) for label in order if counts[label]]
-    say(f"\n{partition.name}: {len(occurring)} of {len(partition.inventory)} symbols occur")
-    for label in occurring[:50]:
+    say(f"\n{_printable(partition.name)}: {len(occurring)} of {len(partition.inventory)} symbols occur")
+    for label in occurring[:_MAX_SYMBOLS]:
         share = counts[label] / counts.sum()
-        bar = "█" * max(1, round(HISTOGRAM_WIDTH * counts[label] / counts[order[0]]))
-        say(f"  {partition.inventory.symbols[label]:<6} {counts[label]:>12,}  {share:6.2%}  {bar}")
-    if len(occurring) > 50:
-        say(f"  and {len(occurring) - 50} more")
+        bar = "█" * max(1, round(_HISTOGRAM_WIDTH * counts[label] / counts[order[0]]))
+        say(f"  {_printable(partition.inventory.symbols[label]):<6} {counts[label]:>12,}  {share:6.2%}  {bar}")
+    if len(occurring) > _MAX_SYMBOLS:
+        say(f"  and {len(occurring) - _MAX_SYMBOLS} more")
+
+
+def _printable(text: str) -> str:
+    """Return text with control characters escaped, which could otherwise command the terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,4 +1,4 @@
-"""A corpus: partitions that share a feature description and an inventory.
+"""A corpus: partitions that share features, normalization and an inventory.
 
 Shape letters: `T` frames of an utterance, `F` frames of a corpus, `D` features of a frame.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dali_asr.corpus.cache import cached_pack
+from dali_asr.corpus.cache import open_cached
 from dali_asr.corpus.course import is_course_folder
 from dali_asr.corpus.normalize import Kind, Normalization, as_normalization
 from dali_asr.corpus.packed import Manifest, is_packed, open_arrays
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Partitions that share a feature description and an inventory.
+    """Partitions that share features, normalization and an inventory.
 
     Attributes:
         partitions: by name, in the order of the corpus.
         inventory: the label set.
-        normalization: what was applied to the frames.
-        path: the packed corpus; None where it was made from arrays.
+        normalization: applied to the frames.
+        path: the packed corpus; None if the corpus was made from arrays.
     """
 
     partitions: Mapping[str, Partition]
@@ -47,27 +47,27 @@ class Corpus:
 
     @property
     def feature_dim(self) -> int:
-        """D."""
+        """Features per frame, D."""
         return next(iter(self.partitions.values())).feature_dim
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the stored frames, float16 or float32."""
+        """Dtype of the stored frames, float16 or float32."""
         return next(iter(self.partitions.values())).dtype
 
     @classmethod
     def open(cls, path: str | Path, settings: PackSettings | None = None, *, progress: Progress = quiet) -> Corpus:
-        """Open a packed corpus, mapped; or a course folder, which is packed into the cache the first time.
+        """Open a packed corpus, or a course folder, which is packed into the cache the first time.
 
         Args:
             path: the folder.
-            settings: how a course folder is packed, by default all its partitions, normalized by utterance,
-                in float32; a packed corpus must agree with it where it is given.
-            progress: called with a stage, and how many utterances of how many are done.
+            settings: how a course folder is packed; by default all partitions, normalized by utterance, in float32. A
+                packed corpus must have been packed with the same settings, if they are given.
+            progress: called with a stage and the number of utterances done, of a total.
 
         Raises:
-            DataError: neither of them, or damaged.
-            UsageError: a packed corpus that was packed with other settings, or a partition that is not there.
+            DataError: the folder is neither of them, or damaged.
+            UsageError: a packed corpus was packed with other settings, or lacks a partition.
         """
         folder = Path(path).expanduser()
         if is_packed(folder):
@@ -76,14 +76,9 @@ class Corpus:
                 corpus._check_settings(settings)
             return corpus
         if not is_course_folder(folder):
-            state = "no packed corpus and no course folder" if folder.is_dir() else "no such folder"
-            raise DataError(f"{folder}: {state}; give a folder with corpus.json, or with PARTITION/mfcc/*.npy")
-        settings = settings or PackSettings()
-        cached = cached_pack(folder, settings, progress)
-        try:
-            return cls._open_packed(cached)
-        except DataError:  # damage in the cache is mended
-            return cls._open_packed(cached_pack(folder, settings, progress, anew=True))
+            problem = "neither a packed corpus nor a course folder" if folder.is_dir() else "no such folder"
+            raise DataError(f"{folder}: {problem}; give a folder with corpus.json, or with PARTITION/mfcc/*.npy")
+        return open_cached(folder, settings or PackSettings(), cls._open_packed, progress)
 
     @classmethod
     def from_arrays(
@@ -100,24 +95,24 @@ class Corpus:
         """Make a corpus of one partition from arrays in memory.
 
         Args:
-            frames: `[T, D]` floats an utterance.
-            labels: `[T]` integers an utterance, −100 where a frame has none; None for no labels at all.
+            frames: `[T, D]` floats per utterance.
+            labels: `[T]` integers per utterance, −100 where a frame has none; None if there are no labels.
             inventory: the label set.
             normalization: `none`, `utterance`, or a `Normalization` with statistics.
             dtype: of the stored frames, `float32` or `float16`.
-            names: of the utterances; `0`, `1`, ... by default.
-            partition: its name.
+            names: of the utterances; by default `0`, `1`, ...
+            partition: name of the partition.
 
         Raises:
-            DataError: shapes or values that do not fit.
-            UsageError: no utterances, counts that differ, or `global` without statistics.
+            DataError: shapes or values do not fit.
+            UsageError: there are no utterances, the numbers of arrays differ, or `global` has no statistics.
         """
         applied = as_normalization(normalization)
         check_stored_dtype(dtype)
         names = tuple(names) if names is not None else tuple(map(str, range(len(frames))))
         if not len(frames) or len(names) != len(frames) or (labels is not None and len(labels) != len(frames)):
             counts = f"{len(frames)} frames, {'no' if labels is None else len(labels)} labels, {len(names)} names"
-            raise UsageError(f"from_arrays: {counts}; give one array an utterance, and at least one")
+            raise UsageError(f"from_arrays: {counts}; give one array per utterance, and at least one")
         checked = [
             check_utterance(name, f, labels[i] if labels is not None else None, inventory)
             for i, (name, f) in enumerate(zip(names, frames, strict=True))
@@ -131,14 +126,14 @@ class Corpus:
             stored = np.concatenate([row for _, row in checked if row is not None])
             stored = stored.astype(inventory.label_dtype)
         lengths = np.array([len(b) for b in blocks], np.int64)
-        made = Partition(partition, inventory, names, lengths, (np.concatenate(blocks),), (stored,), (None,))
+        made = Partition.from_memory(partition, inventory, names, lengths, np.concatenate(blocks), stored)
         return cls({partition: made}, inventory, applied)
 
     def partition(self, *names: str) -> Partition:
-        """Return a partition by name, or several joined in the order given.
+        """Return a partition by name, or several partitions joined in the order given.
 
         Raises:
-            UsageError: a name that the corpus does not have, or no name.
+            UsageError: the corpus has no partition of a name, or no name is given.
         """
         for name in names:
             if name not in self.partitions:
@@ -152,23 +147,11 @@ class Corpus:
     def _open_packed(cls, folder: Path) -> Corpus:
         manifest = Manifest.read(folder)
         arrays = open_arrays(folder, manifest)
-        lengths = np.diff(arrays.offsets)
-        checksum = ",".join(manifest.sha256[name] for name in sorted(manifest.sha256))
         partitions, first = {}, 0
         for entry in manifest.partitions:
-            last = first + len(entry.utterances)
-            rows = slice(int(arrays.offsets[first]), int(arrays.offsets[last]))
-            partitions[entry.name] = Partition(
-                entry.name,
-                manifest.inventory,
-                entry.utterances,
-                lengths[first:last],
-                (arrays.frames[rows],),
-                (arrays.labels[rows] if entry.labelled else None,),
-                (arrays.files.from_row(rows.start, arrays.frames, arrays.labels),),
-                checksum,
-            )
-            first = last
+            block = arrays.block(first, entry.utterances, labelled=entry.labelled)
+            partitions[entry.name] = Partition(entry.name, manifest.inventory, entry.utterances, (block,))
+            first += len(entry.utterances)
         return cls(partitions, manifest.inventory, manifest.normalization, folder)
 
     def _check_settings(self, settings: PackSettings) -> None:
@@ -190,7 +173,7 @@ class Corpus:
             packed_with, asked = ("+".join(names) for names in (self.normalization.partitions, settings.train))
             raise UsageError(
                 f"{self.path}: packed with the statistics of {packed_with}, asked for those of {asked}; "
-                "name these in data.train, or pack the corpus again"
+                "name the former in data.train, or pack the corpus again"
             )
         if isinstance(wanted, Normalization) and wanted != self.normalization:
             raise UsageError(f"{self.path}: packed with other statistics than asked for; pack the corpus again")
@@ -202,6 +185,6 @@ def _check_feature_dims(names: Sequence[str], blocks: Sequence[NDArray[Any]]) ->
     for name, block in zip(names, blocks, strict=True):
         if block.shape[1] != blocks[0].shape[1]:
             raise DataError(
-                f"{name}: {block.shape[1]} features a frame, {blocks[0].shape[1]} in {names[0]}; "
+                f"{name}: {block.shape[1]} features per frame, {blocks[0].shape[1]} in {names[0]}; "
                 "all utterances must agree"
             )

@@ -1,8 +1,8 @@
-"""Reading the layout of CMU 11-785 HW1P2: `PARTITION/{mfcc,transcript}/NAME.npy`.
+"""Reading the folder layout of CMU 11-785 HW1P2: `PARTITION/{mfcc,transcript}/NAME.npy`.
 
-`mfcc` holds `[T, D]` float16, float32 or float64; `transcript` holds T + 2 symbols or labels, the first a start
-and the last an end symbol, and is absent where a partition is to be predicted. Utterances are ordered by file
-name.
+`mfcc` holds `[T, D]` float16, float32 or float64. `transcript` holds T + 2 symbols or labels: a start symbol, one per
+frame, and an end symbol. A partition without labels has no folder `transcript`. Utterances are in the order of their
+file names.
 
 Shape letters: `T` frames of an utterance, `D` features of a frame.
 """
@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dali_asr.corpus.npy import NpyHeader, map_array, read_array, read_header
+from dali_asr.corpus.npy import NpyFile, read_array
+from dali_asr.corpus.packed import check_partition_name
+from dali_asr.corpus.regular import reading
 from dali_asr.errors import DataError, UsageError, did_you_mean
-from dali_asr.inventory import END_SYMBOL, START_SYMBOL, UNKNOWN
+from dali_asr.inventory import END_SYMBOL, START_SYMBOL, UNKNOWN, is_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,13 +28,15 @@ if TYPE_CHECKING:
 
     from dali_asr.inventory import Inventory
 
+_MAX_SHOWN = 40  # characters of a symbol in an error
+
 
 @dataclass(frozen=True)
 class CoursePartition:
     """The files of one partition.
 
     Attributes:
-        name: the folder's name.
+        name: of the partition and its folder.
         root: the folder.
         utterances: the file names without `.npy`, sorted.
         labelled: whether there are transcripts.
@@ -44,16 +48,20 @@ class CoursePartition:
     labelled: bool
 
     def features_path(self, utterance: str) -> Path:
-        """Return where the features of an utterance lie."""
+        """Return the path of an utterance's features."""
         return self.root / "mfcc" / f"{utterance}.npy"
 
     def transcript_path(self, utterance: str) -> Path:
-        """Return where the transcript of an utterance lies."""
+        """Return the path of an utterance's transcript."""
         return self.root / "transcript" / f"{utterance}.npy"
 
 
 def is_course_folder(root: Path) -> bool:
-    """Say whether any folder of `root` looks like a partition."""
+    """Return whether a folder of `root` is a partition.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
     return bool(_partition_names(root))
 
 
@@ -62,46 +70,50 @@ def read_layout(root: Path, partitions: Sequence[str] = ()) -> tuple[CourseParti
 
     Args:
         root: the folder that holds the partitions.
-        partitions: the names to read, in this order; all of them, sorted, when empty.
+        partitions: names of the partitions to list, in this order; empty: all, sorted by name.
 
     Raises:
-        DataError: a missing folder, a partition without `mfcc` or without files, counts or names that differ.
-        UsageError: a partition that is not there.
+        DataError: the folder is missing or cannot be read, a partition has no features, a name is invalid, or features
+            and transcripts differ in number or names.
+        UsageError: a partition does not exist.
     """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; give a packed corpus or a folder of PARTITION/mfcc/*.npy")
-    found = _partition_names(root)
-    if not found:
-        raise DataError(f"{root}: no partition in it; expected PARTITION/mfcc/*.npy, as in the course data")
-    for name in partitions:
-        if not (root / name).is_dir():
-            raise UsageError(f"{root}: no partition {name!r}; it has {', '.join(found)}{did_you_mean(name, found)}")
-    layout = tuple(_read_partition(root / name) for name in partitions or found)
-    if not partitions:
-        _check_strays(root, found)
-    return layout
+    with reading(root):
+        if not root.is_dir():
+            raise DataError(f"{root}: no such folder; give a packed corpus or a folder of PARTITION/mfcc/*.npy")
+        found = _partition_names(root)
+        if not found:
+            raise DataError(f"{root}: holds no partition; expected PARTITION/mfcc/*.npy, as in the course data")
+        for name in partitions or found:
+            check_partition_name(name)
+            if not (root / name).is_dir():
+                known = ", ".join(found)
+                raise UsageError(f"{root}: no partition {name!r}; it has {known}{did_you_mean(name, found)}")
+        layout = tuple(_read_partition(root / name) for name in partitions or found)
+        if not partitions:
+            _check_strays(root, found)
+        return layout
 
 
-def read_features_header(path: Path) -> NpyHeader:
-    """Read and check the header of a features file.
+def read_features_shape(path: Path) -> tuple[int, int]:
+    """Read the shape `(T, D)` of a features file from its header.
 
     Raises:
-        DataError: not `[T, D]`, no frames, or not floating point.
+        DataError: the array is not `[T, D]` floating point, or has no frames.
     """
-    header = read_header(path)
+    header = NpyFile.open(path).header
     _check_features(path, header.shape, header.dtype)
-    return header
+    return header.shape[0], header.shape[1]
 
 
 def read_features(path: Path, *, zero_nonfinite: bool = False) -> NDArray[Any]:
-    """Read features `[T, D]`, in the dtype of the file.
+    """Read features `[T, D]` in the dtype of the file.
 
     Args:
         path: the file.
-        zero_nonfinite: whether NaN and infinity become zeros instead of an error.
+        zero_nonfinite: whether NaN and infinity are replaced by zero; otherwise they are errors.
 
     Raises:
-        DataError: as `read_features_header`, or a value that is not finite.
+        DataError: as `read_features_shape`, or a value is not finite.
     """
     features = read_array(path)
     _check_features(path, features.shape, features.dtype)
@@ -109,13 +121,20 @@ def read_features(path: Path, *, zero_nonfinite: bool = False) -> NDArray[Any]:
 
 
 def read_features_blocks(path: Path, frames: int, *, zero_nonfinite: bool) -> Iterator[NDArray[Any]]:
-    """Yield features in blocks of so many frames, the last one shorter, in memory that does not grow with the file.
+    """Yield features in blocks of `frames` frames, the last one shorter, in memory that does not grow with the file.
 
-    Arguments and errors otherwise as in `read_features`.
+    Arguments and errors are otherwise those of `read_features`.
     """
-    mapped = map_array(path, read_features_header(path))
-    for first in range(0, len(mapped), frames):
-        yield _finite(path, mapped[first : first + frames], zero_nonfinite, first)
+    file = NpyFile.open(path)
+    _check_features(path, file.header.shape, file.header.dtype)
+    total = file.header.shape[0]
+    for first in range(0, total, frames):
+        yield _finite(path, file.read_rows(first, min(frames, total - first)), zero_nonfinite, first)
+
+
+def is_npy_name(name: str) -> bool:
+    """Return whether a file name is that of an array; other systems leave hidden files such as `._a.npy`."""
+    return name.endswith(".npy") and not name.startswith(".")
 
 
 def _finite(path: Path, features: NDArray[Any], zero_nonfinite: bool, first: int = 0) -> NDArray[Any]:
@@ -127,7 +146,7 @@ def _finite(path: Path, features: NDArray[Any], zero_nonfinite: bool, first: int
     row, column = np.argwhere(~finite)[0]
     raise DataError(
         f"{path}: {features[row, column]} at frame {first + row}, feature {column} (one of {(~finite).sum()}); "
-        "mend the file, or have such values zeroed (data.zero_nonfinite, data pack --zero-nonfinite)"
+        "repair the file, or have such values zeroed (data.zero_nonfinite, data pack --zero-nonfinite)"
     )
 
 
@@ -135,17 +154,17 @@ def read_transcript(path: Path, frames: int, inventory: Inventory) -> NDArray[np
     """Read the labels `[T]` of an utterance of `frames` frames, without the start and end symbols.
 
     Raises:
-        DataError: a length other than T + 2, an unknown symbol, or no start or end symbol.
+        DataError: the length is not T + 2, a symbol is unknown, or the start or end symbol is missing.
     """
     stored = read_array(path)
     if stored.ndim != 1 or stored.dtype.kind not in "USiu":
         raise DataError(
             f"{path}: has shape {stored.shape} and dtype {stored.dtype}; "
-            "a transcript must be a row of symbols or integers"
+            "a transcript must be one row of symbols or integers"
         )
     if len(stored) != frames + 2:
         raise DataError(
-            f"{path}: holds {len(stored)} symbols for {frames} frames; expected {frames + 2}: start, one a frame, end"
+            f"{path}: holds {len(stored)} symbols for {frames} frames; expected {frames + 2}: start, one per frame, end"
         )
     labels = _to_labels(path, stored, inventory)
     _check_ends(path, stored, labels, inventory)
@@ -161,19 +180,24 @@ def _to_labels(path: Path, stored: NDArray[Any], inventory: Inventory) -> NDArra
         symbols = _decode(path, stored) if stored.dtype.kind == "S" else stored
         labels = inventory.encode(symbols)
         wrong = labels == UNKNOWN
-        remedy = "; mend the file or name its inventory"
+        remedy = "; repair the file, or give the inventory that it was written with"
     if wrong.any():
         at = int(wrong.argmax())
-        near = inventory.nearest(str(stored[at])) if stored.dtype.kind != "i" else ""
-        raise DataError(f"{path}: unknown symbol {stored[at].item()!r} at position {at}{near}{remedy}")
+        near = inventory.nearest(str(stored[at])[:_MAX_SHOWN]) if stored.dtype.kind != "i" else ""
+        raise DataError(f"{path}: unknown symbol {_shown(stored[at])} at position {at}{near}{remedy}")
     return labels
+
+
+def _shown(symbol: Any) -> str:
+    """Return a symbol as it is shown in an error."""
+    return repr(symbol.item()[:_MAX_SHOWN] if symbol.dtype.kind in "US" else symbol.item())
 
 
 def _decode(path: Path, stored: NDArray[np.bytes_]) -> NDArray[np.str_]:
     try:
         return np.char.decode(stored, "utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: its symbols are bytes that are no UTF-8; save them as strings") from error
+        raise DataError(f"{path}: its symbols are not UTF-8; save them as strings") from error
 
 
 def _check_ends(path: Path, stored: NDArray[Any], labels: NDArray[np.int64], inventory: Inventory) -> None:
@@ -183,7 +207,7 @@ def _check_ends(path: Path, stored: NDArray[Any], labels: NDArray[np.int64], inv
         if inventory.symbols[labels[at]] != symbol:
             where = "opens" if at == 0 else "closes"
             raise DataError(
-                f"{path}: {where} with {stored[at].item()!r}; a transcript must have the {what} symbol {symbol} there"
+                f"{path}: {where} with {_shown(stored[at])}; a transcript must have the {what} symbol {symbol} there"
             )
 
 
@@ -197,14 +221,15 @@ def _check_features(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
 
 
 def _partition_names(root: Path) -> list[str]:
-    if not root.is_dir():
-        return []
-    folders = (entry for entry in root.iterdir() if entry.is_dir())
-    return sorted(f.name for f in folders if (f / "mfcc").is_dir() or (f / "transcript").is_dir())
+    with reading(root):
+        if not root.is_dir():
+            return []
+        folders = (entry for entry in root.iterdir() if entry.is_dir())
+        return sorted(f.name for f in folders if (f / "mfcc").is_dir() or (f / "transcript").is_dir())
 
 
 def _check_strays(root: Path, found: Sequence[str]) -> None:
-    """Refuse a folder that is meant as a partition and has no features: empty, or with arrays elsewhere in it."""
+    """Refuse a folder that is meant to be a partition but has no features: it is empty, or holds arrays itself."""
     for folder in sorted(entry for entry in root.iterdir() if entry.is_dir()):
         if folder.name.startswith((".", "__")):  # such as __MACOSX
             continue
@@ -214,8 +239,8 @@ def _check_strays(root: Path, found: Sequence[str]) -> None:
 
 def _without_features(folder: Path) -> DataError:
     return DataError(
-        f"{folder}: has no folder mfcc; a partition keeps its features in {folder / 'mfcc'}, "
-        "and a folder that is no partition must lie elsewhere"
+        f"{folder}: has no folder mfcc; put the features of the partition into {folder / 'mfcc'}, "
+        "or move the folder away if it is not a partition"
     )
 
 
@@ -232,12 +257,13 @@ def _read_partition(root: Path) -> CoursePartition:
 
 
 def _npy_names(folder: Path) -> list[str]:
-    # In the order of the file names, suffix and all, which is how the course sorts them.
-    try:
+    with reading(folder):
         names = [path.name for path in folder.iterdir()]
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from error
-    return [name[:-4] for name in sorted(names) if name.endswith(".npy") and not name.startswith(".")]
+    names = sorted(name for name in names if is_npy_name(name))  # with the suffix, as the course sorts them
+    for name in names:
+        if not is_text(name):
+            raise DataError(f"{str(folder)!r}: the file name {name!r} is not UTF-8; rename it")
+    return [name.removesuffix(".npy") for name in names]
 
 
 def _check_pairs(root: Path, features: list[str], transcripts: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""How often each label occurs, and what follows from it.
+"""Label counts, class weights computed from them, and a warning for symbols that label no frame.
 
 Shape letters: `C` labels.
 """
@@ -18,27 +18,33 @@ if TYPE_CHECKING:
     from dali_asr.corpus import Partition
     from dali_asr.inventory import Inventory
 
-_BLOCK = 1 << 22  # frames
-_NAMED = 5  # symbols of a warning
+_BLOCK = 1 << 22  # frames per read
+_MAX_NAMED = 5  # symbols in a warning
+
+
+def count_labels(partition: Partition) -> NDArray[np.int64]:
+    """Return the number of frames with each label, `[C]`; all 0 in an unlabelled partition."""
+    counts = np.zeros(len(partition.inventory), np.int64)
+    for first in range(0, partition.frame_count, _BLOCK):
+        labels = partition.labels(first, min(first + _BLOCK, partition.frame_count))
+        if labels is not None:
+            counts += np.bincount(labels[labels >= 0], minlength=len(counts))
+    return counts
 
 
 def label_counts(partition: Partition, key: str) -> NDArray[np.int64]:
-    """Return how many frames of a partition have each label, `[C]`.
+    """Return the number of frames with each label, `[C]`, of a partition that must have labels.
 
     Args:
-        partition: which.
-        key: of the configuration, that names it.
+        partition: whose frames are counted.
+        key: the configuration key that names the partition, for error messages.
 
     Raises:
-        DataError: none of its frames has one.
+        DataError: no frame has a label.
     """
-    counts = np.zeros(len(partition.inventory), np.int64)
-    for first in range(0, partition.frame_count if partition.labelled else 0, _BLOCK):
-        labels = partition.labels(first, min(first + _BLOCK, partition.frame_count))
-        assert labels is not None
-        counts += np.bincount(labels[labels >= 0], minlength=len(counts))
     if not partition.labelled:
         raise DataError(f"{partition.name}: has no transcripts; name a labelled partition in {key}")
+    counts = count_labels(partition)
     if not counts.any():
         raise DataError(
             f"{partition.name}: all of its {partition.frame_count:,} frames are unlabelled; "
@@ -48,20 +54,26 @@ def label_counts(partition: Partition, key: str) -> NDArray[np.int64]:
 
 
 def balanced_weights(counts: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return weights `[C]` by which all labels that occur count the same, of mean 1 over the frames."""
+    """Return a weight per label, `[C]`, in inverse proportion to its count.
+
+    The mean over all frames is 1. Labels that do not occur have weight 1.
+    """
     occurring = counts > 0
     weights = counts.sum() / (occurring.sum() * np.maximum(counts, 1))
     return np.where(occurring, weights, 1).astype(np.float32)
 
 
 def warn_of_missing(counts: NDArray[np.int64], inventory: Inventory, name: str) -> str | None:
-    """Return a warning that names the symbols that label no frame; start and end never do."""
+    """Return a warning that names the symbols that label no frame, or None.
+
+    Start and end symbols label no frame in any corpus and are not named.
+    """
     never = [symbol for symbol, count in zip(inventory.symbols, counts, strict=True) if not count]
     missing = [symbol for symbol in never if symbol not in (START_SYMBOL, END_SYMBOL)]
     if not missing:
         return None
-    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    more = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
     return (
-        f"{name}: no frame is labelled {', '.join(missing[:_NAMED])}{more}; "
+        f"{name}: no frame is labelled {', '.join(missing[:_MAX_NAMED])}{more}; "
         "the model cannot learn what it never sees, check data.inventory and data.train"
     )

@@ -1,8 +1,8 @@
 """Cepstral mean and variance normalization.
 
-Each coefficient loses its mean and is divided by its standard deviation (population, `ddof=0`), over the
-utterance or over the training partitions: Viikki and Laurila 1998, "Cepstral domain segmental feature vector
-normalization for noise robust speech recognition". A coefficient that never varies becomes zero.
+Each feature's mean is subtracted, and the result is divided by the standard deviation (population, `ddof=0`). Both are
+those of the utterance or of the training partitions: Viikki and Laurila 1998, "Cepstral domain segmental feature vector
+normalization for noise robust speech recognition". A constant feature becomes zero.
 
 Shape letters: `T` frames of an utterance, `D` features of a frame.
 """
@@ -10,7 +10,7 @@ Shape letters: `T` frames of an utterance, `D` features of a frame.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -24,13 +24,13 @@ Kind = Literal["utterance", "global", "none"]
 
 @dataclass(frozen=True)
 class Normalization:
-    """How frames are normalized; `global` carries its statistics.
+    """How frames are normalized; `global` includes the statistics.
 
     Attributes:
         kind: `utterance`, `global` or `none`.
-        mean: `[D]`, of the training partitions; empty unless `global`.
-        deviation: `[D]`, standard deviation; empty unless `global`.
-        partitions: those that the statistics were taken from; empty unless `global`.
+        mean: of the training partitions, `[D]`; empty unless `global`.
+        deviation: standard deviation of the training partitions, `[D]`; empty unless `global`.
+        partitions: names of the training partitions; empty unless `global`.
     """
 
     kind: Kind
@@ -39,20 +39,28 @@ class Normalization:
     partitions: tuple[str, ...] = ()
 
     def check(self, where: str, feature_dim: int) -> None:
-        """Check that statistics fit features of D = `feature_dim`, found at `where`.
+        """Check that the statistics fit features of D = `feature_dim`; `where` is named in the error.
 
         Raises:
-            DataError: they are of another D.
+            DataError: the statistics have another D.
         """
         if self.kind == "global" and len(self.mean) != feature_dim:
             raise DataError(
-                f"{where}: {feature_dim} features a frame, the statistics to normalize by have {len(self.mean)}; "
-                "give features of the kind that they were taken from"
+                f"{where}: {feature_dim} features per frame, the normalization statistics have {len(self.mean)}; "
+                "give features of the kind that the statistics were computed from"
             )
 
     def apply(self, features: NDArray[Any]) -> NDArray[np.float64]:
-        """Return features `[T, D]`, T at least 1, normalized, in float64; rounding to storage is the caller's."""
-        frames = features.astype(np.float64)  # a copy, to work in
+        """Return normalized features in float64; NaN where values are too large to compute with.
+
+        Args:
+            features: `[T, D]`, T at least 1; not modified.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._apply(features)
+
+    def _apply(self, features: NDArray[Any]) -> NDArray[np.float64]:
+        frames = features.astype(np.float64)
         if self.kind == "none":
             return frames
         if self.kind == "global":
@@ -60,14 +68,14 @@ class Normalization:
             return _divide(frames, np.array(self.deviation))
         frames -= frames.mean(axis=0)
         deviation = np.sqrt(np.einsum("td,td->d", frames, frames) / len(frames))
-        # The rounding residue of a constant column's mean is no variance.
+        # A constant feature has a tiny deviation from the rounding of its mean.
         suspect = deviation <= 1e-12 * np.abs(features[0])
         if suspect.any():
             deviation[suspect & (features == features[0]).all(axis=0)] = 0.0
         return _divide(frames, deviation)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the normalization as JSON values."""
+        """Return the normalization as a JSON object."""
         if self.kind != "global":
             return {"kind": self.kind}
         return {
@@ -79,31 +87,42 @@ class Normalization:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Normalization:
-        """Read what `to_json` gave."""
-        return cls(values["kind"], *(tuple(values.get(key, ())) for key in ("mean", "deviation", "partitions")))
+        """Return the normalization that `to_json` described.
+
+        Raises:
+            ValueError, KeyError, TypeError: the object is invalid.
+        """
+        kind = values["kind"]
+        if kind not in get_args(Kind):
+            raise ValueError(f"normalization {kind!r}")
+        if kind != "global":
+            return cls(kind)
+        mean, deviation = (tuple(map(_finite, values[key])) for key in ("mean", "deviation"))
+        partitions = tuple(values["partitions"])
+        if not mean or len(mean) != len(deviation) or not all(isinstance(name, str) for name in partitions):
+            raise ValueError("normalization: invalid statistics")
+        return cls(kind, mean, deviation, partitions)
 
 
 def as_normalization(kind: Kind | Normalization) -> Normalization:
-    """Return the normalization of a kind; `global` cannot be had without its statistics.
+    """Return the normalization of a kind.
 
     Raises:
-        UsageError: `global`, or no such kind.
+        UsageError: the kind is unknown, or `global`, which needs statistics.
     """
     if isinstance(kind, Normalization):
         return kind
     if kind not in ("utterance", "none"):
-        raise UsageError(
-            f"normalization {kind!r}; expected none, utterance, or a Normalization that carries global statistics"
-        )
+        raise UsageError(f"normalization {kind!r}; expected none, utterance, or a Normalization with global statistics")
     return Normalization(kind)
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Frame count, mean `[D]` and sum of squared deviations `[D]` of some frames.
+    """Frame count, mean `[D]` and sum of squared deviations `[D]` of a set of frames.
 
-    They merge without loss of precision: Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise
-    algorithm for computing sample variances".
+    Merging keeps full precision: Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for
+    computing sample variances".
     """
 
     count: int
@@ -114,28 +133,36 @@ class Moments:
     def of(cls, features: NDArray[Any]) -> Moments:
         """Return the moments of features `[T, D]`, T at least 1."""
         frames = np.asarray(features, np.float64)
-        mean = frames.mean(axis=0)
-        return cls(len(frames), mean, np.square(frames - mean).sum(axis=0))
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = frames.mean(axis=0)
+            return cls(len(frames), mean, np.square(frames - mean).sum(axis=0))
 
     def merge(self, other: Moments) -> Moments:
-        """Return the moments of both sets of frames together."""
+        """Return the moments of the union of both sets."""
         count = self.count + other.count
-        step = other.mean - self.mean
-        mean = self.mean + step * (other.count / count)
-        squares = self.squares + other.squares + np.square(step) * (self.count * other.count / count)
+        with np.errstate(over="ignore", invalid="ignore"):
+            step = other.mean - self.mean
+            mean = self.mean + step * (other.count / count)
+            squares = self.squares + other.squares + np.square(step) * (self.count * other.count / count)
         return Moments(count, mean, squares)
 
     def normalization(self, partitions: tuple[str, ...] = ()) -> Normalization:
-        """Return the `global` normalization by these moments, of the frames of `partitions`."""
+        """Return the `global` normalization with these moments; `partitions` names where the frames came from."""
         deviation = np.sqrt(self.squares / self.count)
-        deviation[deviation <= 1e-12 * np.abs(self.mean)] = 0.0  # the rounding residue of a constant
+        deviation[deviation <= 1e-12 * np.abs(self.mean)] = 0.0  # constant but for rounding
         return Normalization("global", tuple(self.mean.tolist()), tuple(deviation.tolist()), partitions)
 
 
-def _divide(centred: NDArray[np.float64], deviation: NDArray[np.float64]) -> NDArray[np.float64]:
+def _finite(value: object) -> float:
+    if type(value) not in (int, float) or not np.isfinite(value):  # type: ignore[call-overload]
+        raise ValueError("normalization: a statistic is not a finite number")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _divide(centered: NDArray[np.float64], deviation: NDArray[np.float64]) -> NDArray[np.float64]:
     constant = deviation == 0
     if constant.any():
-        centred[:, constant] = 0.0
+        centered[:, constant] = 0.0
         deviation = np.where(constant, 1.0, deviation)
-    centred /= deviation
-    return centred
+    centered /= np.where(np.isfinite(deviation), deviation, np.nan)  # not by an infinite deviation, which gives zeros
+    return centered

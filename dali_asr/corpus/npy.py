@@ -1,21 +1,26 @@
-"""Reading `.npy` files of unknown quality: never by pickle, and every fault named.
+"""Reading `.npy` files of unknown quality: nothing is unpickled, and every fault names its file.
 
-The format is NumPy's own, NEP 1: https://numpy.org/neps/nep-0001-npy-format.html.
+The format is NEP 1: https://numpy.org/neps/nep-0001-npy-format.html.
+
+Shape letters: `N` rows, `D` columns.
 """
 
 from __future__ import annotations
 
+import ast
 import io
 import math
 import os
+import re
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
-from tokenize import TokenError
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib import format as npy_format
 
+from dali_asr.corpus.regular import OpenedFile, open_regular, read_regular
 from dali_asr.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,20 +29,23 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_HEADER_READ = 512  # bytes; a header is 128 in practice
-HEADER_SIZE = 128  # of the files that we write
-_MOST_ARRAYS = 1000  # of one call to preadv, which takes 1024
+HEADER_SIZE = 128  # bytes; of the files that we write
+_MAX_HEADER = 4096  # bytes read; NumPy writes 128 for arrays of numbers and strings
+_MAX_DIMENSIONS = 32
+_MAGIC = b"\x93NUMPY"
+_DTYPE = re.compile(r"[<>|=]?[biufcSU]\d{1,9}")
+_MAX_CODE_POINT = 0x10FFFF
 
 
 @dataclass(frozen=True)
 class NpyHeader:
-    """What a `.npy` file says of its array.
+    """The header of a `.npy` file.
 
     Attributes:
         shape: of the array.
         dtype: of its elements.
-        fortran_order: whether the first axis runs fastest.
-        offset: bytes before the data.
+        fortran_order: whether the first axis varies fastest.
+        offset: of the data, in bytes from the start of the file.
     """
 
     shape: tuple[int, ...]
@@ -47,126 +55,87 @@ class NpyHeader:
 
     @property
     def data_size(self) -> int:
-        """Bytes of data that the file must hold."""
+        """Size of the data in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
-class OpenedFile:
-    """A file as it was when it was opened, so that what changed since is an error instead of garbage, or a crash.
+class NpyFile:
+    """An opened `.npy` file whose header was checked; rows are read from it on demand.
 
     Attributes:
-        path: of the file.
-        inode: its number.
-        size: in bytes.
-        modified: in nanoseconds since 1970.
+        file: its identity.
+        header: its header.
     """
 
-    path: Path
-    inode: int
-    size: int
-    modified: int
+    file: OpenedFile
+    header: NpyHeader
 
     @classmethod
-    def of(cls, path: Path) -> OpenedFile:
-        """Return a file as it is now.
+    def open(cls, path: Path) -> NpyFile:
+        """Read the header of a `.npy` file and check that the file holds all of its data.
 
         Raises:
-            DataError: it is not there, or cannot be read.
+            DataError: the file is missing, empty, truncated, not a regular file, or not a `.npy` file of numbers or
+                strings.
         """
-        try:
-            now = path.stat()
-        except OSError as error:
-            raise _unreadable(path, error) from error
-        return cls(path, now.st_ino, now.st_size, now.st_mtime_ns)
+        with open_regular(path) as descriptor:
+            file = OpenedFile.of_descriptor(path, descriptor)
+            return cls(file, _read_header(path, os.read(descriptor, _MAX_HEADER), file.size))
 
-    def check_unchanged(self) -> None:
-        """Check that the file is as it was.
+    @property
+    def path(self) -> Path:
+        """Path of the file."""
+        return self.file.path
+
+    def read_rows_into(self, arrays: Sequence[NDArray[Any]], first: int) -> None:
+        """Fill contiguous arrays of the file's dtype, one after the other, with its rows from `first` on.
 
         Raises:
-            DataError: it is not.
+            DataError: the file changed since it was opened.
         """
-        self._compare(OpenedFile.of(self.path))
+        header = self.header
+        self.file.read_into(arrays, header.offset + first * math.prod(header.shape[1:]) * header.dtype.itemsize)
 
-    def read_into(self, arrays: Sequence[NDArray[Any]], offset: int) -> None:
-        """Fill contiguous arrays with the bytes from `offset` on, one after the other.
-
-        Read, not mapped: a mapped file that is cut short ends the process.
+    def read_rows(self, first: int, count: int) -> NDArray[Any]:
+        """Return `count` rows `[count, D]` of a 2-D array, in either order.
 
         Raises:
-            DataError: the file changed, before it was read or meanwhile.
+            DataError: the file changed since it was opened.
         """
-        try:
-            file = os.open(self.path, os.O_RDONLY)
-            try:
-                self._compare(self._opened(file))
-                for first in range(0, len(arrays), _MOST_ARRAYS):
-                    part = [array.data.cast("B") for array in arrays[first : first + _MOST_ARRAYS]]
-                    while part and (count := os.preadv(file, part, offset)):  # which may read less than asked
-                        offset += count
-                        part = _unread(part, count)
-                    if part:
-                        raise self._changed()
-                self._compare(self._opened(file))
-            finally:
-                os.close(file)
-        except OSError as error:
-            raise _unreadable(self.path, error) from error
-
-    def _opened(self, file: int) -> OpenedFile:
-        now = os.fstat(file)
-        return OpenedFile(self.path, now.st_ino, now.st_size, now.st_mtime_ns)
-
-    def _compare(self, now: OpenedFile) -> None:
-        if now != self:
-            raise self._changed()
-
-    def _changed(self) -> DataError:
-        return DataError(f"{self.path}: changed since it was opened; open the corpus again")
-
-
-def read_header(path: Path) -> NpyHeader:
-    """Read the header of a `.npy` file and check that the data behind it is all there.
-
-    Raises:
-        DataError: no such file, empty, not a `.npy`, of pickled objects, or truncated.
-    """
-    try:
-        file = os.open(path, os.O_RDONLY)
-        try:
-            return _parse(path, os.read(file, _HEADER_READ), os.fstat(file).st_size)
-        finally:
-            os.close(file)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+        rows, columns = self.header.shape
+        read = np.empty((count, columns), self.header.dtype, "F" if self.header.fortran_order else "C")
+        if not self.header.fortran_order:
+            self.read_rows_into([read], first)
+            return read
+        for at, column in enumerate(read.T):
+            self.file.read_into([column], self.header.offset + (at * rows + first) * self.header.dtype.itemsize)
+        return read
 
 
 def read_array(path: Path) -> NDArray[Any]:
-    """Read a `.npy` file whole.
+    """Read a whole `.npy` file.
 
     Raises:
-        DataError: as `read_header`.
+        DataError: as `NpyFile.open`, or a string that is not Unicode text.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    header = _parse(path, content[:_HEADER_READ], len(content))
+    return parse_array(path, read_regular(path))
+
+
+def parse_array(path: Path, content: bytes) -> NDArray[Any]:
+    """Return the array in the content of a `.npy` file; `path` is named in errors.
+
+    Raises:
+        DataError: as `read_array`.
+    """
+    header = _read_header(path, content[:_MAX_HEADER], len(content))
     flat = np.frombuffer(content, header.dtype, math.prod(header.shape), header.offset)
-    return flat.reshape(header.shape, order="F" if header.fortran_order else "C")
-
-
-def map_array(path: Path, header: NpyHeader) -> NDArray[Any]:
-    """Map a `.npy` file whose header was read and checked.
-
-    Raises:
-        DataError: it cannot be opened.
-    """
-    order: Literal["F", "C"] = "F" if header.fortran_order else "C"
-    try:
-        return np.memmap(path, header.dtype, "r", header.offset, header.shape, order)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    if header.dtype.kind == "U":
+        points = flat.view(header.dtype.byteorder.replace("|", "=") + "u4")
+        if points.size and points.max() > _MAX_CODE_POINT:
+            raise DataError(f"{path}: damaged, it holds characters beyond Unicode; copy it again")
+    array: NDArray[Any] = flat.reshape(header.shape, order="F" if header.fortran_order else "C")
+    return array
 
 
 def header_bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
@@ -180,44 +149,61 @@ def header_bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     return content
 
 
-def _unread(parts: list[memoryview], count: int) -> list[memoryview]:
-    """Return what is left of buffers after their first `count` bytes."""
-    for at, part in enumerate(parts):
-        if count < len(part):
-            return [part[count:], *parts[at + 1 :]]
-        count -= len(part)
-    return []
-
-
-def _parse(path: Path, head: bytes, file_size: int) -> NpyHeader:
+def _read_header(path: Path, head: bytes, file_size: int) -> NpyHeader:
     if not head:
         raise DataError(f"{path}: the file is empty; write it again with numpy.save")
     try:
-        header = _parse_head(head[:HEADER_SIZE] if head[6:10] == b"\x01\x00\x76\x00" else head)
-    except (ValueError, TypeError, SyntaxError, TokenError) as error:  # all that damaged headers end in
+        # Utterances of the same length share one header of 128 bytes, and parsing it takes longer than reading it.
+        shape, descr, fortran_order, offset = _parse_header(head[:HEADER_SIZE] if head[8:10] == b"\x76\x00" else head)
+    except ValueError as error:
         kind = "a pickle" if head[:1] == b"\x80" else "not a .npy file, or cut off in its header"
         raise DataError(f"{path}: {kind}; write it again with numpy.save") from error
-    if header.dtype.hasobject:
-        raise DataError(
-            f"{path}: holds Python objects (dtype {header.dtype}), which are never loaded; "
-            "save an array of numbers or strings"
-        )
-    missing = header.offset + header.data_size - file_size
+    header = NpyHeader(shape, _to_dtype(path, descr), fortran_order, offset)
+    if math.prod(n for n in shape if n) * header.dtype.itemsize > sys.maxsize:
+        raise DataError(f"{path}: has shape {str(shape)[:80]}, which is too large; write it again with numpy.save")
+    missing = offset + header.data_size - file_size
     if missing > 0:
         raise DataError(f"{path}: truncated, {missing} of {header.data_size} bytes of data are missing; copy it again")
     return header
 
 
-@lru_cache(maxsize=4096)  # many utterances are equally long, and parsing takes longer than reading
-def _parse_head(head: bytes) -> NpyHeader:
-    stream = io.BytesIO(head)
-    version = npy_format.read_magic(stream)
-    read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-    shape, fortran_order, dtype = read(stream)
-    if min(shape, default=0) < 0:
-        raise ValueError(f"shape {shape}")
-    return NpyHeader(shape, dtype, fortran_order, stream.tell())
+@lru_cache(maxsize=4096)
+def _parse_header(head: bytes) -> tuple[tuple[int, ...], str, bool, int]:
+    """Return shape, dtype description, Fortran order and offset of the data.
+
+    Raises:
+        ValueError: the header is damaged.
+    """
+    version, length_bytes = tuple(head[6:8]), 2 if head[6:7] == b"\x01" else 4
+    if head[:6] != _MAGIC or version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError("not a .npy file")
+    start = 8 + length_bytes
+    end = start + int.from_bytes(head[8:start], "little")
+    if len(head) < end:
+        raise ValueError("the header is cut off")
+    try:
+        values = ast.literal_eval(head[start:end].decode("utf-8" if version == (3, 0) else "latin1").strip())
+    except (TypeError, SyntaxError, MemoryError, RecursionError) as error:
+        raise ValueError("the header is not a literal") from error
+    if not isinstance(values, dict) or set(values) != {"descr", "fortran_order", "shape"}:
+        raise ValueError("the header lacks a key")
+    shape, fortran_order = values["shape"], values["fortran_order"]
+    if not isinstance(shape, tuple) or len(shape) > _MAX_DIMENSIONS or type(fortran_order) is not bool:
+        raise ValueError("shape or order is invalid")
+    if not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError("the shape is invalid")
+    return shape, values["descr"] if isinstance(values["descr"], str) else repr(values["descr"]), fortran_order, end
 
 
-def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path}: {(error.strerror or str(error)).lower()}; check the path and its permissions")
+def _to_dtype(path: Path, descr: str) -> np.dtype[Any]:
+    if descr in ("|O", "O"):
+        raise DataError(
+            f"{path}: holds Python objects (dtype object), which are never loaded; save an array of numbers or strings"
+        )
+    try:
+        dtype = np.dtype(descr) if _DTYPE.fullmatch(descr) else None
+    except (TypeError, ValueError, OverflowError):
+        dtype = None
+    if dtype is None or not dtype.itemsize:
+        raise DataError(f"{path}: has dtype {descr[:80]}; save an array of numbers or strings")
+    return dtype

@@ -1,31 +1,36 @@
 """The packed format: a folder of plain arrays and one JSON file.
 
-    frames.npy    [F, D]      float16 or float32, normalized, utterance after utterance
-    labels.npy    [F]         uint8, uint16 or int32; its largest value means unlabelled
-    offsets.npy   [U + 1]     int64, where utterances begin and end
-    corpus.json               format version, normalization, dtype, inventory, partitions, SHA-256
+    frames.npy      [F, D]    float16 or float32, normalized, utterance after utterance
+    labels.npy      [F]       uint8, uint16 or int32; the largest value means unlabelled
+    offsets.npy     [U + 1]   int64, first row of each utterance, and F
+    checksums.npy   [U, 2]    uint64, XXH3 of each utterance's frames and labels as they are stored
+    corpus.json               version, normalization, dtype, inventory, partitions, XXH3 of offsets and checksums
 
-A partition is a run of utterances. The folder is written beside its place and renamed, so that it is there
-whole or not at all. The data is not flushed to the disk first (a power cut can lose what was just packed, and
-`verify` tells): it can always be packed again from its source.
+A partition is a run of utterances. The last key of `corpus.json` is the XXH3 of all bytes before it. Everything is
+verified as it is read: frames and labels per utterance, the other files when the corpus is opened.
+
+The folder is written next to its destination and renamed. Its data is not flushed to the disk first: a power cut can
+damage what was just packed, which the checksums detect, and it can be packed again from its source.
 
 Shape letters: `T` frames of an utterance, `F` frames of a corpus, `U` utterances, `D` features of a frame.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dali_asr.corpus.blocks import PackedBlock
+from dali_asr.corpus.checksums import checksum_digits
 from dali_asr.corpus.normalize import Normalization
-from dali_asr.corpus.npy import OpenedFile, map_array, read_array, read_header
-from dali_asr.corpus.partition import BlockFiles
+from dali_asr.corpus.npy import NpyFile, parse_array
+from dali_asr.corpus.regular import read_regular, reading
 from dali_asr.errors import DataError
-from dali_asr.inventory import Inventory
+from dali_asr.inventory import Inventory, is_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,16 +38,24 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "corpus.json"
-FRAMES, LABELS, OFFSETS = "frames.npy", "labels.npy", "offsets.npy"
+FRAMES, LABELS, OFFSETS, CHECKSUMS = "frames.npy", "labels.npy", "offsets.npy", "checksums.npy"
 STORED_DTYPES = ("float32", "float16")
-_HASH_BLOCK, _VERIFIED_AT_ONCE = 1 << 20, 64 << 20  # bytes
+_CHECKSUM_AT_END = re.compile(rb', "checksum": "([0-9a-f]{16})"\}\n')
+_END_SIZE = len(b', "checksum": "0123456789abcdef"}\n')
+_VERIFIED_FRAMES = 1 << 18  # per call, while a whole corpus is verified
 
 
 @dataclass(frozen=True)
 class PartitionEntry:
-    """A partition's line in the manifest: its name, its utterances in order, whether it has labels."""
+    """A partition in the manifest.
+
+    Attributes:
+        name: of the partition.
+        utterances: their names, in order.
+        labelled: whether the frames have labels.
+    """
 
     name: str
     utterances: tuple[str, ...]
@@ -51,24 +64,24 @@ class PartitionEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `corpus.json` says.
+    """The content of `corpus.json`.
 
     Attributes:
         dtype: of the stored frames, `float32` or `float16`.
-        normalization: what was applied to them.
+        normalization: applied to the frames.
         inventory: the label set.
         partitions: in the order of their utterances.
-        sha256: of each array file, by name.
+        checksums: of `offsets.npy` and `checksums.npy`, 16 hexadecimal digits each.
     """
 
     dtype: str
     normalization: Normalization
     inventory: Inventory
     partitions: tuple[PartitionEntry, ...]
-    sha256: dict[str, str]
+    checksums: dict[str, str]
 
-    def write(self, folder: Path) -> None:
-        """Write `corpus.json` into a folder."""
+    def to_bytes(self) -> bytes:
+        """Return the content of `corpus.json`."""
         values = {
             "format": "dali-asr packed corpus",
             "version": FORMAT_VERSION,
@@ -78,154 +91,186 @@ class Manifest:
             "partitions": [
                 {"name": p.name, "labelled": p.labelled, "utterances": p.utterances} for p in self.partitions
             ],
-            "sha256": self.sha256,
+            "checksums": self.checksums,
         }
-        (folder / MANIFEST).write_text(json.dumps(values, ensure_ascii=False) + "\n", encoding="utf-8")
+        content = json.dumps(values, ensure_ascii=False).removesuffix("}").encode()
+        return content + f', "checksum": "{checksum_digits(content)}"}}\n'.encode()
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
         """Read `corpus.json`.
 
         Raises:
-            DataError: it is damaged, or of a newer format.
+            DataError: the file is damaged, or of another version of the format.
         """
         path = folder / MANIFEST
+        content = read_regular(path)
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            version = int(values["version"])
-            if version > FORMAT_VERSION:
-                raise DataError(
-                    f"{path}: packed format {version}, this dali-asr reads up to {FORMAT_VERSION}; "
-                    "update dali-asr, or pack the corpus again"
-                )
-            for partition in values["partitions"]:
-                check_partition_name(partition["name"])
-            return cls(
-                values["dtype"],
-                Normalization.from_json(values["normalization"]),
-                Inventory(tuple(values["inventory"])),
-                tuple(
-                    PartitionEntry(p["name"], tuple(p["utterances"]), bool(p["labelled"])) for p in values["partitions"]
-                ),
-                dict(values["sha256"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: damaged ({error!r}); pack the corpus again") from error
+            values = json.loads(content.decode())
+            _check_version(path, values["version"])
+            end = _CHECKSUM_AT_END.fullmatch(content[-_END_SIZE:])
+            if not end or end[1].decode() != checksum_digits(content[:-_END_SIZE]):
+                raise ValueError("checksum differs")
+            return cls._parse(values)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DataError(f"{path}: damaged ({str(error)[:80]}); pack the corpus again") from error
+
+    @classmethod
+    def _parse(cls, values: dict[str, Any]) -> Manifest:
+        if values["dtype"] not in STORED_DTYPES:
+            raise ValueError(f"dtype {values['dtype']!r}")
+        symbols, checksums = _names(values["inventory"], "inventory"), values["checksums"]
+        if not isinstance(checksums, dict) or set(checksums) != {OFFSETS, CHECKSUMS}:
+            raise ValueError("checksums")
+        partitions = tuple(_parse_partition(entry) for entry in values["partitions"])
+        if len({p.name for p in partitions}) < len(partitions):
+            raise ValueError("two partitions of the same name")
+        normalization = Normalization.from_json(values["normalization"])
+        return cls(values["dtype"], normalization, Inventory(symbols), partitions, checksums)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PackedArrays:
-    """The arrays of a packed corpus: frames `[F, D]` and labels `[F]` mapped, offsets `[U + 1]` in memory.
+    """The arrays of a packed corpus.
 
-    `files` says where frames and labels lie, to read them without mapping.
+    Attributes:
+        frames: the file of frames.
+        labels: the file of labels.
+        offsets: first row of each utterance, and F; `[U + 1]`.
+        checksums: of each utterance's frames and labels, `[U, 2]`.
     """
 
-    frames: NDArray[Any]
-    labels: NDArray[Any]
+    frames: NpyFile
+    labels: NpyFile
     offsets: NDArray[np.int64]
-    files: BlockFiles
+    checksums: NDArray[np.uint64]
+
+    def block(self, first: int, utterances: tuple[str, ...], *, labelled: bool) -> PackedBlock:
+        """Return the block of the named utterances, which follow each other from number `first` on."""
+        end = first + len(utterances)
+        return PackedBlock(
+            utterances,
+            self.offsets[first : end + 1],
+            self.checksums[first:end],
+            self.frames,
+            self.labels,
+            labelled,
+        )
 
 
 def check_partition_name(name: object) -> None:
-    """Check that a partition's name can be part of a file's name.
+    """Check that a partition's name can be the name of a folder and be printed.
 
     Raises:
         DataError: it cannot.
     """
-    if not isinstance(name, str) or not name.strip(".") or set(name) & {"/", "\\", "\0", "\n"}:
-        raise DataError(f"partition {name!r}: no name for one; give it letters and digits, and no slashes")
+    if not isinstance(name, str) or not name.strip(".") or set(name) & {"/", "\\"} or not name.isprintable():
+        raise DataError(f"partition {name!r}: invalid name; use letters, digits and dashes")
 
 
 def is_packed(folder: Path) -> bool:
-    """Say whether a folder holds a packed corpus."""
-    return (folder / MANIFEST).is_file()
+    """Return whether a folder holds a packed corpus.
+
+    Raises:
+        DataError: the folder cannot be accessed.
+    """
+    with reading(folder):
+        return (folder / MANIFEST).is_file()
 
 
 def open_arrays(folder: Path, manifest: Manifest) -> PackedArrays:
-    """Map the arrays of a packed corpus and check that they fit each other.
+    """Open the arrays of a packed corpus and check that they fit each other.
 
     Raises:
-        DataError: a file that is missing, cut short or of another shape or dtype than the others say.
+        DataError: a file is missing, damaged or truncated, or its shape or dtype differs from what the others say.
     """
-    frames, labels, offsets = folder / FRAMES, folder / LABELS, folder / OFFSETS
-    opened = OpenedFile.of(frames), OpenedFile.of(labels)
-    starts = read_array(offsets)
     utterances = sum(len(p.utterances) for p in manifest.partitions)
-    if starts.shape != (utterances + 1,) or starts.dtype != np.int64 or not utterances:
-        raise DataError(
-            f"{offsets}: holds {starts.dtype} {list(starts.shape)}, its corpus has {utterances} utterances; "
-            "pack the corpus again"
-        )
-    frames_header, labels_header = read_header(frames), read_header(labels)
-    expected = (
-        (frames, frames_header.shape[:1], frames_header.dtype, (int(starts[-1]),), np.dtype(manifest.dtype)),
-        (
-            labels,
-            labels_header.shape,
-            labels_header.dtype,
-            (int(starts[-1]),),
-            manifest.inventory.label_dtype,
-        ),
-    )
-    for path, shape, dtype, right_shape, right_dtype in expected:
-        if shape != right_shape or dtype != right_dtype:
-            raise DataError(
-                f"{path}: holds {dtype} {list(shape)}, its corpus says {right_dtype} {list(right_shape)}; "
-                "pack the corpus again"
-            )
-    if len(frames_header.shape) != 2 or starts[0] != 0 or (np.diff(starts) < 1).any():
-        raise DataError(f"{folder}: its offsets and frames do not fit each other; pack the corpus again")
-    files = BlockFiles(*opened, frames_header.offset, labels_header.offset)
-    return PackedArrays(map_array(frames, frames_header), map_array(labels, labels_header), starts, files)
+    offsets = _read_verified(folder / OFFSETS, manifest, np.dtype(np.int64), (utterances + 1,))
+    checksums = _read_verified(folder / CHECKSUMS, manifest, np.dtype(np.uint64), (utterances, 2))
+    frames, labels = NpyFile.open(folder / FRAMES), NpyFile.open(folder / LABELS)
+    count = int(offsets[-1])
+    columns = frames.header.shape[1:]
+    _check_array(frames, (count, *(columns if len(columns) == 1 else "D")), np.dtype(manifest.dtype))
+    _check_array(labels, (count,), manifest.inventory.label_dtype)
+    if not utterances or not columns[0] or offsets[0] != 0 or (offsets[1:] <= offsets[:-1]).any():
+        raise DataError(f"{folder}: offsets and frames do not fit each other; pack the corpus again")
+    return PackedArrays(frames, labels, offsets, checksums)
 
 
 def verify(folder: Path, progress: Callable[[str, int, int], object] = lambda *_: None) -> None:
-    """Read a packed corpus whole and compare it with its checksums.
+    """Read a whole packed corpus and compare it with its checksums.
 
     Args:
         folder: the packed corpus.
-        progress: told which file is read, how many MiB of it are done, and of how many.
+        progress: called with a stage, the number of utterances verified, and the number of all utterances.
 
     Raises:
-        DataError: a file that is not the one that was packed.
+        DataError: a file is damaged.
     """
-    for name, expected in Manifest.read(folder).sha256.items():
-        path = folder / name
-        try:
-            digest, size = GrowingDigest(path), path.stat().st_size
-            for end in range(0, size, _VERIFIED_AT_ONCE):
-                digest.advance(end)
-                progress(f"verifying {name}", end >> 20, size >> 20)
-            digest.advance(size)
-            found = digest.hexdigest()
-        except OSError as error:
-            raise DataError(f"{folder / name}: cannot be read ({error.strerror}); pack the corpus again") from error
-        if found != expected:
-            raise DataError(f"{folder / name}: its SHA-256 is not the one packed; pack the corpus again")
+    manifest = Manifest.read(folder)
+    names = tuple(name for p in manifest.partitions for name in p.utterances)
+    block = open_arrays(folder, manifest).block(0, names, labelled=True)
+    first = 0
+    while first < len(names):
+        progress("verifying", first, len(names))
+        wanted = int(np.searchsorted(block.offsets, block.offsets[first] + _VERIFIED_FRAMES, side="right")) - 1
+        end = max(wanted, first + 1)
+        lengths = np.diff(block.offsets[first : end + 1]).tolist()
+        block.read_frames_into([np.empty((length, block.feature_dim), block.dtype) for length in lengths], first)
+        block.read_labels(first, end)
+        first = end
+    progress("verifying", first, len(names))
 
 
-class GrowingDigest:
-    """SHA-256 of a file that is written from its start on, taken while it grows."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._digest, self._read = path, hashlib.sha256(), 0
-
-    def advance(self, end: int) -> None:
-        """Take in all bytes up to `end` that were not taken in before."""
-        block = memoryview(bytearray(_HASH_BLOCK))
-        with self._path.open("rb", buffering=0) as file:
-            file.seek(self._read)
-            while self._read < end and (count := file.readinto(block[: end - self._read])):
-                self._digest.update(block[:count])
-                self._read += count
-
-    def hexdigest(self) -> str:
-        """Return the digest so far."""
-        return self._digest.hexdigest()
+def _check_version(path: Path, version: object) -> None:
+    if type(version) is not int:
+        raise ValueError("version")
+    if version != FORMAT_VERSION:
+        update = "update dali-asr, or " if version > FORMAT_VERSION else ""
+        raise DataError(
+            f"{path}: packed format {version}, this dali-asr reads format {FORMAT_VERSION}; {update}"
+            "pack the corpus again"
+        )
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a whole file, in hexadecimal digits."""
-    digest = GrowingDigest(path)
-    digest.advance(path.stat().st_size)
-    return digest.hexdigest()
+def _parse_partition(entry: dict[str, Any]) -> PartitionEntry:
+    check_partition_name(entry["name"])
+    if type(entry["labelled"]) is not bool:
+        raise ValueError("labelled")
+    return PartitionEntry(entry["name"], _names(entry["utterances"], "utterances"), entry["labelled"])
+
+
+def _names(values: object, what: str) -> tuple[str, ...]:
+    """Return a JSON list of names, all of them text and different."""
+    if not isinstance(values, list) or not values or not all(isinstance(v, str) and is_text(v) for v in values):
+        raise ValueError(what)
+    if len(set(values)) < len(values):
+        raise ValueError(f"{what}: a name stands twice")
+    return tuple(values)
+
+
+def _read_verified(path: Path, manifest: Manifest, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    content = read_regular(path)
+    array = parse_array(path, content)
+    if checksum_digits(content) != manifest.checksums[path.name]:
+        raise DataError(f"{path}: damaged (checksum differs); pack the corpus again")
+    if array.shape != shape or array.dtype != dtype:
+        raise _unfitting(path, array.dtype, array.shape, dtype, shape)
+    return array
+
+
+def _check_array(array: NpyFile, shape: tuple[int | str, ...], dtype: np.dtype[Any]) -> None:
+    header = array.header
+    if header.shape != shape or header.dtype != dtype or header.fortran_order:
+        raise _unfitting(array.path, header.dtype, header.shape, dtype, shape)
+
+
+def _unfitting(
+    path: Path,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    expected_dtype: np.dtype[Any],
+    expected_shape: tuple[int | str, ...],
+) -> DataError:
+    found, expected = f"{dtype} {list(shape)}", f"{expected_dtype} [{', '.join(map(str, expected_shape))}]"
+    return DataError(f"{path}: holds {found}, expected {expected}; pack the corpus again")

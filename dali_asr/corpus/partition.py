@@ -1,4 +1,4 @@
-"""A partition: utterances in order, as one run of frame numbers.
+"""A partition: utterances in order; their frames are numbered consecutively from 0.
 
 Shape letters: `T` frames of an utterance, `F` frames of a partition, `U` utterances, `D` features of a frame.
 """
@@ -6,13 +6,14 @@ Shape letters: `T` frames of an utterance, `F` frames of a partition, `U` uttera
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dali_asr.corpus.blocks import MemoryBlock
 from dali_asr.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -20,186 +21,193 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
-    from dali_asr.corpus.npy import OpenedFile
+    from dali_asr.corpus.blocks import Block
     from dali_asr.inventory import Inventory
 
 FRAME_PERIOD = 0.010  # seconds
 NO_LABEL = -100  # torch's ignore_index
 
 
-@dataclass(frozen=True)
-class BlockFiles:
-    """Where a block of frames and its labels lie on the disk.
-
-    Attributes:
-        frames: the file of frames.
-        labels: the file of labels.
-        frames_offset: bytes before the block's first frame.
-        labels_offset: bytes before its first label.
-    """
-
-    frames: OpenedFile
-    labels: OpenedFile
-    frames_offset: int
-    labels_offset: int
-
-    def from_row(self, row: int, frames: NDArray[Any], labels: NDArray[Any]) -> BlockFiles:
-        """Return the block that begins at a row of this one, which holds `frames` and `labels`."""
-        frames_offset = self.frames_offset + row * frames.shape[1] * frames.itemsize
-        return replace(self, frames_offset=frames_offset, labels_offset=self.labels_offset + row * labels.itemsize)
-
-
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """A named set of utterances; several partitions joined are a partition too.
+    """A named set of utterances. Several partitions joined are a partition too.
 
     Attributes:
-        name: `train-clean-100`, or several joined by `+`.
-        inventory: what labels index.
+        name: such as `train-clean-100`; of joined partitions, their names joined by `+`.
+        inventory: the label set.
         utterances: names `[U]`.
-        lengths: frames of each utterance, `[U]` int64.
-        blocks: normalized frames, `[F_i, D]` float16 or float32 each, mapped or in memory; a block holds
-            whole utterances.
-        label_blocks: of each block `[F_i]` in the inventory's `label_dtype`, or None where no frame has a label.
-        files: of each block, or None where it is in memory alone.
-        checksum: of frames, labels and offsets, where it is known without reading them.
+        blocks: where the data lies, in memory or in files; together they hold the utterances in order.
     """
 
     name: str
     inventory: Inventory
     utterances: tuple[str, ...]
-    lengths: NDArray[np.int64]
-    blocks: tuple[NDArray[Any], ...]
-    label_blocks: tuple[NDArray[Any] | None, ...]
-    files: tuple[BlockFiles | None, ...]
-    checksum: str | None = None
+    blocks: tuple[Block, ...]
+
+    @classmethod
+    def from_memory(
+        cls,
+        name: str,
+        inventory: Inventory,
+        utterances: Sequence[str],
+        lengths: NDArray[np.int64],
+        frames: NDArray[Any],
+        labels: NDArray[Any] | None = None,
+    ) -> Partition:
+        """Make a partition of arrays, which are not copied.
+
+        Args:
+            name: of the partition.
+            inventory: the label set.
+            utterances: names `[U]`.
+            lengths: frames per utterance, `[U]`.
+            frames: `[F, D]` float16 or float32, normalized, utterance after utterance.
+            labels: `[F]` in the inventory's `label_dtype`, its `unlabelled` where a frame has none; None if there
+                are no labels at all.
+        """
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return cls(name, inventory, tuple(utterances), (MemoryBlock(offsets, frames, labels),))
+
+    def astype(self, dtype: DTypeLike) -> Partition:
+        """Return this partition with all of its frames in memory, rounded to another dtype."""
+        frames = np.empty((self.frame_count, self.feature_dim), dtype)
+        for (start, end), utterance in zip(pairwise(self.offsets.tolist()), self.frames(), strict=True):
+            frames[start:end] = utterance
+        labels = None
+        if self.labelled:
+            labels = self._encoded(self.labels())
+        return Partition.from_memory(self.name, self.inventory, self.utterances, self.lengths, frames, labels)
 
     def __repr__(self) -> str:
         return f"Partition({self.name!r}, {len(self.utterances)} utterances, {self.frame_count} frames)"
 
     @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """Frames per utterance, `[U]`."""
+        return np.concatenate([np.diff(block.offsets) for block in self.blocks])
+
+    @cached_property
     def offsets(self) -> NDArray[np.int64]:
-        """Where utterances begin and end, in frame numbers, `[U + 1]`."""
+        """Number of each utterance's first frame, and F; `[U + 1]`."""
         return np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
 
     @property
     def frame_count(self) -> int:
-        """F."""
+        """Number of frames, F."""
         return int(self.offsets[-1])
 
     @property
     def feature_dim(self) -> int:
-        """D."""
-        return int(self.blocks[0].shape[1])
+        """Features per frame, D."""
+        return self.blocks[0].feature_dim
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the stored frames, float16 or float32."""
+        """Dtype of the stored frames, float16 or float32."""
         return self.blocks[0].dtype
 
     @property
     def labelled(self) -> bool:
-        """Whether there are labels."""
-        return any(block is not None for block in self.label_blocks)
+        """Whether any utterance has labels."""
+        return any(block.labelled for block in self.blocks)
 
     @property
     def hours(self) -> float:
-        """Duration, at 10 ms a frame."""
+        """Duration in hours, at 10 ms per frame."""
         return self.frame_count * FRAME_PERIOD / 3600
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells this partition from every other: a SHA-256 of its data, in hexadecimal digits.
+        """Identity of the content: a SHA-256 of name, inventory, shapes and checksums, in hexadecimal digits.
 
-        Of a packed corpus it follows from the checksums that were packed; frames in memory are read once.
+        A packed corpus stores its checksums. Those of frames in memory are computed on first use.
         """
-        digest = hashlib.sha256(f"{self.name}\n{self.checksum}\n{len(self.inventory)}\n".encode())
-        if self.checksum is None:
-            for array in (self.lengths, *self.blocks, *(b for b in self.label_blocks if b is not None)):
-                digest.update(np.ascontiguousarray(array).data)
+        about = (self.name, self.inventory.symbols, self.feature_dim, self.dtype.name)
+        digest = hashlib.sha256(repr(about).encode())
+        digest.update(self.lengths.tobytes())
+        for block in self.blocks:
+            digest.update(block.checksums.tobytes())
         return digest.hexdigest()
 
-    @property
-    def packed_files(self) -> tuple[OpenedFile, ...]:
-        """The files of frames and labels, each once; none where all is in memory."""
-        return tuple(dict.fromkeys(file for files in self.files if files for file in (files.frames, files.labels)))
-
     def check_unchanged(self) -> None:
-        """Check that the files are still those that were opened.
+        """Check that the files are those that were opened, by inode, size and time of change.
 
         Raises:
             DataError: one of them is not.
         """
-        for file in self.packed_files:
-            file.check_unchanged()
+        for block in self.blocks:
+            block.check_unchanged()
 
     def frames(self) -> Iterator[NDArray[Any]]:
-        """Yield the frames `[T, D]` of each utterance, in order."""
-        block, start = 0, 0
-        for length in self.lengths.tolist():
-            if start == len(self.blocks[block]):
-                block, start = block + 1, 0
-            yield self.blocks[block][start : start + length]
-            start += length
-
-    def read_into(self, arrays: Sequence[NDArray[Any]], first: int) -> None:
-        """Copy the frames of consecutive utterances, from the utterance `first` on, into one `[T, D]` each.
+        """Yield the frames `[T, D]` of each utterance, in order.
 
         Raises:
-            DataError: the corpus changed since it was opened.
+            DataError: the corpus changed since it was opened, or an utterance is damaged.
         """
-        at, done = int(self.offsets[first]), 0
-        ends = self.offsets[first + 1 : first + 1 + len(arrays)]
-        for begin, block, files in zip(self._block_starts.tolist(), self.blocks, self.files, strict=False):
-            count = int(np.searchsorted(ends, begin + len(block), side="right")) - done
-            if count <= 0 or begin + len(block) <= at:
-                continue
-            mine, row = arrays[done : done + count], at - begin
-            if files:
-                files.frames.read_into(mine, files.frames_offset + row * block.shape[1] * block.itemsize)
-            else:
-                for array in mine:
-                    array[...] = block[row : row + len(array)]
-                    row += len(array)
-            done += count
-            at = int(ends[done - 1])
+        for at, length in enumerate(self.lengths.tolist()):
+            utterance = np.empty((length, self.feature_dim), self.dtype)
+            self.read_into([utterance], at)
+            yield utterance
+
+    def read_into(self, arrays: Sequence[NDArray[Any]], first: int) -> None:
+        """Copy the frames of consecutive utterances, from utterance `first` on, into one `[T, D]` array each.
+
+        The arrays are contiguous and of the partition's dtype. Several threads may call this at once; the GIL is
+        released while data is read and verified.
+
+        Raises:
+            DataError: the corpus changed since it was opened, or an utterance is damaged.
+        """
+        done = 0
+        for block, low, high in self._parts(first, first + len(arrays)):
+            block.read_frames_into(arrays[done : done + high - low], low)
+            done += high - low
 
     def labels(self, first: int = 0, end: int | None = None, dtype: DTypeLike = np.int64) -> NDArray[Any] | None:
-        """Return labels of the frames from `first` up to `end`, −100 where a frame has none.
+        """Return the labels of the frames from `first` up to `end`, −100 where a frame has none.
 
         Args:
-            first: frame number.
-            end: frame number; None for all that follow.
-            dtype: signed, of the result.
+            first: number of the first frame.
+            end: number of the frame after the last one; None for all frames from `first` on.
+            dtype: of the result, a signed integer.
 
         Returns:
             `[F]`; None in an unlabelled partition.
 
         Raises:
-            DataError: a label beyond the inventory.
+            DataError: the corpus changed since it was opened, an utterance is damaged, or a label exceeds the
+                inventory.
         """
         if not self.labelled:
             return None
         end = self.frame_count if end is None else end
-        labels = np.full(end - first, NO_LABEL, dtype)
-        for at, start in enumerate(self._block_starts[:-1].tolist()):
-            low, high = max(first - start, 0), min(end - start, len(self.blocks[at]))
+        if first >= end:
+            return np.empty(0, dtype)
+        # Whole utterances are read, since the checksums are theirs.
+        low = int(np.searchsorted(self.offsets, first, side="right")) - 1
+        high = int(np.searchsorted(self.offsets, end, side="left"))
+        start = at = int(self.offsets[low])
+        labels = np.full(int(self.offsets[high]) - start, NO_LABEL, dtype)
+        for block, block_first, block_end in self._parts(low, high):
+            count = int(block.offsets[block_end] - block.offsets[block_first])
+            stored = block.read_labels(block_first, block_end)
+            if stored is not None:
+                self._decode(stored, labels[at - start : at - start + count])
+            at += count
+        return labels[first - start : end - start]
+
+    def _parts(self, first: int, end: int) -> Iterator[tuple[Block, int, int]]:
+        """Yield the blocks of the utterances from `first` up to `end`, and the range of each block's utterances."""
+        start = 0
+        for block in self.blocks:
+            count = len(block.offsets) - 1
+            low, high = max(first - start, 0), min(end - start, count)
             if low < high:
-                self._fill(labels[start + low - first : start + high - first], self._stored_labels(at, low, high))
-        return labels
+                yield block, low, high
+            start += count
 
-    def _stored_labels(self, at: int, low: int, high: int) -> NDArray[Any] | None:
-        """Return a part of a block's labels, as they are stored."""
-        block, files = self.label_blocks[at], self.files[at]
-        if block is None or files is None:
-            return None if block is None else block[low:high]
-        stored = np.empty(high - low, block.dtype)
-        files.labels.read_into([stored], files.labels_offset + low * block.itemsize)
-        return stored
-
-    def _fill(self, labels: NDArray[Any], stored: NDArray[Any] | None) -> None:
-        if stored is None:
-            return
+    def _decode(self, stored: NDArray[Any], labels: NDArray[Any]) -> None:
+        """Write stored labels over `labels`, which keeps its value where a frame has none."""
         present = stored != self.inventory.unlabelled
         wrong = present & (stored >= len(self.inventory))
         if wrong.any():
@@ -209,17 +217,19 @@ class Partition:
             )
         np.copyto(labels, stored, where=present, casting="unsafe")
 
-    @cached_property
-    def _block_starts(self) -> NDArray[np.int64]:
-        return np.concatenate([[0], np.cumsum([len(block) for block in self.blocks])])
+    def _encoded(self, labels: NDArray[Any] | None) -> NDArray[Any]:
+        """Return labels as they are stored."""
+        assert labels is not None
+        stored = np.where(labels == NO_LABEL, self.inventory.unlabelled, labels)
+        return stored.astype(self.inventory.label_dtype)
 
 
 def join(partitions: Sequence[Partition]) -> Partition:
-    """Join partitions of one corpus into one, in the order given.
+    """Join partitions of one corpus in the order given.
 
     Raises:
         UsageError: none was given, or one of them twice.
-        DataError: they do not share inventory, D or dtype.
+        DataError: they differ in inventory, D or dtype.
     """
     names = [p.name for p in partitions]
     if not names or len(set(names)) < len(names):
@@ -229,14 +239,9 @@ def join(partitions: Sequence[Partition]) -> Partition:
     for a, b in pairwise(partitions):
         if (a.inventory, a.feature_dim, a.dtype) != (b.inventory, b.feature_dim, b.dtype):
             raise DataError(f"{a.name} and {b.name} differ in inventory, features or dtype; they cannot be joined")
-    checksums = [p.checksum for p in partitions]
     return Partition(
         "+".join(names),
         partitions[0].inventory,
-        tuple(u for p in partitions for u in p.utterances),
-        np.concatenate([p.lengths for p in partitions]),
+        tuple(utterance for p in partitions for utterance in p.utterances),
         tuple(block for p in partitions for block in p.blocks),
-        tuple(block for p in partitions for block in p.label_blocks),
-        tuple(files for p in partitions for files in p.files),
-        None if None in checksums else " ".join(str(checksum) for checksum in checksums),
     )

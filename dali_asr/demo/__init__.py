@@ -1,4 +1,4 @@
-"""The embedded demo corpus: synthetic speech, to see everything run, not to judge a model by."""
+"""The embedded demo corpus: synthetic speech to try the commands with, unfit to judge a model by."""
 
 from pathlib import Path
 

@@ -1,14 +1,13 @@
-"""Make the demo corpus: synthetic speech by flite, MFCC by DALI's audio operators.
+"""Make the demo corpus: speech synthesized by flite, MFCC by DALI's audio operators.
 
     apt-get install flite
     python -m dali_asr.demo.make
 
-Voices `slt`, `awb` and `kal16` speak the sentences of train and dev, `rms`, which neither knows, those of test.
-flite prints where each phone ends; a frame is labelled by the phone at its centre. A frame is 25 ms, every 10 ms:
-pre-emphasis of 0.97, Hann window, power spectrum of 512 points, 40 mel bands (HTK's scale) from 20 Hz to 8 kHz,
-decibels, 28 cepstral coefficients by DCT-II; normalized by utterance, stored as float16.
+Voices `slt`, `awb` and `kal16` speak the sentences of train and dev. Voice `rms`, which is in neither, speaks those of
+test. flite prints the end of each phone; a frame's label is the phone at its center. Frames are normalized by utterance
+and stored as float16; `dali_asr.audio.features` describes them.
 
-Shape letters: `T` frames of an utterance, `S` samples of a recording.
+Shape letters: `T` frames of an utterance, `S` samples of a recording, `D` features of a frame.
 """
 
 from __future__ import annotations
@@ -20,9 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from nvidia.dali import fn, types
-from nvidia.dali.pipeline import Pipeline
 
+from dali_asr.audio.features import frame_samples, mfcc
 from dali_asr.corpus import PackedWriter
 from dali_asr.demo import DEMO_CORPUS
 from dali_asr.demo.sentences import DEV, TEST, TRAIN
@@ -32,20 +30,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SAMPLE_RATE = 16_000
-WINDOW, STEP = 400, 160  # samples
-COEFFICIENTS = 28
 
 PARTITIONS = {
     "train": (TRAIN, ("slt", "awb", "kal16")),
     "dev": (DEV, ("slt", "awb", "kal16")),
     "test": (TEST, ("rms",)),
 }
-# flite's phones are ARPAbet in lower case, but for these.
+# flite's names of phones are ARPAbet in lower case, except these.
 SYMBOLS = {"pau": "[SIL]", "ax": "AH"}
 
 
 def speak(text: str, voice: str) -> tuple[NDArray[np.float32], list[tuple[float, str]]]:
-    """Return samples `[S]` in [-1, 1] and, for each phone, its end in seconds and its symbol."""
+    """Return samples `[S]` in [-1, 1], and the end in seconds and the symbol of each phone."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "speech.wav"
         command = ["flite", "-psdur", "-voice", voice, "-t", text, "-o", str(path)]
@@ -62,41 +58,13 @@ def speak(text: str, voice: str) -> tuple[NDArray[np.float32], list[tuple[float,
 
 
 def frame_labels(phones: list[tuple[float, str]], frames: int) -> NDArray[np.int64]:
-    """Return the label at the centre of each frame, `[T]`."""
-    centres = (np.arange(frames) * STEP + WINDOW / 2) / SAMPLE_RATE
+    """Return the label at the center of each frame, `[T]`."""
+    window, step = frame_samples(SAMPLE_RATE)
+    centers = (np.arange(frames) * step + window / 2) / SAMPLE_RATE
     ends = np.array([end for end, _ in phones])
-    at = np.minimum(np.searchsorted(ends, centres, side="right"), len(phones) - 1)
+    at = np.minimum(np.searchsorted(ends, centers, side="right"), len(phones) - 1)
     labels = ARPABET.encode(np.array([symbol for _, symbol in phones]))
     return labels[at]
-
-
-def mfcc(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the cepstral coefficients of samples `[S]`, `[T, 28]`."""
-    pipeline = Pipeline(batch_size=1, num_threads=1, device_id=None)
-    with pipeline:
-        audio = fn.external_source(lambda _: [samples], device="cpu", batch=True)
-        spectrum = fn.spectrogram(
-            fn.preemphasis_filter(audio, preemph_coeff=0.97),
-            nfft=512,
-            window_length=WINDOW,
-            window_step=STEP,
-            center_windows=False,
-        )
-        mel = fn.mel_filter_bank(
-            spectrum,
-            sample_rate=SAMPLE_RATE,
-            nfilter=40,
-            freq_low=20.0,
-            freq_high=8000.0,
-            mel_formula="htk",
-            normalize=False,
-        )
-        decibels = fn.to_decibels(mel, multiplier=10.0, reference=1.0, cutoff_db=-100.0)
-        cepstra = fn.mfcc(decibels, axis=0, dct_type=2, n_mfcc=COEFFICIENTS, normalize=True)
-        pipeline.set_outputs(fn.cast(fn.transpose(cepstra, perm=[1, 0]), dtype=types.FLOAT))
-    pipeline.build()
-    (output,) = pipeline.run()
-    return np.array(output[0])
 
 
 def main() -> None:
@@ -108,7 +76,7 @@ def main() -> None:
             for voice in voices:
                 for number, text in enumerate(sentences):
                     samples, phones = speak(text, voice)
-                    features = mfcc(samples)
+                    features = mfcc(samples, SAMPLE_RATE)
                     writer.add(partition, f"{voice}-{number:02d}", features, frame_labels(phones, len(features)))
 
 

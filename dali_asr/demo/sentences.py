@@ -1,4 +1,4 @@
-"""The sentences of the demo corpus; between them they hold every phoneme of the inventory."""
+"""The sentences of the demo corpus; together they contain every phoneme of the inventory."""
 
 TRAIN = (
     "The yellow kite drifted over the quiet harbor at noon.",

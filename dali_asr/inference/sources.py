@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dali_asr.build import corpus_path
 from dali_asr.corpus import Corpus, PackSettings
+from dali_asr.corpus.cache import is_cached
 from dali_asr.corpus.course import is_course_folder, read_features
 from dali_asr.corpus.packed import is_packed
 from dali_asr.corpus.packing import quiet
@@ -85,19 +87,35 @@ def _open_corpus(
         corpus = Corpus.open(path)
         _check_corpus(path, corpus, description)
     else:
-        # Packed as for training where that can be: then the cache has it.
-        normalization = description.normalization
-        together = chosen in data.partitions and set(data.partitions) <= set(names)
-        settings = PackSettings(
-            data.partitions if together else (chosen,),
-            normalization if normalization.kind == "global" else normalization.kind,
-            dtype=data.dtype,
-            inventory=description.inventory,
-            zero_nonfinite=data.zero_nonfinite,
-        )
-        corpus = Corpus.open(path, settings, progress=progress)
+        corpus = _open_course(path, names, chosen, description, data, progress)
     _check_feature_dim(path, corpus.feature_dim, description)
     return corpus.partition(chosen)
+
+
+def _open_course(
+    path: Path,
+    names: Sequence[str],
+    chosen: str,
+    description: ModelDescription,
+    data: DataConfig,
+    progress: Progress,
+) -> Corpus:
+    """Open the cached corpus of the training if this is its course folder; otherwise pack the chosen partition."""
+    normalization = description.normalization
+    settings = PackSettings(
+        data.partitions,
+        normalization.kind,
+        train=normalization.partitions,
+        dtype=data.dtype,
+        inventory=description.inventory,
+        zero_nonfinite=data.zero_nonfinite,
+    )
+    if chosen in data.partitions and set(data.partitions) <= set(names) and is_cached(path, settings):
+        corpus = Corpus.open(path, settings, progress=progress)
+        if corpus.normalization == normalization:
+            return corpus
+    alone = replace(settings, partitions=(chosen,), normalization=normalization, train=())
+    return Corpus.open(path, alone, progress=progress)
 
 
 def _partition_names(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""The benchmark of packing, as it is run, on a small tree; and the bound on memory that it measures."""
+"""The benchmark of packing on a small tree, and the bound on the memory that it measures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run(script: str, *arguments: object) -> None:
     subprocess.run([sys.executable, str(BENCHMARKS / script), *map(str, arguments)], check=True, capture_output=True)
 
 
-def test_the_tree_and_peak_memory(tmp_path: Path) -> None:
+def test_packing_takes_a_bounded_amount_of_memory(tmp_path: Path) -> None:
     """Anonymous and shared memory of all processes, sampled while 0.4 GB are packed."""
     tree, result = tmp_path / "tree", tmp_path / "pack.json"
     run("make_course_tree.py", tree, "--utterances", 1700, "--mean", 2000)

@@ -76,7 +76,7 @@ def test_data(run_cli: Run, course: Path, tmp_path: Path) -> None:
     assert f"Packed 61 frames of 2 partitions into {dest}" in packed.output
     shown = run_cli("data", "info", dest, "--verify")
     assert shown.exit_code == 0, shown.output
-    assert "5 features a frame, float16, normalized: utterance, 42 symbols, checksums right" in shown.output
+    assert "5 features per frame, float16, normalized: utterance, 42 symbols, checksums right" in shown.output
     assert re.search(r"train +0\.00 +4 +50 +yes", shown.output)
     assert re.search(r"test +0\.00 +2 +11 +no", shown.output)
     labels = Corpus.open(dest).partition("train").labels()

@@ -1,4 +1,4 @@
-"""The course's layout in all its spellings, and everything that can be wrong with it."""
+"""The course layout in all its spellings, and everything that can be wrong with it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dali_asr import Corpus
 from dali_asr.corpus import PackSettings, pack_course
 from dali_asr.errors import DaliAsrError, DataError, UsageError
 from dali_asr.inventory import ARPABET_SYMBOLS, Inventory
-from tests.makers import make_course, make_features, make_transcript
+from tests.makers import all_frames, make_course, make_features, make_transcript
 
 ARRAY = "train/mfcc/u02.npy"
 TRANSCRIPT = "train/transcript/u02.npy"
@@ -22,7 +22,7 @@ TRANSCRIPT = "train/transcript/u02.npy"
 
 @pytest.mark.parametrize("width", [5, 6, 12])
 @pytest.mark.parametrize("spelling", ["brackets", "bare", "bytes", "int64", "uint8"])
-def test_transcripts_of_every_year(course: Path, tmp_path: Path, spelling: str, width: int) -> None:
+def test_transcripts_of_every_year_are_read(course: Path, tmp_path: Path, spelling: str, width: int) -> None:
     symbols = np.load(course / TRANSCRIPT).astype(f"<U{width}")
     expected = [ARPABET_SYMBOLS.index(s) for s in symbols[1:-1]]
     if spelling == "bare":
@@ -41,20 +41,20 @@ def test_transcripts_of_every_year(course: Path, tmp_path: Path, spelling: str, 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4"])
 @pytest.mark.parametrize("dim", [1, 15, 28, 40])
-def test_any_width_and_precision(tmp_path: Path, dtype: str, dim: int) -> None:
+def test_any_feature_dim_and_precision_is_read(tmp_path: Path, dtype: str, dim: int) -> None:
     make_course(tmp_path / "c", {"train": [4, 9]}, dim=dim, dtype=dtype)
     corpus = Corpus.open(tmp_path / "c", PackSettings(normalization="none"))
     stored = np.load(tmp_path / "c/train/mfcc/u01.npy")
     assert np.array_equal(list(corpus.partition("train").frames())[1], stored.astype(np.float32))
 
 
-def test_arrays_in_fortran_order(course: Path) -> None:
-    expected = Corpus.open(course).partition("train").blocks[0].copy()
+def test_arrays_in_fortran_order_are_read(course: Path) -> None:
+    expected = all_frames(Corpus.open(course).partition("train"))
     np.save(course / ARRAY, np.asfortranarray(np.load(course / ARRAY)))
-    assert np.array_equal(Corpus.open(course).partition("train").blocks[0], expected)
+    assert np.array_equal(all_frames(Corpus.open(course).partition("train")), expected)
 
 
-def test_order_is_that_of_the_file_names(tmp_path: Path) -> None:
+def test_utterances_are_in_the_order_of_file_names(tmp_path: Path) -> None:
     make_course(tmp_path / "c", {"train": [3]})
     names = ["b", "a-1", "a", "B", "10", "9"]
     (tmp_path / "c/train/mfcc/u00.npy").unlink()
@@ -68,8 +68,7 @@ def test_order_is_that_of_the_file_names(tmp_path: Path) -> None:
     assert partition.lengths.tolist() == [names.index(file[:-4]) + 1 for file in files]
 
 
-def test_real_speech(real_speech: Path) -> None:
-    """Against a plain loop over the files."""
+def test_real_speech_is_packed_as_a_plain_loop_reads_it(real_speech: Path) -> None:
     corpus = Corpus.open(real_speech, PackSettings(partitions=("dev-clean",)))
     partition = corpus.partition("dev-clean")
     truth = partition.labels()
@@ -116,7 +115,7 @@ def value(what: float) -> Callable[[Path], None]:
 
 
 def empty_folder(path: str) -> Callable[[Path], None]:
-    """Return a fault: a folder with nothing in it."""
+    """Return a fault: an empty folder."""
 
     def change(root: Path) -> None:
         shutil.rmtree(root / path, ignore_errors=True)
@@ -126,7 +125,7 @@ def empty_folder(path: str) -> Callable[[Path], None]:
 
 
 def rename_folder(name: str) -> Callable[[Path], object]:
-    """Return a fault: a folder of train is not there."""
+    """Return a fault: a folder of train is missing."""
     return lambda root: (root / "train" / name).rename(root / f"moved-{name}")
 
 
@@ -157,16 +156,16 @@ FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "no start symbol": (symbol(0, "AA"), (TRANSCRIPT, "opens with 'AA'", "start symbol [SOS]")),
     "no end symbol": (symbol(-1, "AA"), (TRANSCRIPT, "closes with 'AA'", "end symbol [EOS]")),
-    "2-D transcript": (save(TRANSCRIPT, lambda a: a[:, None]), (TRANSCRIPT, "a row of symbols or integers")),
+    "2-D transcript": (save(TRANSCRIPT, lambda a: a[:, None]), (TRANSCRIPT, "one row of symbols or integers")),
     "float transcript": (save(TRANSCRIPT, lambda a: np.zeros(32)), (TRANSCRIPT, "float64")),
-    "D changes": (save(ARRAY, lambda a: a[:, :4]), (ARRAY, "4 features a frame, 5 in")),
+    "D changes": (save(ARRAY, lambda a: a[:, :4]), (ARRAY, "4 features per frame, 5 in")),
     "empty file": (put(ARRAY, lambda _: b""), (ARRAY, "the file is empty")),
     "truncated": (put(ARRAY, lambda b: b[:-7]), (ARRAY, "truncated, 7 of 600 bytes")),
     "damaged header": (put(ARRAY, lambda b: b.replace(b"(30, 5)", b"(30, 5(")), (ARRAY, "not a .npy file")),
     "negative shape": (put(ARRAY, lambda b: b.replace(b"(30, 5)", b"(-3, 5)")), (ARRAY, "not a .npy file")),
-    "bytes that are no UTF-8": (
+    "bytes that are not UTF-8": (
         save(TRANSCRIPT, lambda a: np.array([b"[SOS]", *[b"\xff\xfe"] * 30, b"[EOS]"])),
-        (TRANSCRIPT, "no UTF-8"),
+        (TRANSCRIPT, "its symbols are not UTF-8"),
     ),
     "truncated header": (put(ARRAY, lambda b: b[:40]), (ARRAY, "cut off in its header")),
     "truncated transcript": (put(TRANSCRIPT, lambda b: b[:-7]), (TRANSCRIPT, "truncated")),
@@ -183,7 +182,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_faults_are_one_line_and_leave_nothing(course: Path, tmp_path: Path, name: str) -> None:
+def test_a_fault_is_one_line_and_leaves_no_files(course: Path, tmp_path: Path, name: str) -> None:
     fault, parts = FAULTS[name]
     fault(course)
     before = sorted(tmp_path.iterdir())
@@ -202,7 +201,7 @@ def test_nonfinite_values_can_be_zeroed(course: Path, tmp_path: Path, normalizat
     pack_course(course, tmp_path / "zeroed", settings)
     value(0.0)(course)
     pack_course(course, tmp_path / "plain", settings)
-    a, b = (Corpus.open(tmp_path / n).partition("train").blocks[0] for n in ("zeroed", "plain"))
+    a, b = (all_frames(Corpus.open(tmp_path / n).partition("train")) for n in ("zeroed", "plain"))
     assert a.tobytes() == b.tobytes()
 
 
@@ -210,10 +209,10 @@ def test_nonfinite_values_can_be_zeroed(course: Path, tmp_path: Path, normalizat
     ("make", "error", "parts"),
     [
         (lambda p: p / "none", DataError, ("no such folder", "corpus.json", "mfcc")),
-        (lambda p: p, DataError, ("no packed corpus and no course folder",)),
+        (lambda p: p, DataError, ("neither a packed corpus nor a course folder",)),
     ],
 )
-def test_folders_that_are_none(
+def test_other_folders_are_refused(
     tmp_path: Path, make: Callable[[Path], Path], error: type[DaliAsrError], parts: tuple[str, ...]
 ) -> None:
     with pytest.raises(error) as raised:
@@ -221,18 +220,18 @@ def test_folders_that_are_none(
     assert all(part in str(raised.value) for part in parts)
 
 
-def test_a_partition_that_is_not_there(course: Path) -> None:
+def test_an_unknown_partition_is_refused(course: Path) -> None:
     with pytest.raises(UsageError, match="no partition 'trian'; it has dev, test, train; did you mean train"):
         Corpus.open(course, PackSettings(partitions=("trian",)))
 
 
-def test_an_inventory_without_start_and_end(course: Path, tmp_path: Path) -> None:
+def test_an_inventory_needs_start_and_end_symbols(course: Path, tmp_path: Path) -> None:
     settings = PackSettings(inventory=Inventory(ARPABET_SYMBOLS[:40]))
     with pytest.raises(DataError, match=r"unknown symbol '\[SOS\]' at position 0"):
         pack_course(course, tmp_path / "packed", settings)
 
 
-def test_what_other_systems_leave_behind_is_no_data(course: Path) -> None:
+def test_hidden_files_of_other_systems_are_ignored(course: Path) -> None:
     (course / "__MACOSX/train/mfcc").mkdir(parents=True)
     (course / "train/mfcc/._u00.npy").write_bytes(b"x")
     (course / "train/.DS_Store").write_bytes(b"x")

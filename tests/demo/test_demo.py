@@ -1,4 +1,4 @@
-"""The embedded corpus: what was promised of it, and that its script makes it."""
+"""The embedded corpus, and the script that makes it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dali_asr.corpus import verify
 from dali_asr.demo import DEMO_CORPUS, sentences
 
 
-def test_size_and_duration() -> None:
+def test_the_demo_corpus_is_small() -> None:
     corpus = Corpus.open(DEMO_CORPUS)
     assert sum(p.hours * 60 for p in corpus.partitions.values()) <= 12
     assert sum(f.stat().st_size for f in DEMO_CORPUS.iterdir()) < 5e6
@@ -35,11 +35,12 @@ def test_partitions_share_no_sentence_and_test_shares_no_voice() -> None:
     assert voices == {"train": {"slt", "awb", "kal16"}, "dev": {"slt", "awb", "kal16"}, "test": {"rms"}}
 
 
-def test_the_script_makes_what_is_committed() -> None:
+def test_the_script_makes_the_committed_corpus() -> None:
     if shutil.which("flite") is None:
         pytest.skip("flite is not installed, so speech cannot be synthesized again")
+    from dali_asr.audio.features import mfcc
     from dali_asr.corpus import Normalization
-    from dali_asr.demo.make import frame_labels, mfcc, speak
+    from dali_asr.demo.make import frame_labels, speak
 
     partition = Corpus.open(DEMO_CORPUS).partition("test")
     samples, phones = speak(sentences.TEST[0], "rms")
@@ -52,9 +53,9 @@ def test_the_script_makes_what_is_committed() -> None:
     assert np.array_equal(frame_labels(phones, len(features)), labels[: len(features)])
 
 
-def test_labels_are_those_at_the_centre_of_a_frame() -> None:
+def test_a_label_is_the_phone_at_the_center_of_the_frame() -> None:
     from dali_asr.demo.make import frame_labels
     from dali_asr.inventory import ARPABET
 
     labels = frame_labels([(0.02, "[SIL]"), (0.0325, "AA"), (0.05, "B")], 4)
-    assert [ARPABET.symbols[i] for i in labels] == ["[SIL]", "AA", "B", "B"]  # centres 12.5, 22.5, 32.5 and 42.5 ms
+    assert [ARPABET.symbols[i] for i in labels] == ["[SIL]", "AA", "B", "B"]  # centers 12.5, 22.5, 32.5 and 42.5 ms

@@ -55,7 +55,7 @@ def large(frames: int, dim: int = 28, utterance: int = 1265) -> Partition:
     block[:, 0], block[:, -1] = np.arange(frames) >> 12, np.arange(frames) & 4095
     labels = (np.arange(frames) % 40).astype(np.uint8)
     names = tuple(map(str, range(len(lengths))))
-    return Partition("all", ARPABET, names, lengths, (block,), (labels,), (None,))
+    return Partition.from_memory("all", ARPABET, names, lengths, block, labels)
 
 
 @GRAPHS

@@ -280,5 +280,5 @@ def test_features_of_another_width_in_a_global_run(course: Path, tmp_path: Path)
     run = train(Config.check(values), run=tmp_path / "run").run
     make_course(tmp_path / "wide", {"test": [5]}, dim=6, unlabelled=("test",))
     for source in (tmp_path / "wide", tmp_path / "wide/test/mfcc/u00.npy"):
-        with pytest.raises(DataError, match=r"6 features a frame, .* 5"):
+        with pytest.raises(DataError, match=r"6 features (a|per) frame, .* 5"):
             predict(run, source)

@@ -207,10 +207,10 @@ def test_a_state_of_another_corpus_is_refused(packed: Path, tmp_path: Path, run_
 
 def test_an_error_of_the_reading_thread_is_raised_in_the_loop() -> None:
     """The error of the thread that reads ahead."""
-    partition = make_partition([8] * 20)
-    (labels,) = partition.label_blocks
-    assert labels is not None
+    labels = np.zeros(160, np.uint8)
     labels[-1] = 99
+    names, lengths = tuple(map(str, range(20))), np.full(20, 8)
+    partition = Partition.from_memory("all", ARPABET, names, lengths, np.ones((160, 5), np.float32), labels)
     loader = WindowLoader(partition, context=2, batch_size=5, shuffle=False, memory_budget=budget_of(3, 8, 2))
     with pytest.raises(DataError, match="label 99 in a corpus whose inventory has 42 symbols"):
         list(loader)

@@ -1,0 +1,1 @@
+"""Recordings to features, with DALI's audio operators."""

@@ -1,0 +1,196 @@
+"""Blocks: consecutive utterances whose data lies together, in memory or in the files of a packed corpus.
+
+Shape letters: `T` frames of an utterance, `F` frames of a block, `U` utterances of a block, `D` features of a frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from dali_asr.corpus.checksums import checksum
+from dali_asr.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from dali_asr.corpus.npy import NpyFile
+
+FRAMES_COLUMN, LABELS_COLUMN = 0, 1  # of checksums
+
+
+class Block(Protocol):
+    """Consecutive utterances whose data lies together."""
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Start of each utterance and end of the last, in frames, `[U + 1]`."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the frames have labels."""
+
+    @property
+    def feature_dim(self) -> int:
+        """Features per frame, D."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the stored frames."""
+
+    @property
+    def checksums(self) -> NDArray[np.uint64]:
+        """Checksums of each utterance's frames and labels, `[U, 2]`; the labels' are 0 in an unlabelled block."""
+
+    def read_frames_into(self, arrays: Sequence[NDArray[Any]], first: int) -> None:
+        """Copy the frames of consecutive utterances, from utterance `first` on, into one `[T, D]` array each."""
+
+    def read_labels(self, first: int, end: int) -> NDArray[Any] | None:
+        """Return the stored labels `[F]` of the utterances from `first` up to `end`; None in an unlabelled block."""
+
+    def check_unchanged(self) -> None:
+        """Check that the block's files are those that were opened."""
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryBlock:
+    """A block in memory.
+
+    Attributes:
+        offsets: start of each utterance and end of the last, `[U + 1]` int64.
+        frames: `[F, D]` float16 or float32.
+        labels: `[F]` in the inventory's `label_dtype`; None if there are none.
+    """
+
+    offsets: NDArray[np.int64]
+    frames: NDArray[Any]
+    labels: NDArray[Any] | None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the frames have labels."""
+        return self.labels is not None
+
+    @property
+    def feature_dim(self) -> int:
+        """Features per frame, D."""
+        return int(self.frames.shape[1])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the frames."""
+        return self.frames.dtype
+
+    @cached_property
+    def checksums(self) -> NDArray[np.uint64]:
+        """Checksums of each utterance's frames and labels, `[U, 2]`; computed on first use."""
+        rows = [slice(*bounds) for bounds in pairwise(self.offsets.tolist())]
+        return np.array(
+            [
+                (
+                    checksum(np.ascontiguousarray(self.frames[part])),
+                    0 if self.labels is None else checksum(np.ascontiguousarray(self.labels[part])),
+                )
+                for part in rows
+            ],
+            np.uint64,
+        ).reshape(-1, 2)
+
+    def read_frames_into(self, arrays: Sequence[NDArray[Any]], first: int) -> None:
+        """Copy the frames of consecutive utterances, from utterance `first` on, into one `[T, D]` array each."""
+        row = int(self.offsets[first])
+        for array in arrays:
+            array[...] = self.frames[row : row + len(array)]
+            row += len(array)
+
+    def read_labels(self, first: int, end: int) -> NDArray[Any] | None:
+        """Return the labels `[F]` of the utterances from `first` up to `end`."""
+        return None if self.labels is None else self.labels[self.offsets[first] : self.offsets[end]]
+
+    def check_unchanged(self) -> None:
+        """Do nothing: memory has no files."""
+
+
+@dataclass(frozen=True, eq=False)
+class PackedBlock:
+    """A block in the files of a packed corpus; every read is compared with the checksums.
+
+    Attributes:
+        utterances: names `[U]`, for error messages.
+        offsets: start of each utterance and end of the last, in rows of the files; `[U + 1]` int64.
+        packed_checksums: of each utterance's frames and labels, `[U, 2]` uint64.
+        frames: the file of frames.
+        labels: the file of labels.
+        labelled: whether the frames have labels.
+    """
+
+    utterances: Sequence[str]
+    offsets: NDArray[np.int64]
+    packed_checksums: NDArray[np.uint64]
+    frames: NpyFile
+    labels: NpyFile
+    labelled: bool
+
+    @property
+    def feature_dim(self) -> int:
+        """Features per frame, D."""
+        return self.frames.header.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the stored frames."""
+        return self.frames.header.dtype
+
+    @property
+    def checksums(self) -> NDArray[np.uint64]:
+        """Checksums of each utterance's frames and labels, `[U, 2]`; the labels' are 0 in an unlabelled block."""
+        return self.packed_checksums * np.array([1, int(self.labelled)], np.uint64)
+
+    def read_frames_into(self, arrays: Sequence[NDArray[Any]], first: int) -> None:
+        """Read the frames of consecutive utterances, from utterance `first` on, into one `[T, D]` array each.
+
+        Raises:
+            DataError: the file changed since it was opened, or an utterance is damaged.
+        """
+        self.frames.read_rows_into(arrays, int(self.offsets[first]))
+        self._verify(self.frames.path, arrays, first, FRAMES_COLUMN)
+
+    def read_labels(self, first: int, end: int) -> NDArray[Any] | None:
+        """Read the stored labels `[F]` of the utterances from `first` up to `end`.
+
+        Raises:
+            DataError: as `read_frames_into`.
+        """
+        if not self.labelled:
+            return None
+        starts = self.offsets[first : end + 1] - self.offsets[first]
+        stored = np.empty(int(starts[-1]), self.labels.header.dtype)
+        self.labels.read_rows_into([stored], int(self.offsets[first]))
+        rows = [stored[low:high] for low, high in pairwise(starts.tolist())]
+        self._verify(self.labels.path, rows, first, LABELS_COLUMN)
+        return stored
+
+    def check_unchanged(self) -> None:
+        """Check that the files are those that were opened, by inode, size and time of change.
+
+        Raises:
+            DataError: one of them is not.
+        """
+        self.frames.file.check_unchanged()
+        self.labels.file.check_unchanged()
+
+    def _verify(self, path: Path, arrays: Sequence[NDArray[Any]], first: int, column: int) -> None:
+        expected = self.packed_checksums[first : first + len(arrays), column].tolist()
+        for at, (array, packed) in enumerate(zip(arrays, expected, strict=True)):
+            if checksum(array) != packed:
+                raise DataError(
+                    f"{path}: utterance {self.utterances[first + at]} is damaged (checksum differs); "
+                    "pack the corpus again (one in the cache: delete its folder)"
+                )

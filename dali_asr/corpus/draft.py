@@ -1,0 +1,149 @@
+"""Drafts of packed corpora: written next to their destination, by one or several processes, and then renamed.
+
+Shape letters: `T` frames of an utterance, `D` features of a frame.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dali_asr.corpus.checksums import Digest, checksum, checksum_digits
+from dali_asr.corpus.npy import HEADER_SIZE, header_bytes
+from dali_asr.corpus.packed import CHECKSUMS, FRAMES, LABELS, MANIFEST, OFFSETS, Manifest, PartitionEntry, is_packed
+from dali_asr.errors import UsageError
+from dali_asr.files import disk_errors, new_folder, sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from dali_asr.corpus.normalize import Normalization
+    from dali_asr.inventory import Inventory
+
+_REMEDY = "choose another place"
+
+
+@dataclass(frozen=True)
+class PackedDraft:
+    """A packed corpus that is being written; several processes can write utterances at once.
+
+    Attributes:
+        folder: where it is written.
+        dest: where the corpus will be, for error messages.
+        feature_dim: features per frame, D.
+        dtype: of the stored frames.
+        inventory: the label set.
+    """
+
+    folder: Path
+    dest: Path
+    feature_dim: int
+    dtype: np.dtype[Any]
+    inventory: Inventory
+
+    def write(self, first: int, frames: Iterable[NDArray[Any]], labels: NDArray[Any] | None) -> tuple[int, int]:
+        """Write an utterance and return the checksums of its frames and labels.
+
+        Args:
+            first: row of its first frame.
+            frames: blocks `[T_i, D]` of its frames, in order.
+            labels: `[T]`, or None in an unlabelled partition.
+
+        Raises:
+            DataError: the disk is full or cannot be written.
+        """
+        digest, row = Digest(), first
+        for block in frames:
+            stored = np.ascontiguousarray(block, self.dtype)
+            self._write_at(FRAMES, stored.data.cast("B"), HEADER_SIZE + row * self.feature_dim * stored.itemsize)
+            digest.update(stored.data)
+            row += len(stored)
+        labels = np.full(row - first, self.inventory.unlabelled) if labels is None else labels
+        narrow = labels.astype(self.inventory.label_dtype)
+        self._write_at(LABELS, narrow.data.cast("B"), HEADER_SIZE + first * narrow.itemsize)
+        return digest.intdigest(), checksum(narrow)
+
+    def finish(
+        self,
+        lengths: Sequence[int],
+        checksums: Sequence[tuple[int, int]],
+        partitions: tuple[PartitionEntry, ...],
+        normalization: Normalization,
+    ) -> None:
+        """Write headers, offsets, checksums and the manifest, in the order of the utterances.
+
+        Raises:
+            DataError: the disk is full or cannot be written.
+        """
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        total = int(offsets[-1])
+        self._write_at(FRAMES, memoryview(header_bytes((total, self.feature_dim), self.dtype)), 0)
+        self._write_at(LABELS, memoryview(header_bytes((total,), self.inventory.label_dtype)), 0)
+        small = {OFFSETS: _npy_bytes(offsets), CHECKSUMS: _npy_bytes(np.array(checksums, np.uint64))}
+        digits = {name: checksum_digits(content) for name, content in small.items()}
+        manifest = Manifest(self.dtype.name, normalization, self.inventory, partitions, digits)
+        for name, content in (small | {MANIFEST: manifest.to_bytes()}).items():
+            self._write_at(name, memoryview(content), 0)
+
+    def _write_at(self, name: str, content: memoryview, offset: int) -> None:
+        with disk_errors(self.dest, _REMEDY):
+            file = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                while content:
+                    written = os.pwrite(file, content, offset)
+                    content, offset = content[written:], offset + written
+            finally:
+                os.close(file)
+
+
+@contextmanager
+def new_draft(
+    dest: Path, *, feature_dim: int, dtype: str, inventory: Inventory, overwrite: bool
+) -> Iterator[PackedDraft]:
+    """Open a draft that takes its place at `dest` when the block ends without an error.
+
+    Drafts that killed processes left beside `dest` are removed.
+
+    Raises:
+        UsageError: `dest` exists.
+        DataError: the disk is full or cannot be written.
+    """
+    check_destination(dest, overwrite=overwrite)
+    sweep(dest.parent)
+    with ExitStack() as stack:
+        with disk_errors(dest, _REMEDY):
+            folder = stack.enter_context(new_folder(dest, flush=False))
+        yield PackedDraft(folder, dest, feature_dim, np.dtype(dtype), inventory)
+        check_destination(dest, overwrite=overwrite)  # another process may have made it since
+        with disk_errors(dest, _REMEDY):
+            stack.close()
+
+
+def check_destination(dest: Path, *, overwrite: bool) -> None:
+    """Check that a packed corpus can be written at `dest`: nothing is there, or one that may be overwritten.
+
+    Raises:
+        UsageError: something is there.
+        DataError: the folder of `dest` cannot be accessed.
+    """
+    with disk_errors(dest, _REMEDY):
+        if not dest.exists() and not dest.is_symlink():
+            return
+    if not overwrite:
+        raise UsageError(f"{dest}: exists; choose another place, or overwrite it (--force)")
+    if not is_packed(dest):
+        raise UsageError(f"{dest}: exists and is not a packed corpus, so it is not overwritten; choose another place")
+
+
+def _npy_bytes(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()

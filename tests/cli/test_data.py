@@ -1,0 +1,50 @@
+"""`dali-asr data`: what it prints and what it refuses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dali_asr import Inventory, PackedWriter
+
+
+def test_invalid_choices_are_refused(run_cli: Callable[..., Any], course: Path, tmp_path: Path) -> None:
+    for option, value, choices in (
+        ("--dtype", "float64", "'float32', 'float16'"),
+        ("--normalization", "speaker", "'utterance', 'global', 'none'"),
+    ):
+        refused = run_cli("data", "pack", course, tmp_path / "p", option, value)
+        assert refused.exit_code == 2
+        assert choices in refused.output
+
+
+def test_names_are_printed_without_escapes_and_markup(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    with PackedWriter(tmp_path / "p", inventory=Inventory(("\x1b[31mred", "[bold]b"))) as writer:
+        writer.add("[red]train", "a", np.ones((4, 2)), [0, 1, 1, -100])
+        writer.add("dev", "a", np.ones((4, 2)), [-100] * 4)
+    shown = run_cli("data", "info", tmp_path / "p")
+    assert shown.exit_code == 0, shown.output
+    assert "\x1b" not in shown.output
+    assert "  \\x1b[31mred" in shown.output
+    assert "[bold]b" in shown.output
+    assert shown.output.count("[red]train") == 2
+    assert "dev: 0 of 2 symbols occur" in shown.output
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_damage_is_one_line(run_cli: Callable[..., Any], course: Path, tmp_path: Path, number: int) -> None:
+    assert run_cli("data", "pack", course, tmp_path / "p").exit_code == 0
+    path = tmp_path / "p" / ("frames.npy", "labels.npy")[number]
+    stamp = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 128
+    path.write_bytes(content)
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    shown = run_cli("data", "info", tmp_path / "p", "--verify")
+    assert shown.exit_code == 1
+    assert f"error: {path}: utterance u03 is damaged (checksum differs); pack the corpus again" in shown.output

@@ -1,0 +1,58 @@
+"""Sources of prediction: what a course folder costs, besides the prediction itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dali_asr import Corpus, predict
+from dali_asr.config import Config
+from dali_asr.training import train
+
+
+def cached() -> set[str]:
+    """Return the names in the cache of packed corpora."""
+    return {path.name for path in (Path(os.environ["XDG_CACHE_HOME"]) / "dali-asr/corpora").iterdir()}
+
+
+@pytest.mark.parametrize("normalization", ["global", "utterance", "none"])
+def test_prediction_opens_what_training_packed(course: Path, tmp_path: Path, normalization: Any) -> None:
+    values = {
+        "data": {"root": str(course), "normalization": normalization},
+        "loader": {"context": 1, "batch_size": 16},
+        "model": {"hidden": [8]},
+    }
+    run = train(Config.check(values), run=tmp_path / "run").run
+    packed = cached()
+    first = predict(run, course, posteriors=True)
+    assert cached() == packed
+    features = np.load(course / "train/mfcc/u00.npy")
+    np.save(course / "train/mfcc/u00.npy", features + 1)
+    second = predict(run, course, posteriors=True)
+    assert first.posteriors is not None
+    assert second.posteriors is not None
+    assert second.posteriors.tobytes() == first.posteriors.tobytes(), "by the statistics of the training"
+    (new,) = {name for name in cached() - packed if not name.endswith(".lock")}
+    corpus = Corpus.open(Path(os.environ["XDG_CACHE_HOME"]) / "dali-asr/corpora" / new)
+    assert list(corpus.partitions) == ["test"], "no other partition is packed"
+
+
+def test_statistics_are_those_of_the_training(course: Path, tmp_path: Path) -> None:
+    """Also where a folder with changed training data was packed with statistics of its own."""
+    values: dict[str, Any] = {
+        "data": {"root": str(course), "normalization": "global"},
+        "loader": {"context": 1, "batch_size": 16},
+        "model": {"hidden": [8]},
+    }
+    run = train(Config.check(values), run=tmp_path / "run").run
+    first = predict(run, course, posteriors=True)
+    np.save(course / "train/mfcc/u00.npy", np.load(course / "train/mfcc/u00.npy") * 9)
+    train(Config.check(values), run=tmp_path / "other")
+    second = predict(run, course, posteriors=True)
+    assert first.posteriors is not None
+    assert second.posteriors is not None
+    assert second.posteriors.tobytes() == first.posteriors.tobytes()
