@@ -35,14 +35,14 @@ def operate(hook: Hook | None = None) -> None:
     def launch(self: Any, rows: torch.Tensor, *_: Any) -> list[torch.Tensor]:
         if hook:
             hook()
-        for _ in range(3):
+        for _step in range(3):
             time.sleep(0)  # gives the interpreter lock away
             sum(range(500))
         windows = torch.zeros((self._capacity, 3, 3))
         numbers = torch.zeros(self._capacity, dtype=torch.int64)
         return [windows, numbers, numbers.clone()]
 
-    FusedGraph._launch = launch  # type: ignore[method-assign]
+    FusedGraph._launch = launch  # type: ignore[method-assign, assignment]
 
 
 def started() -> tuple[WindowLoader, Iterator[Batch]]:

@@ -178,7 +178,7 @@ def test_a_changed_corpus_is_an_error_that_names_the_file(packed: Path, how: str
 
 
 def test_a_flipped_byte_is_found_when_a_state_is_resumed(packed: Path) -> None:
-    """A byte of it: an error that names the file; the time alone: it is read, and is right."""
+    """Another modification time alone is no error: every frame is verified as it is read."""
 
     def loader() -> WindowLoader:
         return WindowLoader(Corpus.open(packed).partition("train"), context=1, batch_size=8, device="cpu")
@@ -188,10 +188,25 @@ def test_a_flipped_byte_is_found_when_a_state_is_resumed(packed: Path) -> None:
     os.utime(frames, (1, 1))
     loader().load_state_dict(state)
     content = bytearray(frames.read_bytes())
+    before = frames.stat()
     content[-3] ^= 1
     frames.write_bytes(content)
-    with pytest.raises(DataError, match=r"frames\.npy: its SHA-256 is not the one packed; pack the corpus again"):
+    os.utime(frames, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(DataError, match=r"frames\.npy: utterance u39 is damaged .*; pack the corpus again"):
         loader().load_state_dict(state)
+
+
+def test_a_flipped_bit_is_found_as_frames_are_streamed(packed: Path) -> None:
+    frames = packed / "frames.npy"
+    before, content = frames.stat(), bytearray(frames.read_bytes())
+    content[-3] ^= 1
+    frames.write_bytes(content)
+    os.utime(frames, ns=(before.st_atime_ns, before.st_mtime_ns))
+    partition = Corpus.open(packed).partition("train")
+    loader = WindowLoader(partition, context=2, batch_size=10, memory_budget=budget_of(4, 20, 2), device="cpu")
+    assert loader.streamed
+    with pytest.raises(DataError, match=r"frames\.npy: utterance u39 is damaged"):
+        list(loader)
 
 
 def test_a_state_of_another_corpus_is_refused(packed: Path, tmp_path: Path, run_cli: Callable[..., Any]) -> None:
