@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dali_asr.loading.frames import Frames
-    from dali_asr.loading.pipeline import Iteration
+    from dali_asr.loading.source import Iteration
     from dali_asr.plan import Planner
 
 # Header.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nvidia.dali.pipeline import Pipeline
 
     from dali_asr.loading.frames import Frames
-    from dali_asr.loading.pipeline import Iteration
+    from dali_asr.loading.source import Iteration
     from dali_asr.plan import LoaderSpec, Planner
 
 _PLANNED_WINDOWS = 256  # per program of plan_windows

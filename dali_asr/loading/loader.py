@@ -12,19 +12,19 @@ import gc
 import os
 import warnings
 import weakref
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict, get_args
 
-import numpy as np
 import torch
 
 from dali_asr.corpus import Partition
-from dali_asr.device import free_memory, resolve_device
+from dali_asr.device import resolve_device
 from dali_asr.errors import UsageError
 from dali_asr.loading.frames import ResidentFrames, StreamedFrames, choose_layout, frame_budget
 from dali_asr.loading.fused import FusedGraph, fused_problem
-from dali_asr.loading.pipeline import Batch, Feed, StepSource, release_unused_memory
+from dali_asr.loading.pipeline import Batch, Feed, release_unused_memory
 from dali_asr.loading.rows import row_bytes
+from dali_asr.loading.sizing import GraphName, IterationSize, Memory
+from dali_asr.loading.source import StepSource
 from dali_asr.loading.stock import StockGraph
 from dali_asr.plan import Layout, LoaderSpec, Planner
 from dali_asr.plan.spec import MAX_EPOCHS, Dtype, as_masking, both_sides, checked_integer
@@ -34,15 +34,8 @@ if TYPE_CHECKING:
 
     from dali_asr.loading.frames import Frames
     from dali_asr.plan import Masking
-    from dali_asr.plan.steps import Steps
 
-GraphName = Literal["stock", "fused"]
 GraphChoice = Literal["auto", "stock", "fused"]
-
-# Bytes of windows per iteration, unless `batches_per_iteration` is given: enough to make DALI's fixed cost small. On
-# the CPU, more than the caches hold costs more than it brings, and the host work of `stock` grows with it.
-_ITERATION_BYTES: dict[GraphName, int] = {"stock": 32 << 20, "fused": 256 << 20}
-_ITERATION_SHARE = 64  # an iteration takes at most this part of the free memory
 
 
 class Groups(TypedDict):
@@ -59,28 +52,6 @@ class LoaderState(TypedDict):
     delivered: int
     groups: Groups | None
     belongs_to: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Memory that a loader takes of its device, in bytes.
-
-    Attributes:
-        frames: rows of features, gaps included; two groups of them if the partition is streamed.
-        labels: labels of the rows.
-        tables: offsets of utterances, if the device needs them.
-        batches: windows of all pending iterations, with intermediate copies.
-    """
-
-    frames: int
-    labels: int
-    tables: int
-    batches: int
-
-    @property
-    def total(self) -> int:
-        """Sum of all parts."""
-        return self.frames + self.labels + self.tables + self.batches
 
 
 class WindowLoader:
@@ -172,7 +143,9 @@ class WindowLoader:
         self.graph = choose_graph(graph, self.device)
         self._prefetch = checked_integer("prefetch", prefetch, 1)
         self._memory_budget = None if memory_budget is None else checked_integer("memory_budget", memory_budget, 1)
-        self._max_steps = self._choose_max_steps(batches_per_iteration)
+        self._size = IterationSize.choose(
+            self.spec, self.graph, partition.dtype.name, self._prefetch, batches_per_iteration, self.device
+        )
         self._partition = partition
         self._process = os.getpid()
         self.epoch = self.delivered = 0
@@ -180,7 +153,7 @@ class WindowLoader:
         self._loop = 0  # number of the loop under way; another number ends it
         self._feed: Feed | None = None
         partition.check_unchanged()
-        self._build(choose_layout(partition, self.spec, self.device, self._memory_budget, self._batch_bytes))
+        self._build(choose_layout(partition, self.spec, self.device, self._memory_budget, self._size.batch_bytes))
 
     def __repr__(self) -> str:
         return (
@@ -265,7 +238,7 @@ class WindowLoader:
     @property
     def batches_ahead(self) -> int:
         """Number of batches that may be prepared before they are asked for."""
-        return (self._prefetch + 1) * self._steps_per_iteration
+        return (self._prefetch + 1) * self._size.within(self.planner).max_steps
 
     @property
     def groups(self) -> Groups | None:
@@ -299,6 +272,7 @@ class WindowLoader:
     def _build(self, layout: Layout) -> None:
         """Bring the frames to the device, or prepare to stream them, and build what cuts them."""
         self.planner = planner = Planner(self.spec, layout)
+        size = self._size.within(planner)
         frames: Frames
         if layout.is_whole:
             frames = ResidentFrames(self._partition, self.spec, self.device)
@@ -307,10 +281,10 @@ class WindowLoader:
         assert frames.rows is not None
         graph: StockGraph | FusedGraph
         if self.graph == "fused":
-            graph = FusedGraph(planner, frames, self.device, self._prefetch, self._capacity)
+            graph = FusedGraph(planner, frames, self.device, self._prefetch, size.capacity)
         else:
             graph = StockGraph(planner, frames, self.device, self._prefetch)
-        source = StepSource(planner, frames, graph, self._steps_per_iteration)
+        source = StepSource(planner, frames, graph, size.max_steps)
         self._feed = Feed(source, graph, self.device, may_skip=layout.is_whole)
         self._finalizer = weakref.finalize(self, self._feed.stop_later, frames.close)
         self._finalizer.atexit = False  # at exit, `lifecycle` stops every pipeline
@@ -319,7 +293,7 @@ class WindowLoader:
             frames=frames.rows.nbytes,
             labels=0 if frames.labels is None else frames.labels.nbytes,
             tables=graph.table_bytes if isinstance(graph, FusedGraph) else 0,
-            batches=self._batch_bytes,
+            batches=size.batch_bytes,
         )
 
     def _drop(self) -> None:
@@ -344,7 +318,7 @@ class WindowLoader:
         needed = groups * layout.group_rows(self.spec.gap) * row_bytes(self._partition)
         self._drop()
         gc.collect()
-        budget = frame_budget(self.device, self._memory_budget, self._batch_bytes)
+        budget = frame_budget(self.device, self._memory_budget, self._size.batch_bytes)
         if needed > budget:
             self._build(self.planner.layout)
             how = "resident, which takes" if layout.is_whole else "streamed in groups, which take"
@@ -353,41 +327,6 @@ class WindowLoader:
                 "raise loader.memory_budget"
             )
         self._build(layout)
-
-    def _choose_max_steps(self, batches_per_iteration: int | None) -> int:
-        """Return how many steps an iteration may have, before groups limit it."""
-        steps = self.spec.steps
-        if batches_per_iteration is not None:
-            wanted = checked_integer("batches_per_iteration", batches_per_iteration, 1)
-        else:
-            available = min(_ITERATION_BYTES[self.graph], free_memory(self.device) // _ITERATION_SHARE)
-            wanted = available // (self.spec.batch_size * self._window_bytes)
-        return max(1, min(wanted, steps.count))
-
-    @property
-    def _steps_per_iteration(self) -> int:
-        return max(1, min(self._max_steps, self.planner.windows_in_two_groups // self.spec.steps.global_batch))
-
-    @property
-    def _capacity(self) -> int:
-        """Maximum number of windows per iteration."""
-        steps: Steps = self.spec.steps
-        return max(steps.max_size, self._max_steps * min(self.spec.batch_size, steps.max_size))
-
-    @property
-    def _window_bytes(self) -> int:
-        return self.spec.window * self.spec.feature_dim * np.dtype(self.spec.dtype).itemsize
-
-    @property
-    def _batch_bytes(self) -> int:
-        """Bytes of the windows of all pending iterations.
-
-        These are the prefetched iterations, the delivered one and the one before it; and the intermediate results of
-        one: the kernel's output beside DALI's copy, or the windows of `stock` before conversion and masking.
-        """
-        conversions = (self._partition.dtype.name != self.spec.dtype) + self.spec.masks_frequency
-        unfinished = 1 if self.graph == "fused" else conversions
-        return (self._prefetch + 2 + unfinished) * self._capacity * self._window_bytes
 
     def _identity(self) -> dict[str, Any]:
         """Return what the sequence of global batches depends on."""

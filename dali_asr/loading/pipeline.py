@@ -1,8 +1,6 @@
 """The DALI pipeline under its source, and the batches that come out of it.
 
-    Planner ──▶ StepSource ──Iteration──▶ Graph.arrays ──▶ DALI pipeline ──▶ DALIGenericIterator ──▶ Feed ──▶ Batch
-
-One iteration of DALI cuts the windows of one or several steps. A ragged step is an iteration of its own.
+    StepSource ──▶ Graph.arrays ──▶ DALI pipeline ──▶ DALIGenericIterator ──▶ Feed ──▶ Batch
 
 Shape letters: `B` windows of a batch, `W` frames of a window, `D` features of a frame.
 """
@@ -12,9 +10,8 @@ from __future__ import annotations
 import os
 from collections import deque
 from contextlib import nullcontext
-from dataclasses import dataclass
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -33,10 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
-    from numpy.typing import NDArray
-
-    from dali_asr.loading.frames import Frames
-    from dali_asr.plan import Planner
+    from dali_asr.loading.source import Graph, Iteration, StepSource
 
 DALI_TYPES = {"float32": types.FLOAT, "float16": types.FLOAT16}
 
@@ -55,142 +49,6 @@ class Batch(NamedTuple):
     windows: torch.Tensor
     labels: torch.Tensor | None
     frame_ids: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Iteration:
-    """One iteration of DALI.
-
-    Attributes:
-        seek: number of seeks before it was issued.
-        epoch: epoch of its steps.
-        step: its first step.
-        steps: number of steps; 0 for a filler that bridges the time until frames can be read.
-        size: windows per step.
-        parts: groups that its windows are in, numbered across epochs, and which windows each group has.
-    """
-
-    seek: int
-    epoch: int
-    step: int
-    steps: int
-    size: int
-    parts: tuple[tuple[int, slice], ...]
-
-    @property
-    def windows(self) -> int:
-        """Number of windows."""
-        return self.steps * self.size
-
-
-class Graph(Protocol):
-    """A DALI graph that cuts windows."""
-
-    def arrays(self, iteration: Iteration) -> list[list[NDArray[Any]]]:
-        """Return the inputs of an iteration: for each input, one array per sample."""
-
-    def pipeline(self, source: Callable[[int], Any]) -> tuple[Pipeline, list[str]]:
-        """Build the pipeline that `source` feeds with these arrays.
-
-        Returns:
-            The pipeline and the names of its outputs: `windows`, `frame_ids` and, if labelled, `labels`.
-        """
-
-
-class StepSource:
-    """An endless sequence of iterations, epoch after epoch, as inputs of a graph.
-
-    It runs on into the next epoch, so that the pipeline stays full at the end of one.
-
-    Args:
-        planner: plans the steps.
-        frames: frames on the device.
-        graph: turns an iteration into inputs.
-        max_steps: maximum number of steps per iteration.
-
-    Attributes:
-        issued: pending iterations, oldest first.
-        seeks: Number of seeks so far. Iterations issued before the latest seek are discarded.
-    """
-
-    def __init__(self, planner: Planner, frames: Frames, graph: Graph, max_steps: int) -> None:
-        self.issued: deque[Iteration] = deque()
-        self.seeks = 0
-        self._planner, self._frames, self._graph, self._max_steps = planner, frames, graph, max_steps
-        self._next = (0, 0)
-        self._stopped = False
-
-    @property
-    def upcoming(self) -> tuple[int, int]:
-        """Epoch and step that the pipeline delivers next."""
-        for iteration in self.issued:
-            if iteration.steps:
-                return iteration.epoch, iteration.step
-        return self._next
-
-    def start(self) -> None:
-        """Feed a new pipeline: no iteration is pending in it."""
-        self.issued.clear()
-        self._stopped = False
-
-    def stop(self) -> None:
-        """End: the next call raises StopIteration."""
-        self._stopped = True
-
-    def seek(self, epoch: int, step: int) -> None:
-        """Continue with another step."""
-        self.seeks += 1
-        self._next = (epoch, step)
-
-    def delivered(self) -> Iteration:
-        """Return the oldest pending iteration, which DALI has delivered."""
-        iteration = self.issued.popleft()
-        self._release()
-        return iteration
-
-    def __call__(self, _number: int) -> tuple[list[NDArray[Any]], ...]:
-        """Return the inputs of the next iteration.
-
-        Raises:
-            StopIteration: the source was stopped.
-            DataError: the corpus is damaged or changed.
-        """
-        if self._stopped:
-            raise StopIteration
-        iteration = self._next_iteration()
-        if not self.issued:
-            self._release(iteration)
-        if not self._frames.require(iteration.parts[0][0], iteration.parts[-1][0]):
-            iteration = Iteration(self.seeks, iteration.epoch, iteration.step, 0, 0, iteration.parts)
-        arrays = self._graph.arrays(iteration)
-        # State changes last, so that an interrupt before here leaves nothing half counted.
-        end = iteration.step + iteration.steps
-        at_end = end >= self._planner.steps.count
-        self._next = (iteration.epoch + 1, 0) if at_end else (iteration.epoch, end)
-        self.issued.append(iteration)
-        return tuple(arrays)
-
-    def _next_iteration(self) -> Iteration:
-        epoch, step = self._next
-        steps = self._planner.steps
-        count = max(1, min(self._max_steps, steps.whole - step))
-        first, end = steps.span(step)
-        size, stride = end - first, steps.global_batch
-        groups, group_count = self._planner.groups(epoch), self._planner.layout.group_count
-        first_group = groups.find(first) if group_count > 1 else 0
-        last_group = groups.find(first + (count - 1) * stride + size - 1) if group_count > 1 else 0
-        base = epoch * group_count
-        if first_group == last_group:
-            return Iteration(self.seeks, epoch, step, count, size, ((base + first_group, slice(None)),))
-        whole, rest = divmod(int(groups.positions[first_group + 1]) - first, stride)
-        split = whole * size + min(rest, size)  # windows in the first group
-        parts = ((base + first_group, slice(0, split)), (base + last_group, slice(split, None)))
-        return Iteration(self.seeks, epoch, step, count, size, parts)
-
-    def _release(self, upcoming: Iteration | None = None) -> None:
-        oldest = self.issued[0] if self.issued else upcoming
-        if oldest:
-            self._frames.release(oldest.parts[0][0])
 
 
 class Feed:

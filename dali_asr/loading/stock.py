@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nvidia.dali.pipeline import Pipeline
 
     from dali_asr.loading.frames import Frames
-    from dali_asr.loading.pipeline import Iteration
+    from dali_asr.loading.source import Iteration
     from dali_asr.plan import LoaderSpec, Planner
 
 _MASK_TYPES = {8: types.INT64, 4: types.INT32, 2: types.INT16}
