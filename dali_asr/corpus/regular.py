@@ -127,7 +127,7 @@ class OpenedFile:
             self._compare(self.of_descriptor(self.path, file))
 
     def _compare(self, now: OpenedFile) -> None:
-        if now != self:
+        if (now.inode, now.size, now.modified) != (self.inode, self.size, self.modified):
             raise self._changed()
 
     def _changed(self) -> DataError:

@@ -1,4 +1,4 @@
-"""Label counts, and what follows from them."""
+"""Label counts, class weights, and the warning about symbols that label no frame."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dali_asr.inventory import ARPABET
 from tests.makers import make_features, make_partition
 
 
-def test_counts_are_those_of_a_plain_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_equal_a_plain_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dali_asr.corpus.labels._BLOCK", 7)
     partition = make_partition([5, 1, 30, 12])
     truth = partition.labels()
@@ -31,7 +31,7 @@ def test_weights_make_labels_count_the_same() -> None:
     assert weights[1] == 1
 
 
-def test_no_labels_at_all() -> None:
+def test_a_partition_without_labels_is_refused() -> None:
     unlabelled = Corpus.from_arrays([make_features(4)]).partition("all")
     with pytest.raises(DataError, match=r"all: has no transcripts; name a labelled partition in data\.train"):
         label_counts(unlabelled, "data.train")

@@ -1,4 +1,4 @@
-"""Mean and variance, against NumPy's own in another order of work."""
+"""Mean and variance normalization, compared with NumPy's mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ features = array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=30).flatmap
 
 
 @given(features)
-def test_by_utterance(frames: np.ndarray) -> None:
+def test_utterance_normalization_equals_that_of_numpy(frames: np.ndarray) -> None:
     wide = frames.astype(np.longdouble)
     deviation = wide.std(axis=0)
     constant = (frames == frames[0]).all(axis=0)
@@ -33,12 +33,12 @@ def test_by_utterance(frames: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("value", [0.1, 1e-30, -7.3, 0.0])
-def test_zero_variance_gives_positive_zeros(value: float) -> None:
+def test_a_constant_feature_becomes_positive_zeros(value: float) -> None:
     frames = np.full((1265, 3), value, np.float32)
     assert Normalization("utterance").apply(frames).tobytes() == bytes(1265 * 3 * 8)
 
 
-def test_input_is_left_alone() -> None:
+def test_the_input_is_not_modified() -> None:
     frames = np.arange(12.0).reshape(4, 3)
     kept = frames.copy()
     for normalization in (
@@ -65,10 +65,29 @@ def test_global_moments_are_those_of_all_frames_together(utterances: list[np.nda
     assert np.allclose(normalization.deviation, together.std(axis=0).astype(float), rtol=1e-9, atol=1e-7)
 
 
-def test_global_round_trip() -> None:
+def test_global_statistics_survive_json() -> None:
     normalization = Normalization("global", (1.0, 2.0), (2.0, 0.0))
     frames = np.array([[3.0, 2.0], [1.0, 5.0]])
     assert normalization.apply(frames).tolist() == [[1.0, 0.0], [0.0, 0.0]]
     assert Normalization.from_json(normalization.to_json()) == normalization
     with pytest.raises(UsageError, match="with global statistics"):
         as_normalization("global")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "speaker"},
+        {"kind": None},
+        {"mean": [1.0]},
+        {"mean": [1.0, float("nan")]},
+        {"deviation": [True, 1.0]},
+        {"mean": [], "deviation": []},
+        {"mean": None},
+        {"partitions": [3]},
+    ],
+)
+def test_invalid_json_is_refused(change: dict[str, object]) -> None:
+    values = Normalization("global", (1.0, 2.0), (2.0, 0.0), ("train",)).to_json()
+    with pytest.raises((ValueError, TypeError)):
+        Normalization.from_json(values | change)

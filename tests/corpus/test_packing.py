@@ -1,4 +1,4 @@
-"""Packing a course folder: the same bytes from any number of processes, and nothing left behind by any end."""
+"""Packing a course folder: the result, and what is left behind when it fails or is killed."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_memory_does_not_grow_with_the_cores(monkeypatch: pytest.MonkeyPatch) ->
     assert workers.Workers(10**6)._count == 8
 
 
-def test_what_exists_is_not_overwritten(course: Path, tmp_path: Path) -> None:
+def test_an_existing_folder_is_not_overwritten(course: Path, tmp_path: Path) -> None:
     dest = tmp_path / "p"
     pack_course(course, dest)
     with pytest.raises(UsageError, match=r"exists; choose another place, or overwrite it \(--force\)"):
@@ -184,9 +184,7 @@ def test_what_exists_is_not_overwritten(course: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["course", "mine", "p"]
 
 
-def test_what_was_there_comes_back_when_it_cannot_be_replaced(
-    course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_corpus_that_cannot_be_replaced_stays(course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dest = tmp_path / "p"
     pack_course(course, dest)
     before = (dest / "corpus.json").read_bytes()
@@ -332,7 +330,9 @@ def test_names_are_checked_before_packing(course: Path, tmp_path: Path) -> None:
     assert stages == []
 
 
-def test_a_source_that_is_cut_short_while_it_is_packed(course: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_source_file_that_is_cut_short_during_packing_is_named(
+    course: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
     monkeypatch.setattr(packing, "_LONG", 8)
     shapes = packing._shapes
 
