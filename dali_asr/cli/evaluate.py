@@ -44,7 +44,7 @@ def evaluate(
         report("starting", 0, 1)
         from dali_asr.device import describe_device, resolve_device
         from dali_asr.inference.evaluate import prepare_evaluation, score
-        from dali_asr.inference.report import write_evaluation
+        from dali_asr.inference.writers import write_evaluation
         from dali_asr.runs.checkpoint import run_of
 
         report("starting", 1, 1)

@@ -1,7 +1,8 @@
-"""What is predicted: a partition of a corpus, or single files of features."""
+"""Opening what a model is applied to: a partition of a corpus, or single files of features."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dali_asr.build import corpus_path
@@ -28,20 +29,20 @@ def open_source(
     data: DataConfig,
     progress: Progress = quiet,
 ) -> Partition:
-    """Open what is to be predicted, normalized as the model's features were.
+    """Open a source, normalized as the features that the model was trained on.
 
     Args:
         sources: `.npy` files of features `[T, D]`; or one folder: a packed corpus, a course folder, or a
             folder of such files; or `demo`.
-        partition: which one of a corpus; by default `data.test` where the corpus has it, or its only one.
-        description: of the model.
-        data: the section of the model's configuration, by which features are stored.
-        progress: told how far the packing of a course folder is.
+        partition: name of the corpus's partition; by default `data.test` if the corpus has it, or its only one.
+        description: description of the model.
+        data: the section of the run's configuration that says how features are stored.
+        progress: called with the progress of packing a course folder.
 
     Raises:
-        DataError: files that are missing, damaged or of another D; a corpus of another normalization.
-        UsageError: an unclear or unknown partition, or sources that do not go together.
-        CheckpointError: the corpus has another inventory than the model.
+        DataError: files are missing, damaged or of another D; or the corpus has another normalization.
+        UsageError: an unclear or unknown partition, or sources that cannot be combined.
+        CheckpointError: the corpus and the model have different inventories.
     """
     paths = [corpus_path(str(source)) for source in sources]
     if len(paths) == 1 and paths[0].is_dir() and not (is_packed(paths[0]) or is_course_folder(paths[0])):
@@ -85,26 +86,42 @@ def _open_corpus(
         corpus = Corpus.open(path)
         _check_corpus(path, corpus, description)
     else:
-        # Packed as for training where that can be: then the cache has it.
-        normalization = description.normalization
-        together = chosen in data.partitions and set(data.partitions) <= set(names)
-        settings = PackSettings(
-            data.partitions if together else (chosen,),
-            normalization if normalization.kind == "global" else normalization.kind,
-            dtype=data.dtype,
-            inventory=description.inventory,
-            zero_nonfinite=data.zero_nonfinite,
-        )
-        corpus = Corpus.open(path, settings, progress=progress)
+        corpus = _pack(path, names, chosen, description, data, progress)
     _check_feature_dim(path, corpus.feature_dim, description)
     return corpus.partition(chosen)
+
+
+def _pack(
+    path: Path,
+    names: Sequence[str],
+    chosen: str,
+    description: ModelDescription,
+    data: DataConfig,
+    progress: Progress,
+) -> Corpus:
+    """Open a course folder, packed as for training if possible, so that the cache has it already."""
+    together = chosen in data.partitions and set(data.partitions) <= set(names)
+    settings = PackSettings(
+        data.partitions if together else (chosen,),
+        description.normalization.kind,
+        dtype=data.dtype,
+        inventory=description.inventory,
+        zero_nonfinite=data.zero_nonfinite,
+    )
+    if description.normalization.kind != "global":
+        return Corpus.open(path, settings, progress=progress)
+    if together and path.resolve() == corpus_path(data.root).resolve():
+        corpus = Corpus.open(path, replace(settings, train=data.train), progress=progress)
+        if corpus.normalization == description.normalization:  # the files have not changed since the training
+            return corpus
+    return Corpus.open(path, replace(settings, normalization=description.normalization), progress=progress)
 
 
 def _partition_names(path: Path) -> list[str]:
     if is_packed(path):
         return list(Corpus.open(path).partitions)
     if not is_course_folder(path):
-        Corpus.open(path)  # says what is wrong with it
+        Corpus.open(path)  # raises the error that says what is wrong
     return sorted(folder.parent.name for folder in path.glob("*/mfcc"))
 
 
@@ -120,7 +137,7 @@ def _check_corpus(path: Path, corpus: Corpus, description: ModelDescription) -> 
     if corpus.inventory != description.inventory:
         raise CheckpointError(
             f"{path}: has an inventory of {len(corpus.inventory)} symbols, the checkpoint one of "
-            f"{len(description.inventory)} that differs; predict on a corpus packed with the checkpoint's"
+            f"{len(description.inventory)} that differs; give a corpus packed with the checkpoint's inventory"
         )
     if corpus.normalization != description.normalization:
         raise DataError(
@@ -133,6 +150,6 @@ def _check_corpus(path: Path, corpus: Corpus, description: ModelDescription) -> 
 def _check_feature_dim(path: Path, feature_dim: int, description: ModelDescription) -> None:
     if feature_dim != description.feature_dim:
         raise DataError(
-            f"{path}: {feature_dim} features a frame, the checkpoint was trained on {description.feature_dim}; "
-            "predict on the features that it knows"
+            f"{path}: {feature_dim} features per frame, the checkpoint was trained on {description.feature_dim}; "
+            "give features of the kind that it was trained on"
         )
