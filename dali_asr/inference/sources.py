@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dali_asr.build import corpus_path
@@ -86,35 +85,19 @@ def _open_corpus(
         corpus = Corpus.open(path)
         _check_corpus(path, corpus, description)
     else:
-        corpus = _pack(path, names, chosen, description, data, progress)
+        # Packed as for training where that can be: then the cache has it.
+        normalization = description.normalization
+        together = chosen in data.partitions and set(data.partitions) <= set(names)
+        settings = PackSettings(
+            data.partitions if together else (chosen,),
+            normalization if normalization.kind == "global" else normalization.kind,
+            dtype=data.dtype,
+            inventory=description.inventory,
+            zero_nonfinite=data.zero_nonfinite,
+        )
+        corpus = Corpus.open(path, settings, progress=progress)
     _check_feature_dim(path, corpus.feature_dim, description)
     return corpus.partition(chosen)
-
-
-def _pack(
-    path: Path,
-    names: Sequence[str],
-    chosen: str,
-    description: ModelDescription,
-    data: DataConfig,
-    progress: Progress,
-) -> Corpus:
-    """Open a course folder, packed as for training if possible, so that the cache has it already."""
-    together = chosen in data.partitions and set(data.partitions) <= set(names)
-    settings = PackSettings(
-        data.partitions if together else (chosen,),
-        description.normalization.kind,
-        dtype=data.dtype,
-        inventory=description.inventory,
-        zero_nonfinite=data.zero_nonfinite,
-    )
-    if description.normalization.kind != "global":
-        return Corpus.open(path, settings, progress=progress)
-    if together and path.resolve() == corpus_path(data.root).resolve():
-        corpus = Corpus.open(path, replace(settings, train=data.train), progress=progress)
-        if corpus.normalization == description.normalization:  # the files have not changed since the training
-            return corpus
-    return Corpus.open(path, replace(settings, normalization=description.normalization), progress=progress)
 
 
 def _partition_names(path: Path) -> list[str]:

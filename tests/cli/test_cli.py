@@ -153,7 +153,7 @@ def test_what_nobody_thought_of_is_one_line_too(run_cli: Run, monkeypatch: pytes
     result = run_cli("data", "info", "demo")
     assert result.exit_code == 1
     assert result.output == (
-        "error: unexpected RuntimeError: first second; please report it, with what `dali-asr --debug ...` shows\n"
+        "error: unexpected RuntimeError: first second; please report it with the output of `dali-asr --debug ...`\n"
     )
 
 
@@ -168,9 +168,9 @@ def test_what_nobody_thought_of_is_one_line_too(run_cli: Run, monkeypatch: pytes
         (["data", "pack", "/nowhere", "/nowhere-either"], 1, "error: /nowhere: no such folder"),
         (["data", "info", "/nowhere"], 1, "error: /nowhere: no such folder"),
         (["bench", "loader", "nothing"], 2, "error: nothing: no such file, and no recipe"),
-        (["config", "copy", "demo", "/etc/passwd/x.yaml"], 1, "is no folder that can be written"),
+        (["config", "copy", "demo", "/etc/passwd/x.yaml"], 1, "is not a writable folder"),
         (["trian"], 2, "No such command"),
-        (["bench", "loader", "--json", "/etc/passwd/x.json"], 1, "is no folder that can be written"),
+        (["bench", "loader", "--json", "/etc/passwd/x.json"], 1, "is not a writable folder"),
         (["bench", "loader", "--frames", "10000", "--batch-size", "6000"], 2, "10000 frames are too few for batches"),
     ],
 )

@@ -130,24 +130,11 @@ def test_only_regular_files_are_written_and_links_are_followed(tmp_path: Path) -
     assert (tmp_path / "file").read_text().startswith("id,label")
 
 
-@pytest.mark.parametrize("normalization", ["utterance", "global"])
-def test_training_and_prediction_share_the_cache(course: Path, tmp_path: Path, normalization: str) -> None:
-    run = train_small(course, tmp_path, data={"normalization": normalization})
+def test_training_and_prediction_share_the_cache(run: Path, course: Path) -> None:
     cache = Path(os.environ["XDG_CACHE_HOME"]) / "dali-asr/corpora"
     before = sorted(p.name for p in cache.iterdir())
     predict(run, course)
     assert sorted(p.name for p in cache.iterdir()) == before
-
-
-def test_files_changed_after_a_global_run_are_normalized_by_its_statistics(course: Path, tmp_path: Path) -> None:
-    run = train_small(course, tmp_path, data={"normalization": "global"})
-    before = predict(run, course, posteriors=True).posteriors
-    path = course / "train/mfcc/u00.npy"
-    np.save(path, 3 * np.load(path))
-    after = predict(run, course, posteriors=True).posteriors
-    assert before is not None
-    assert after is not None
-    assert before.tobytes() == after.tobytes()
 
 
 def test_json() -> None:

@@ -34,7 +34,8 @@ LABELS = st.lists(st.tuples(st.integers(0, 4), st.integers(-1, 4)), min_size=1, 
 @given(pairs=LABELS)
 def test_symbols_are_scored_as_by_counting(pairs: list[tuple[int, int]]) -> None:
     counted = [(g, t) for g, t in pairs if t >= 0]
-    confusion = Confusion.count(*np.array(pairs, np.int64).T, 5)
+    given_labels, true_labels = np.array(pairs, np.int64).T
+    confusion = Confusion.count(given_labels, true_labels, 5)
     matrix = np.zeros((5, 5), np.int64)
     for g, t in counted:
         matrix[t, g] += 1
