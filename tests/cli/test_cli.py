@@ -160,14 +160,14 @@ def test_what_nobody_thought_of_is_one_line_too(run_cli: Run, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["train", "nothing"], 2, "error: nothing: no such file, and no recipe"),
+        (["train", "nothing"], 2, "error: nothing: no such file or recipe"),
         (["train", "--set", "loader.batch_size=0"], 2, "loader.batch_size: received 0"),
         (["train", "--set", "data.root=/nowhere"], 1, "error: data.root: /nowhere: no such folder; set it"),
         (["train", "--set", "loader.device=cuda:99"], 1, "error: device cuda:99"),
         (["predict", "/nowhere", "demo"], 1, "error: /nowhere: no such folder; give the folder of a run"),
         (["data", "pack", "/nowhere", "/nowhere-either"], 1, "error: /nowhere: no such folder"),
         (["data", "info", "/nowhere"], 1, "error: /nowhere: no such folder"),
-        (["bench", "loader", "nothing"], 2, "error: nothing: no such file, and no recipe"),
+        (["bench", "loader", "nothing"], 2, "error: nothing: no such file or recipe"),
         (["config", "copy", "demo", "/etc/passwd/x.yaml"], 1, "is not a writable folder"),
         (["trian"], 2, "No such command"),
         (["bench", "loader", "--json", "/etc/passwd/x.json"], 1, "is not a writable folder"),
