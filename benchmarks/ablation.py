@@ -1,21 +1,19 @@
-"""What each part of a recipe brings: dev frame accuracy of small models, several seeds each.
+"""Measure what each part of a recipe contributes: dev frame accuracy of small models, several seeds each.
 
     python benchmarks/ablation.py ROOT --json benchmarks/results/ablation_so762_DATE.json
 
-ROOT holds {train,dev}-clean/{mfcc,transcript}/*.npy. The reference is a 3 x 512 multilayer perceptron with 12 frames
-on either side, trained plainly: no masks, no dropout, no normalization, a constant learning rate. Each option is added
-to the reference alone; then all together, and those that pay. All train four epochs, and the accuracy is that of the
-last one: no epoch is chosen by its dev accuracy.
+ROOT contains {train,dev}-clean/{mfcc,transcript}/*.npy. The reference is a multilayer perceptron of 3 x 512 units at
+context 12, trained plainly: without masks, dropout or normalization, at a constant learning rate. Each option is added
+to the reference alone, then all together, then those that help. Every model trains for four epochs. The accuracy is
+that of the last epoch; no epoch is chosen by its dev accuracy.
 
     python benchmarks/ablation.py ROOT --recipe course-best --device cuda --json FILE
 
-takes a recipe instead, and each option out of it. It trains as long as the recipe does.
+starts from a recipe instead and removes one option at a time. It trains for as long as the recipe does.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -24,15 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from harness import parser, write
 
 from dali_asr.config import Config
-from dali_asr.environment import environment
 from dali_asr.model import parameter_count
 from dali_asr.runs.checkpoint import load_checkpoint
 from dali_asr.training import train
 
 EPOCHS = 4
-MOST_PARAMETERS = 1_500_000
+MAX_PARAMETERS = 1_500_000
 REFERENCE = ("loader.context=12", "loader.batch_size=512", "model.hidden=[512,512,512]")
 OPTIONS: dict[str, tuple[str, ...]] = {
     "30 frames on either side": ("loader.context=30",),
@@ -42,11 +40,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "label smoothing 0.1": ("training.label_smoothing=0.1",),
     "average of the weights, 0.998": ("training.ema=0.998",),
 }
-PAYING = tuple(name for name in OPTIONS if name != "30 frames on either side")  # on so little speech, wider is worse
-
-
-# How a recipe is robbed of each.
-WITHOUT: dict[str, tuple[str, ...]] = {
+HELPFUL = tuple(name for name in OPTIONS if name != "30 frames on either side")  # an hour of speech is too little
+WITHOUT: dict[str, tuple[str, ...]] = {  # removed from a recipe
     "masks": ("loader.masking=null",),
     "batch norm and dropout": ("model.norm=none", "model.dropout=0"),
     "cosine and warm-up": ("training.schedule.kind=constant", "training.schedule.warmup_steps=0"),
@@ -56,11 +51,11 @@ WITHOUT: dict[str, tuple[str, ...]] = {
 
 
 def variants(recipe: str | None = None) -> dict[str, tuple[str, ...]]:
-    """Return the overrides of every variant, by name; the first is what the others are compared with."""
+    """Return the overrides per variant. The first variant is the one that the others are compared with."""
     if recipe:
         return {recipe: (), **{f"without {name}": overrides for name, overrides in WITHOUT.items()}}
     alone = {name: REFERENCE + overrides for name, overrides in OPTIONS.items()}
-    return {"reference": REFERENCE, **alone, "all six": _together(*OPTIONS), "the five that pay": _together(*PAYING)}
+    return {"reference": REFERENCE, **alone, "all six": _together(*OPTIONS), "the five that pay": _together(*HELPFUL)}
 
 
 def _together(*names: str) -> tuple[str, ...]:
@@ -75,7 +70,7 @@ def run(
     fixed = [f"data.root={root}", "data.test=null", f"training.seed={seed}", f"loader.device={device}"]
     if not recipe:
         fixed += ["data.train=[train-clean]", "data.dev=dev-clean", "model.preset=null"]
-        fixed += [f"training.epochs={EPOCHS}", f"model.max_parameters={MOST_PARAMETERS}"]
+        fixed += [f"training.epochs={EPOCHS}", f"model.max_parameters={MAX_PARAMETERS}"]
     with tempfile.TemporaryDirectory() as folder:
         result = train(Config.load(recipe or "demo", [*fixed, *overrides]), run=Path(folder) / "run")
         model = load_checkpoint(result.run, "last").description.build()
@@ -83,7 +78,7 @@ def run(
 
 
 def summarize(name: str, overrides: tuple[str, ...], runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return a variant's results: the mean of the last epoch over the seeds, and its standard deviation."""
+    """Return a variant's results, with mean and standard deviation of the last epoch over the seeds."""
     last = [run["accuracy"][-1] for run in runs]
     return {
         "variant": name,
@@ -96,7 +91,7 @@ def summarize(name: str, overrides: tuple[str, ...], runs: list[dict[str, Any]])
 
 
 def to_markdown(results: list[dict[str, Any]]) -> str:
-    """Return the results as a table; gains are over the first."""
+    """Return the results as a table; gains are relative to the first variant."""
     lines = [
         "| variant | parameters | dev accuracy, mean ± s.d. | gain |",
         "| --- | ---: | ---: | ---: |",
@@ -111,23 +106,22 @@ def to_markdown(results: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Train all variants and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", help="the corpus")
-    parser.add_argument("--json", type=Path, help="write machine, versions and all results here")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--recipe", help="take this one, and each option out of it")
-    parser.add_argument("--only", action="append", help="a variant; repeat for more")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--threads", type=int, default=1, help="of each run")
-    parser.add_argument("--device", default="cpu")
-    arguments = parser.parse_args()
-    known = variants(arguments.recipe)
-    chosen = {name: known[name] for name in arguments.only or known}
-    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
+    arguments = parser(__doc__)
+    arguments.add_argument("root", help="the corpus")
+    arguments.add_argument("--seeds", type=int, default=3, help="number of models per variant")
+    arguments.add_argument("--recipe", help="start from this recipe and remove one option at a time")
+    arguments.add_argument("--only", action="append", help="train this variant; repeat for more")
+    arguments.add_argument("--jobs", type=int, default=1, help="number of runs at a time")
+    arguments.add_argument("--threads", type=int, default=1, help="threads per run")
+    arguments.add_argument("--device", default="cpu")
+    given = arguments.parse_args()
+    known = variants(given.recipe)
+    chosen = {name: known[name] for name in given.only or known}
+    with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
         waiting = {
             name: [
-                pool.submit(run, arguments.root, arguments.recipe, overrides, seed, arguments.threads, arguments.device)
-                for seed in range(arguments.seeds)
+                pool.submit(run, given.root, given.recipe, overrides, seed, given.threads, given.device)
+                for seed in range(given.seeds)
             ]
             for name, overrides in chosen.items()
         }
@@ -136,14 +130,7 @@ def main() -> None:
             results.append(summarize(name, chosen[name], [future.result() for future in runs]))
             print(name, f"{results[-1]['mean']:.4f} ± {results[-1]['deviation']:.4f}", flush=True)
     print(to_markdown(results))
-    if arguments.json:
-        values = {
-            "benchmark": "ablation",
-            **environment(torch.device(arguments.device)),
-            "recipe": arguments.recipe,
-            "results": results,
-        }
-        arguments.json.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    write(given.json, "ablation", torch.device(given.device), recipe=given.recipe, results=results)
 
 
 if __name__ == "__main__":

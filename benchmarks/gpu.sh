@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The whole suite on a machine with a GPU, without network and in under eight minutes:
+# Run all GPU tests and benchmarks on a machine with a GPU, without network and in under eight minutes:
 #
 #     benchmarks/gpu.sh FOLDER
 #
-# Writes into FOLDER the tests' report, what `doctor` says, and of each benchmark JSON with every repeat, a Markdown
-# table and a chart. Needs dali-asr and its `dev` extra to be importable; `PYTHON` chooses the interpreter.
+# Writes to FOLDER the report of the tests, the output of `doctor`, and for each benchmark JSON with every repeat, a
+# Markdown table and a chart. Needs dali-asr and its `dev` extra; `PYTHON` selects the interpreter.
 set -euo pipefail
 folder=$(mkdir -p "${1:?usage: benchmarks/gpu.sh FOLDER}" && cd "$1" && pwd)
 cd "$(dirname "$0")/.."
@@ -12,7 +12,7 @@ export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 COLUMNS=1
 python=${PYTHON:-python3}
 failed=()
 
-# Each part has its own limit, and one that fails does not keep the others from being measured.
+# Each part has its own time limit. If one fails, the others still run.
 part() {
     local name=$1 limit=$2
     shift 2

@@ -1,4 +1,4 @@
-"""Versions and machine, as results record them; importing this imports neither torch nor DALI."""
+"""Versions and machine, as results record them. Importing this module imports neither torch nor DALI."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = ("dali-asr", "nvidia-dali-cuda120", "torch", "triton", "numpy", "pyda
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Return date, machine and versions as JSON values; `device` is where the work was done."""
+    """Return date, machine and versions as JSON values; `device` is the device that did the work."""
     import torch
 
     return {
@@ -44,15 +44,34 @@ def installed_version(package: str) -> str:
 
 
 def git_commit() -> str | None:
-    """Return the commit of the working directory, with `+` where files of it were changed; None outside of git."""
+    """Return the commit of the working directory, with `+` if tracked files were changed; None outside of git.
+
+    The repository may be untrusted: its configuration can name programs that `git status` would run. File system
+    monitors, hooks, content filters and submodules are therefore turned off.
+    """
     try:
-        commit, changed = (
-            subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-            for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
-        )
+        commit = _git("rev-parse", "HEAD")
+        names = _git("config", "--list", "--name-only").splitlines()
+        filters = [name for name in names if name.lower().startswith("filter.")]
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all", cleared=filters)
     except (OSError, subprocess.SubprocessError):
         return None
     return commit + ("+" if changed else "")
+
+
+def _git(*arguments: str, cleared: list[str] | None = None) -> str:
+    """Return what a git command prints; the `cleared` keys of the configuration are set to nothing."""
+    keys = {f"GIT_CONFIG_KEY_{at}": key for at, key in enumerate(cleared or [])}
+    values = {f"GIT_CONFIG_VALUE_{at}": "" for at in range(len(keys))}
+    done = subprocess.run(
+        ["git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", *arguments],
+        env={**os.environ, **keys, **values, "GIT_CONFIG_COUNT": str(len(keys)), "GIT_OPTIONAL_LOCKS": "0"},
+        capture_output=True,
+        text=True,
+        timeout=5,
+        check=True,
+    )
+    return done.stdout.strip()
 
 
 def _processor() -> str:

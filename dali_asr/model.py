@@ -25,12 +25,12 @@ NORMS: dict[str, type[nn.Module] | None] = {"none": None, "batch": nn.BatchNorm1
 
 @dataclass(frozen=True)
 class HiddenLayer:
-    """A hidden layer: linear, normalization if asked for, activation, dropout.
+    """A hidden layer: linear, optional normalization, activation, dropout.
 
     Attributes:
-        width: units.
-        dropout: share of them zeroed in training.
-        norm: of its sums, over the `batch` or the `layer`, or `none`.
+        width: number of units.
+        dropout: probability of zeroing a unit during training.
+        norm: normalization before the activation: `batch`, `layer` or `none`.
     """
 
     width: int
@@ -43,7 +43,7 @@ class HiddenLayer:
 
 
 def _layers(widths: tuple[int, ...], dropout: tuple[float, ...]) -> tuple[HiddenLayer, ...]:
-    """Return layers with batch norm in the 1st, 3rd, 5th and so on."""
+    """Return layers with batch norm in every other layer, starting with the first."""
     return tuple(
         HiddenLayer(w, d, "none" if at % 2 else "batch") for at, (w, d) in enumerate(zip(widths, dropout, strict=True))
     )
@@ -56,20 +56,20 @@ PRESETS = {
 
 
 class MLP(nn.Module):
-    """A multilayer perceptron over context windows; logits out.
+    """A multilayer perceptron that maps context windows to logits.
 
     Weights are Glorot uniform (Glorot and Bengio 2010), biases zero.
 
     Args:
-        window: W.
-        feature_dim: D.
-        classes: C.
+        window: number of frames per window, W.
+        feature_dim: number of features per frame, D.
+        classes: number of labels, C.
         hidden: a preset, `tiny` or `full`; or the hidden layers, each a `HiddenLayer` or its width.
         activation: `gelu`, `relu`, `silu` or `tanh`.
-        residual: whether a hidden layer as wide as the one before adds its input to its output (He et al. 2016).
+        residual: add the input of a hidden layer to its output if both have the same width (He et al. 2016).
 
     Raises:
-        UsageError: no such preset, norm or activation.
+        UsageError: an unknown preset, norm or activation.
 
     Example:
         MLP(window=61, feature_dim=28, classes=42, hidden="tiny")(batch.windows)  # [B, 42]
@@ -93,23 +93,23 @@ class MLP(nn.Module):
         modules: list[nn.Module] = [nn.Flatten()]
         for at, (fan_in, fan_out) in enumerate(pairwise(widths)):
             hidden_layer = _hidden_layer(fan_in, layers[at], activation)
-            # The first layer's input is the window itself.
+            # The input of the first layer is the window, not a hidden layer.
             modules += [Residual(*hidden_layer)] if residual and at and fan_in == fan_out else hidden_layer
         modules.append(nn.Linear(widths[-1], classes))
         self.layers = nn.Sequential(*modules)
         self.apply(_initialize)
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        """Turn windows `[B, W, D]` into logits `[B, C]`."""
+        """Map windows `[B, W, D]` to logits `[B, C]`."""
         logits: torch.Tensor = self.layers(windows)
         return logits
 
 
 class Residual(nn.Sequential):
-    """Layers whose input is added to their output, both `[B, width]`."""
+    """Layers with a residual connection: input and output are `[B, width]`."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name
-        """Return the input and what the layers make of it, added."""
+        """Return the sum of the input and of the layers' output."""
         output = input
         for layer in self:
             output = layer(output)
@@ -136,7 +136,7 @@ def _hidden_layers(hidden: str | Sequence[HiddenLayer | int]) -> tuple[HiddenLay
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """A line of a model's summary: what it is, the shape after it, its parameters."""
+    """A line of a model's summary: the layer's name, the shape of its output, its number of parameters."""
 
     name: str
     output: str
@@ -144,7 +144,7 @@ class LayerSummary:
 
 
 def summarize(model: MLP, window: int, feature_dim: int) -> Iterator[LayerSummary]:
-    """Yield a line a layer, in order."""
+    """Yield one line per layer, in order."""
     width = window * feature_dim
     for block in model.layers:
         residual = isinstance(block, Residual)
@@ -157,7 +157,7 @@ def summarize(model: MLP, window: int, feature_dim: int) -> Iterator[LayerSummar
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Return how many numbers training changes."""
+    """Return the number of trainable parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 

@@ -62,12 +62,12 @@ def test_all_mistakes_are_reported_at_once_each_with_its_path(tmp_path: Path) ->
         assert part in found[path]
 
 
-def test_the_shipped_recipes() -> None:
+def test_the_shipped_recipes_are_the_known_ones() -> None:
     assert recipe_names() == RECIPES
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_opens_with_what_it_is_and_its_command(name: str) -> None:
+def test_a_recipe_opens_with_a_summary_and_its_commands(name: str) -> None:
     text = (recipes_folder() / f"{name}.yaml").read_text()
     assert text.startswith("# ")
     assert text.splitlines()[1] == "#"
@@ -77,7 +77,7 @@ def test_a_recipe_opens_with_what_it_is_and_its_command(name: str) -> None:
     Config.load(name)
 
 
-def test_course_recipes_are_the_notebooks() -> None:
+def test_course_recipes_have_the_notebooks_parameters() -> None:
     for name in ("course-tiny", "course-full"):
         config = Config.load(name)
         assert config.loader.context == (30, 30)
@@ -90,7 +90,7 @@ def test_course_recipes_are_the_notebooks() -> None:
     assert (default.frequency.width, default.time.width, default.time.count) == ((3, 3), (3, 7), (0, 2))
 
 
-def test_overrides() -> None:
+def test_overrides_set_values_of_sections() -> None:
     config = Config.load(
         None, ["loader.context=[3, 1]", "training.optimizer.learning_rate=1e-4", "data.train=[a, b]", "data.dev=null"]
     )
@@ -104,7 +104,7 @@ def test_overrides() -> None:
         Config.load(None, ["training.epoch=1"])
 
 
-def test_what_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean course-tiny"):
         Config.load("course-tinny")
     broken = tmp_path / "broken.yaml"
@@ -122,7 +122,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("data: {root: a}\nloader: {}\ndata: {root: b}", "line 3, column 1: key 'data' stands twice"),
+        ("data: {root: a}\nloader: {}\ndata: {root: b}", "line 3, column 1: duplicate key 'data'"),
         ("data: {inventory: [A, B, A]}", "data.inventory: received 'A' twice; name each once"),
         ("data: {inventory: []}", "data.inventory: received nothing"),
         ("loader: {context: -3}", "loader.context: received -3; expected one number of frames, 0 to 1000"),
@@ -165,7 +165,7 @@ def test_a_mistake_is_one_line(tmp_path: Path, text: str, problem: str) -> None:
     assert line.startswith(problem)
 
 
-def test_yaml_round_trip() -> None:
+def test_yaml_is_read_back_as_the_same_configuration() -> None:
     config = Config.load("course-full", ["loader.masking={}", "model.dropout=[0,0,0,0,0,0,0.5]"])
     assert Config.check(yaml.safe_load(config.to_yaml())) == config
 

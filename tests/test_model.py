@@ -1,4 +1,4 @@
-"""The presets are the notebook's, layer by layer."""
+"""The presets have the layers of the notebook."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dali_asr.config import Config
 from dali_asr.model import MLP, PRESETS, HiddenLayer, parameter_count, summarize
 
 
-def test_presets() -> None:
+def test_presets_have_the_notebooks_layers() -> None:
     expected = {
         "tiny": ([512] * 3, [0.35, 0.30, 0.25], {0, 2}),
         "full": ([2048] * 4 + [1024, 512, 256], [0.35, 0.30, 0.25, 0.20, 0.15, 0.10, 0.05], {0, 2, 4, 6}),
@@ -25,7 +25,7 @@ def test_presets() -> None:
         assert {i for i, layer in enumerate(layers) if layer.norm == "batch"} == normed
 
 
-def test_layers_parameters_and_shapes() -> None:
+def test_the_summary_has_all_layers_parameters_and_shapes() -> None:
     model = MLP(window=61, feature_dim=28, classes=42, hidden="full")
     widths = [61 * 28, 2048, 2048, 2048, 2048, 1024, 512, 256, 42]
     linear = sum(a * b + b for a, b in itertools.pairwise(widths))
@@ -48,7 +48,7 @@ def test_initialization_is_glorot_uniform_with_zero_biases() -> None:
         assert abs(layer.weight.std().item() - bound / 3**0.5) < 0.02 * bound
 
 
-def test_hidden_layers_from_configuration() -> None:
+def test_hidden_layers_are_built_from_the_configuration() -> None:
     def built(**model: object) -> list[tuple[int, float, str]]:
         layers = build_hidden(Config.check({"model": model}).model)
         return [(layer.width, layer.dropout, layer.norm) for layer in layers]

@@ -1,6 +1,6 @@
-"""The loaders that ours is measured against, and how they are measured."""
+"""Benchmarks of the loader against other loaders, and of training against a bare loop."""
 
-from dali_asr.bench.loader import BenchSettings, bench_loader, synthetic_corpus
-from dali_asr.bench.train import TrainSettings, bench_train
+from dali_asr.bench.loader import bench_loader, synthetic_corpus
+from dali_asr.bench.train import bench_train
 
-__all__ = ["BenchSettings", "TrainSettings", "bench_loader", "bench_train", "synthetic_corpus"]
+__all__ = ["bench_loader", "bench_train", "synthetic_corpus"]

@@ -1,11 +1,11 @@
-"""`bench loader`: the DALI loader beside the loaders that people use today, in one run."""
+"""`bench loader`: the DALI loader and the loaders that people use today, measured in one run."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,125 +13,125 @@ import numpy as np
 import torch
 
 from dali_asr.bench.contenders import Case, contenders, keep_freed_memory
-from dali_asr.bench.measure import CHECKED_BATCHES, Result, check, copy_bandwidth, measure
+from dali_asr.bench.measure import CHECKED_BATCHES, check, copy_bandwidth, measure
 from dali_asr.corpus import Corpus
 from dali_asr.device import resolve_device
 from dali_asr.environment import environment
 from dali_asr.errors import UsageError
-from dali_asr.plan import Masking
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dali_asr.bench.contenders import Contender
+    from dali_asr.bench.measure import Result
     from dali_asr.corpus import Partition
     from dali_asr.corpus.packing import Progress
+    from dali_asr.plan import Masking
 
-FEATURE_DIM = 28
-
-
-@dataclass(frozen=True)
-class BenchSettings:
-    """How the loaders are measured.
-
-    Attributes:
-        context: frames (left, right) of a window's own.
-        batch_sizes: B, one after the other.
-        dtypes: of frames and windows; the first with masks off and on, the others with masks.
-        masking: the masks of the cases that have them.
-        workers: of the DataLoaders; by default none, two, four, half as many as there are cores, and as many.
-        repeats: of each contender.
-        seconds: of each repeat, at least.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`; the CPU is measured in any case.
-    """
-
-    context: tuple[int, int] = (30, 30)
-    batch_sizes: tuple[int, ...] = (512, 4096, 16384)
-    dtypes: tuple[str, ...] = ("float32", "float16")
-    masking: Masking = field(default_factory=Masking)
-    workers: tuple[int, ...] = field(default_factory=lambda: _worker_counts(len(os.sched_getaffinity(0))))
-    repeats: int = 5
-    seconds: float = 0.5
-    device: str = "auto"
-
-    def cases(self) -> list[tuple[int, str, Masking | None]]:
-        """Return batch size, dtype and masking of each case."""
-        return [
-            (batch_size, dtype, masking)
-            for dtype in self.dtypes
-            for batch_size in self.batch_sizes
-            for masking in (None, self.masking)
-            if masking or dtype == self.dtypes[0]
-        ]
-
-
-@dataclass(frozen=True)
-class CaseResult:
-    """The results of one batch size and dtype, with or without masks."""
-
-    batch_size: int
-    dtype: str
-    masks: bool
-    results: list[Result]
-
-    @property
-    def dataloader(self) -> float:
-        """Windows per second of the DataLoader at its best worker count."""
-        return max(r.median for r in self.results if r.name.startswith("dataloader"))
-
-
-@dataclass(frozen=True)
-class LoaderResults:
-    """What `bench loader` found.
-
-    Attributes:
-        cases: one after the other.
-        roofs: bytes a second that a copy within each device reads and writes.
-    """
-
-    cases: list[CaseResult]
-    roofs: dict[str, float]
+FEATURE_DIM, UTTERANCE_FRAMES = 28, 1265  # of train-clean-100
 
 
 def synthetic_corpus(frames: int, seed: int = 0) -> Corpus:
-    """Return a corpus of one partition, `all`, of random frames.
-
-    It has 28 features, and utterances of 1,265 frames, which is train-clean-100's mean.
-    """
+    """Return a corpus of one partition, `all`, of random frames in utterances of 1,265 frames of 28 features."""
     rng = np.random.default_rng(seed)
     features = rng.standard_normal((frames, FEATURE_DIM), dtype=np.float32)
     labels = rng.integers(0, 40, frames)
-    cuts = np.arange(1265, frames, 1265)
+    cuts = np.arange(UTTERANCE_FRAMES, frames, UTTERANCE_FRAMES)
     return Corpus.from_arrays(np.split(features, cuts), np.split(labels, cuts))
 
 
-def bench_loader(partition: Partition, settings: BenchSettings, progress: Progress) -> LoaderResults:
-    """Measure all contenders in every case.
+def bench_loader(
+    partition: Partition,
+    progress: Progress,
+    *,
+    masking: Masking,
+    context: tuple[int, int] = (30, 30),
+    batch_sizes: Sequence[int] = (512, 4096, 16384),
+    dtypes: Sequence[str] = ("float32", "float16"),
+    workers: Sequence[int] | None = None,
+    repeats: int = 5,
+    seconds: float = 0.5,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Measure all loaders in every case: batch size and dtype, with and without masks.
+
+    Args:
+        partition: a labelled partition.
+        progress: called with the progress of each case.
+        masking: masks of the cases with masks.
+        context: frames before and after a window's own frame, (left, right).
+        batch_sizes: windows per batch.
+        dtypes: dtypes of frames and windows. The first is measured without and with masks, the others with masks.
+        workers: worker counts of the DataLoaders; by default 0, 2, 4, half the cores and all cores.
+        repeats: number of times that each loader is timed.
+        seconds: minimum duration of each repeat.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`, measured in addition to the CPU.
+
+    Returns:
+        Machine, versions, settings and all repeats, as JSON values.
 
     Raises:
         BenchError: two loaders give different windows for the same plan.
-        UsageError: a partition without labels, or of too few frames for a batch.
+        UsageError: the partition has no labels, or too few frames for a batch.
     """
-    device = resolve_device(settings.device)
-    _check_partition(partition, settings)
+    where = resolve_device(device)
+    workers = _worker_counts(len(os.sched_getaffinity(0))) if workers is None else tuple(workers)
+    _check_partition(partition, max(batch_sizes))
     keep_freed_memory()
-    roofs = {str(where): copy_bandwidth(where) for where in dict.fromkeys((torch.device("cpu"), device))}
+    roofs = {str(d): copy_bandwidth(d) for d in dict.fromkeys((torch.device("cpu"), where))}
     cases = []
-    for batch_size, dtype, masking in settings.cases():
-        case = Case(_stored_as(partition, dtype), settings.context, batch_size, masking)
-        entered = contenders(case, settings.workers, device)
-        check(entered)
-        stage = f"batch {batch_size}, {dtype}, masks {'on' if masking else 'off'}"
-        measured = measure(
-            entered, repeats=settings.repeats, seconds=settings.seconds, progress=partial(progress, stage)
-        )
-        cases.append(CaseResult(batch_size, dtype, masking is not None, measured))
-        _close(entered)
-    return LoaderResults(cases, roofs)
+    for dtype in dtypes:
+        stored = _stored_as(partition, dtype)
+        for batch_size in batch_sizes:
+            for masks in (None, masking) if dtype == dtypes[0] else (masking,):
+                stage = f"batch {batch_size}, {dtype}, masks {'on' if masks else 'off'}"
+                entered = contenders(Case(stored, context, batch_size, masks), workers, where)
+                check(entered)
+                results = measure(entered, repeats=repeats, seconds=seconds, progress=partial(progress, stage))
+                key = {"batch_size": batch_size, "dtype": dtype, "masks": masks is not None}
+                cases.append({**key, "results": _to_json(results, roofs)})
+                _close(entered)
+    return {
+        "benchmark": "loader",
+        **environment(where),
+        "corpus": {
+            "partition": partition.name,
+            "frames": partition.frame_count,
+            "feature_dim": partition.feature_dim,
+            "dtype": partition.dtype.name,
+        },
+        "settings": {
+            "context": context,
+            "masking": asdict(masking),
+            "workers": workers,
+            "repeats": repeats,
+            "seconds": seconds,
+        },
+        "copy_bandwidth": roofs,
+        "cases": cases,
+    }
+
+
+def _to_json(results: list[Result], roofs: dict[str, float]) -> list[dict[str, Any]]:
+    """Return the results of a case, with everything derived from them."""
+    dataloader = max(r.median for r in results if r.name.startswith("dataloader"))
+    return [
+        {
+            **asdict(r),
+            "median": r.median,
+            "spread": r.spread,
+            "gigabytes_per_second": r.gigabytes_per_second,
+            "ratio_to_dataloader": r.median / dataloader,
+            "share_of_copy_bandwidth": r.share(roofs[r.device]),
+        }
+        for r in results
+    ]
 
 
 def _close(entered: list[Contender]) -> None:
-    """End the DataLoaders' workers, let our loaders' frames go, and give freed memory back.
+    """End the DataLoaders' workers, release our loaders' frames, and return freed memory to the system.
 
-    Else the workers of the next case inherit it, and each fills it with copies of its own.
+    Otherwise the workers of the next case inherit the memory, and each fills it with copies of its own.
     """
     while entered:
         contender = entered.pop()
@@ -146,51 +146,15 @@ def _worker_counts(cores: int) -> tuple[int, ...]:
 
 
 def _stored_as(partition: Partition, dtype: str) -> Partition:
-    """Return a partition with its frames in memory in another dtype."""
+    """Return a partition whose frames are in memory in another dtype."""
     return partition if partition.dtype.name == dtype else partition.astype(dtype)
 
 
-def _check_partition(partition: Partition, settings: BenchSettings) -> None:
+def _check_partition(partition: Partition, largest: int) -> None:
     if not partition.labelled:
-        raise UsageError(f"{partition.name}: has no labels, which the loaders are to deliver; name another partition")
-    largest = max(settings.batch_sizes)
+        raise UsageError(f"{partition.name}: has no labels, which the benchmark needs; name a labelled partition")
     if partition.frame_count < CHECKED_BATCHES * largest:
         raise UsageError(
             f"{partition.name}: {partition.frame_count} frames are too few for batches of {largest}; "
             "give a smaller --batch-size, or more frames"
         )
-
-
-def to_json(partition: Partition, settings: BenchSettings, results: LoaderResults) -> dict[str, Any]:
-    """Return the results with machine, versions, settings and all repeats, as JSON values."""
-    return {
-        "benchmark": "loader",
-        **environment(resolve_device(settings.device)),
-        "corpus": {
-            "partition": partition.name,
-            "frames": partition.frame_count,
-            "feature_dim": partition.feature_dim,
-            "dtype": partition.dtype.name,
-        },
-        "settings": asdict(settings),
-        "copy_bandwidth": results.roofs,
-        "cases": [
-            {
-                "batch_size": case.batch_size,
-                "dtype": case.dtype,
-                "masks": case.masks,
-                "results": [
-                    {
-                        **asdict(r),
-                        "median": r.median,
-                        "spread": r.spread,
-                        "gigabytes_per_second": r.gigabytes_per_second,
-                        "ratio_to_dataloader": r.median / case.dataloader,
-                        "share_of_copy_bandwidth": r.share(results.roofs[r.device]),
-                    }
-                    for r in case.results
-                ],
-            }
-            for case in results.cases
-        ],
-    }

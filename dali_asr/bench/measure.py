@@ -1,4 +1,4 @@
-"""The protocol: check, warm up, then repeats of all contenders in turn."""
+"""The protocol of the loader's benchmark: check the windows, warm up, then repeat all contenders in turn."""
 
 from __future__ import annotations
 
@@ -25,20 +25,18 @@ _PRODUCTS = 4
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of a contender.
+    """The measurements of a contender.
 
     Attributes:
-        name: of the loader.
-        device: where its batches lie.
-        compared: whether its windows were checked.
-        windows_per_second: of each repeat.
-        bytes_per_window: of the windows delivered.
-        memory: bytes of the device that the loader says it takes; None where it is not ours.
+        name: name of the loader.
+        device: device of its batches.
+        windows_per_second: rate of each repeat.
+        bytes_per_window: size of a delivered window.
+        memory: bytes of the device that the loader reports; None for other loaders than `WindowLoader`.
     """
 
     name: str
     device: str
-    compared: bool
     windows_per_second: list[float]
     bytes_per_window: int
     memory: int | None = None
@@ -50,35 +48,34 @@ class Result:
 
     @property
     def spread(self) -> float:
-        """Half the range of the repeats, as a share of the median."""
+        """Half the range of the repeats, as a fraction of the median."""
         return (max(self.windows_per_second) - min(self.windows_per_second)) / 2 / self.median
 
     @property
     def gigabytes_per_second(self) -> float:
-        """Of windows delivered, 10^9 bytes."""
+        """Rate of delivered windows in 10^9 bytes per second."""
         return self.median * self.bytes_per_window / 1e9
 
     def share(self, roof: float) -> float:
-        """Return the share of a device's copy bandwidth that is used, where each value is read and written once."""
+        """Return the fraction of a device's copy bandwidth in use, when each value is read and written once."""
         return 2 * self.gigabytes_per_second * 1e9 / roof
 
 
 def check(contenders: Sequence[Contender]) -> None:
-    """Compare the first batches of all contenders, to the bit, with each other or with what is expected of one.
+    """Compare the first batches of all contenders, to the bit, with those of the first one or with those expected.
 
     Raises:
-        BenchError: two of them differ.
+        BenchError: a batch differs.
     """
-    compared = [c for c in contenders if c.compared]
     reference: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for contender in compared:
+    for contender in contenders:
         for number in range(CHECKED_BATCHES):
             windows, labels = (tensor.cpu() for tensor in next(contender.batches))
             if len(reference) == number:
                 reference.append((windows, labels))
             right = reference[number] if contender.expected is None else next(contender.expected)
             if not (_same_bits(windows, right[0]) and torch.equal(labels, right[1])):
-                other = compared[0].name if contender.expected is None else "its plan"
+                other = contenders[0].name if contender.expected is None else "its plan"
                 raise BenchError(
                     f"{contender.name} on {contender.device}: batch {number} differs from that of {other}; "
                     "nothing was timed"
@@ -95,8 +92,8 @@ def measure(
 ) -> list[Result]:
     """Time all contenders in turn, `repeats` times, at least `seconds` each time.
 
-    Before each time, what a contender prepared while others ran is taken from it and not counted; after it, its
-    workers end, or it has the time to prepare as much again, so that it is idle while the next one is timed.
+    Batches that a contender prepared while others ran are taken before the clock starts. Afterwards its workers end, or
+    it gets the time to prepare as many batches again, so that it is idle while the next contender is timed.
     """
     rates: list[list[float]] = [[] for _ in contenders]
     sizes = [0] * len(contenders)
@@ -112,52 +109,55 @@ def measure(
             done += 1
             progress(done, total)
     return [
-        Result(c.name, str(c.device), c.compared, rate, size, c.loader.memory.total if c.loader else None)
+        Result(c.name, str(c.device), rate, size, c.loader.memory.total if c.loader else None)
         for c, rate, size in zip(contenders, rates, sizes, strict=True)
     ]
 
 
 def copy_bandwidth(device: torch.device, *, repeats: int = 5) -> float:
-    """Return the bytes a second, read and written, that a copy within a device reaches; the median of repeats."""
-    size = _COPIED_BYTES["cuda" if device.type == "cuda" else "cpu"]
+    """Return the bytes per second, read and written, of a copy within a device; the median of the repeats."""
+    size = _COPIED_BYTES[device.type]
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.zeros_like(source)
-    rates = []
-    for _ in range(repeats + 1):
-        synchronize(device)
-        begun = time.perf_counter()
-        for _ in range(_COPIES):
-            target.copy_(source)
-        synchronize(device)
-        rates.append(2 * size * _COPIES / (time.perf_counter() - begun))
-    return statistics.median(rates[1:])
+
+    def copy() -> None:
+        target.copy_(source)
+
+    return statistics.median(2 * size * _COPIES / _seconds(copy, _COPIES, device) for _ in range(repeats))
 
 
 def matrix_roof(device: torch.device, precision: str, *, repeats: int = 3) -> float:
-    """Return the operations a second that the multiplication of large square matrices reaches; the best of repeats."""
-    size = _MATRIX_SIZE["cuda" if device.type == "cuda" else "cpu"]
+    """Return the operations per second of multiplying large square matrices; the best of the repeats."""
+    size = _MATRIX_SIZE[device.type]
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    best = 0.0
-    for _ in range(repeats + 1):
-        synchronize(device)
-        begun = time.perf_counter()
-        for _ in range(_PRODUCTS):
-            torch.mm(a, b)
-        synchronize(device)
-        best = max(best, 2 * size**3 * _PRODUCTS / (time.perf_counter() - begun))
-    return best
+
+    def multiply() -> None:
+        torch.mm(a, b)
+
+    return max(2 * size**3 * _PRODUCTS / _seconds(multiply, _PRODUCTS, device) for _ in range(repeats))
+
+
+def _seconds(work: Callable[[], None], times: int, device: torch.device) -> float:
+    """Return the time of doing some work several times, after once to warm up."""
+    work()
+    synchronize(device)
+    begun = time.perf_counter()
+    for _ in range(times):
+        work()
+    synchronize(device)
+    return time.perf_counter() - begun
 
 
 def _time(contender: Contender, seconds: float) -> tuple[float, int]:
-    """Return windows per second, and bytes of a window."""
+    """Return windows per second, and bytes per window."""
     for _ in range(contender.ahead + 1):
         windows, _labels = next(contender.batches)
     synchronize(contender.device)
-    count, least = 0, max(2, 2 * contender.ahead)
-    batches = 0
+    count = batches = 0
+    min_batches = max(2, 2 * contender.ahead)
     begun = time.perf_counter()
-    while batches < least or time.perf_counter() - begun < seconds:
+    while batches < min_batches or time.perf_counter() - begun < seconds:
         windows, _labels = next(contender.batches)
         count += len(windows)
         batches += 1
@@ -166,7 +166,7 @@ def _time(contender: Contender, seconds: float) -> tuple[float, int]:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for what a device has to do."""
+    """Wait until a device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -1,4 +1,4 @@
-"""The command line. Each command imports what it needs when it runs, so that `--help` is quick."""
+"""The command line. Each command imports the heavy packages only when it runs, so that `--help` is quick."""
 
 from dali_asr.cli.app import app, main
 

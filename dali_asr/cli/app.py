@@ -20,7 +20,7 @@ INTERRUPTED = 128 + signal.SIGINT
 
 
 class _Commands(TyperGroup):
-    """Commands whose errors are one line: exit 2 for usage and configuration, 1 for data, 130 for Ctrl-C."""
+    """Commands that report an error in one line; exit 2 for usage and configuration, 1 for data, 130 for Ctrl-C."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -28,27 +28,26 @@ class _Commands(TyperGroup):
         except DaliAsrError as error:
             if ctx.params.get("debug"):
                 raise
-            kind = "" if error.exit_code > 128 else "error: "  # a signal that was heeded is none
-            stderr.print(f"{kind}{error}", style="red", markup=False, highlight=False, soft_wrap=True)
+            kind = "" if error.exit_code > 128 else "error: "  # stopping on a signal is not an error
+            _complain(f"{kind}{error}")
             raise typer.Exit(error.exit_code) from error
-        except BrokenPipeError:  # the reader has seen enough, as in `| head`
+        except BrokenPipeError:  # the reader closed the pipe, like `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise typer.Exit(0) from None
         except KeyboardInterrupt:
-            stderr.print("interrupted; nothing half-written is left", style="red")
+            _complain("interrupted; no partial files are left")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
             if ctx.params.get("debug") or type(error).__module__.partition(".")[0] in ("typer", "click"):
                 raise
             cause = " ".join(f"{type(error).__name__}: {error}".split())
-            stderr.print(
-                f"error: unexpected {cause}; please report it, with what `dali-asr --debug ...` shows",
-                style="red",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            _complain(f"error: unexpected {cause}; please report it with the output of `dali-asr --debug ...`")
             raise typer.Exit(1) from error
+
+
+def _complain(text: str) -> None:
+    """Print an error on one line, as it is."""
+    stderr.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 app = typer.Typer(
@@ -69,12 +68,12 @@ def _version(wanted: bool) -> None:
 @app.callback(epilog="Try `dali-asr train`: it trains a small model on the embedded demo corpus in under two minutes.")
 def root(
     *,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Train and run frame classifiers on speech features; NVIDIA DALI cuts every window on the GPU."""
+    """Train and run frame classifiers on speech features. NVIDIA DALI cuts every window on the GPU."""
 
 
 app.command("train")(train.train)
@@ -98,7 +97,7 @@ def main() -> None:
 
 
 def _leave_at_once() -> NoReturn:
-    """End the process without the second that torch and DALI take to be torn down."""
+    """End the process without waiting a second for torch and DALI to be torn down."""
     for child in active_children():
         child.kill()
     sys.stdout.flush()

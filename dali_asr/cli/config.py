@@ -1,4 +1,4 @@
-"""`dali-asr config`: recipes, and checking one's own."""
+"""`dali-asr config`: show, copy and check configurations."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def list_recipes() -> None:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A recipe, or a file.")],
-    full: Annotated[bool, typer.Option("--full", help="Print all keys, with their defaults.")] = False,
+    name: Annotated[str, typer.Argument(help="A recipe or a YAML file.")],
+    full: Annotated[bool, typer.Option("--full", help="Print every key, including defaults.")] = False,
 ) -> None:
-    """Print a recipe as it is written."""
+    """Print a configuration."""
     from dali_asr.config import Config, find_config
 
     if full:
@@ -41,27 +41,24 @@ def show(
 @app.command()
 def copy(
     name: Annotated[str, typer.Argument(help="A recipe.")],
-    file: Annotated[Path, typer.Argument(help="Where to; to be edited, then trained by its path.")],
+    file: Annotated[Path, typer.Argument(help="The file to write. Edit it, then train with its path.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
-    """Copy a recipe, to change it."""
+    """Copy a recipe to a file of your own."""
     from dali_asr.config import find_config
-    from dali_asr.errors import DataError
-    from dali_asr.files import check_output
+    from dali_asr.files import check_output, disk_errors, write_file
 
-    content = find_config(name).read_text(encoding="utf-8")
+    content = find_config(name).read_bytes()
     check_output(file, overwrite=force)
-    try:
+    with disk_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror}; choose another place") from error
+        write_file(file, content)
     say(f"Copied to {file}. Next: {shlex.join(['dali-asr', 'train', str(file)])}")
 
 
 @app.command()
-def validate(file: Annotated[str, typer.Argument(help="A YAML file, or a recipe.")]) -> None:
-    """Check a configuration; all its mistakes are shown at once."""
+def validate(file: Annotated[str, typer.Argument(help="A YAML file or a recipe.")]) -> None:
+    """Check a configuration and show all its mistakes at once."""
     from dali_asr.config import Config
 
     Config.load(file)
@@ -70,7 +67,7 @@ def validate(file: Annotated[str, typer.Argument(help="A YAML file, or a recipe.
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema, by which editors complete and check the YAML."""
+    """Print the JSON Schema with which editors complete and check the YAML."""
     from dali_asr.config import Config
 
     typer.echo(json.dumps(Config.model_json_schema(), indent=2))

@@ -1,4 +1,4 @@
-"""Where the command line writes: results and progress to standard output, errors to standard error."""
+"""Output of the command line: results on standard output; progress, warnings and errors on standard error."""
 
 from __future__ import annotations
 
@@ -20,35 +20,36 @@ stderr = Console(stderr=True, highlight=False)
 
 
 def say(text: str = "") -> None:
-    """Print a line of the result, as it is."""
+    """Print a line of the result."""
     stdout.print(text, markup=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:
-    """Print a warning, one line, as it is."""
+    """Print a warning on one line."""
     stderr.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
 
 def progress_bar(*columns: ProgressColumn) -> Progress:
-    """Return a progress bar; it shows nothing where standard output is no terminal."""
+    """Return a progress bar, which is shown only on a terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=16),
         MofNCompleteColumn(),
         *columns,
         TimeRemainingColumn(compact=True),
-        console=stdout,
+        console=stderr,
         transient=True,
-        disable=not stdout.is_terminal,
+        redirect_stdout=stdout.is_terminal,  # output in a file or pipe stays there
+        disable=not stderr.is_terminal or stdout.quiet,
     )
 
 
 @contextmanager
 def counting(description: str | None = None) -> Iterator[Report]:
-    """Show how far stages of work are; yields a function of stage, done and total.
+    """Show the progress of stages of work; yields a function of stage, done and total.
 
     Args:
-        description: shown instead of the stage's name.
+        description: text shown instead of the stage's name.
     """
     with progress_bar() as bar:
         tasks = {}

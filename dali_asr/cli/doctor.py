@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def doctor() -> None:
-    """Say what is installed, what will run where, and whether the main job works; exit 1 if it does not."""
+    """Show the installed versions and what runs where, and check that training works; exit 1 if it does not."""
     from dali_asr.environment import PACKAGES, installed_version
 
     for package in PACKAGES:
@@ -39,26 +39,36 @@ def _check_imports() -> str | None:
 
 
 def _report_devices() -> str | None:
+    """Print a line per device; return the problem of the device that `auto` stands for."""
     import torch
 
     from dali_asr.device import describe_device, resolve_device
-    from dali_asr.loading import fused_problem
 
     say(f"{'NVIDIA driver':<22} {_driver()}")
     say(f"{'CUDA of torch':<22} {torch.version.cuda or 'none (a build for the CPU)'}")
-    devices = [torch.device("cpu")]
-    devices += [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     chosen = resolve_device("auto")
-    for device in devices:
-        graphs = ["stock", *(["fused"] if fused_problem(device) is None else [])]
-        problems = [f"graph {graph}: {problem}" for graph in graphs if (problem := _check_windows(device, graph))]
-        problem = "; ".join(problems)
-        state = problem or f"windows cut by DALI equal NumPy's (graph {' and '.join(graphs)})"
+    found = None
+    for device in (torch.device("cpu"), *(torch.device("cuda", at) for at in range(torch.cuda.device_count()))):
+        state, problem = _check_device(device)
         say(f"{device!s:<22} {describe_device(device)}: {state}")
         if problem and device == chosen:
-            return f"{device}: {problem}"
-    say(f"{'device: auto':<22} {describe_device(chosen)}")
-    return None
+            found = f"{device}: {problem}"
+    if not found:
+        say(f"{'device: auto':<22} {describe_device(chosen)}")
+    return found
+
+
+def _check_device(device: torch.device) -> tuple[str, str | None]:
+    """Run every graph that a device can use; return the state of the device, and its problem."""
+    from dali_asr.loading import fused_problem
+
+    unusable = fused_problem(device)
+    graphs: list[Literal["stock", "fused"]] = ["stock"] if unusable else ["stock", "fused"]
+    problems = [f"graph {graph}: {problem}" for graph in graphs if (problem := _check_windows(device, graph))]
+    if problems:
+        return "; ".join(problems), "; ".join(problems)
+    state = f"windows cut by DALI equal NumPy's (graph {' and '.join(graphs)})"
+    return state + (f"; graph fused cannot be used: {unusable}" if unusable and device.type == "cuda" else ""), None
 
 
 def _driver() -> str:
@@ -70,8 +80,8 @@ def _driver() -> str:
     return found[0] if found else "not found"
 
 
-def _check_windows(device: torch.device, graph: Any) -> str | None:
-    """Cut the windows of two short utterances by DALI and in plain NumPy; return what went wrong."""
+def _check_windows(device: torch.device, graph: Literal["stock", "fused"]) -> str | None:
+    """Compare windows of two short utterances, cut by DALI and by NumPy; return what went wrong."""
     import numpy as np
 
     from dali_asr.corpus import Corpus
@@ -84,6 +94,6 @@ def _check_windows(device: torch.device, graph: Any) -> str | None:
     try:
         loader = WindowLoader(partition, context=1, batch_size=8, shuffle=False, device=device, graph=graph)
         windows = next(iter(loader)).windows.cpu().numpy()
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is what the user needs to know
+    except Exception as error:  # noqa: BLE001 - any failure is what the user needs to know
         return f"DALI failed: {str(error).splitlines()[0]}"
     return None if np.array_equal(windows, expected) else "windows differ from NumPy's"

@@ -1,4 +1,4 @@
-"""`dali-asr model`."""
+"""`dali-asr model`: show models."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from rich.table import Table
 
 from dali_asr.cli.console import say, stdout
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Look at models.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Show models.")
 
 
 @app.callback()
 def group() -> None:
-    """Look at models."""
+    """Show models."""
 
 
 @app.command()
@@ -24,7 +24,7 @@ def show(
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeat for more."),
     ] = None,
-    features: Annotated[int, typer.Option(help="Features a frame, D.", min=1)] = 28,
+    features: Annotated[int, typer.Option(help="Features per frame, D.", min=1)] = 28,
 ) -> None:
     """Print a model's layers, shapes and parameter counts."""
     from dali_asr.build import build_hidden, check_size

@@ -3,57 +3,43 @@
 from __future__ import annotations
 
 import sys
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from dali_asr.cli.console import counting, say
 
 
-class Format(str, Enum):
-    """How labels are written."""
-
-    kaggle = "kaggle"
-    json = "json"
-    npz = "npz"
-
-
-class Which(str, Enum):
-    """Which checkpoint is used."""
-
-    best = "best"
-    last = "last"
-
-
 def predict(
-    run: Annotated[Path, typer.Argument(help="The folder of a run, or of a checkpoint in it.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or of a checkpoint in it.")],
     source: Annotated[
         list[str],
         typer.Argument(help="A packed corpus, a course folder, `demo`, or `.npy` files of features."),
     ],
     partition: Annotated[
-        str | None, typer.Option(help="Of a corpus. By default the run's `data.test`.", show_default=False)
+        str | None, typer.Option(help="Partition of the corpus. By default the run's `data.test`.", show_default=False)
     ] = None,
     form: Annotated[
-        Format,
-        typer.Option("--format", help="kaggle: `id,label` as CSV; json: by utterance; npz: posteriors of every frame."),
-    ] = Format.kaggle,
+        Literal["kaggle", "json", "npz"],
+        typer.Option(
+            "--format", help="kaggle: CSV of `id,label`; json: symbols per utterance; npz: posteriors per frame."
+        ),
+    ] = "kaggle",
     output: Annotated[
         str | None,
         typer.Option(
             "-o",
             "--output",
-            help="The file; `-` is standard output. By default one in the run's folder.",
+            help="The file to write; `-` for standard output. By default a file in the run's folder.",
             show_default=False,
         ),
     ] = None,
-    checkpoint: Annotated[Which, typer.Option(help="Which checkpoint.")] = Which.best,
+    checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Checkpoint to use.")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
-    """Label every frame of a partition, or of single files, in order.
+    """Predict the label of every frame of a partition or of single files, in order.
 
     Examples:
 
@@ -78,22 +64,22 @@ def predict(
 
         report("starting", 1, 1)
         where = resolve_device(device)
-        trained, opened = prepare(run, source, partition=partition, checkpoint=checkpoint.value, packing=report)
-        path = path or run_of(run) / f"{opened.name}.{SUFFIXES[form.value]}"
+        trained, opened = prepare(run, source, partition=partition, checkpoint=checkpoint, packing=report)
+        path = path or run_of(run) / f"{opened.name}.{SUFFIXES[form]}"
         if not to_stdout:
             check_output(path, overwrite=force)
             say(f"Predicting on the {describe_device(where)}")
         prediction = label(
             trained,
             opened,
-            posteriors=form is Format.npz,
+            posteriors=form == "npz",
             device=device,
             progress=lambda done, total: report("predicting", done, total),
         )
         if to_stdout:
-            encode(prediction, form.value, sys.stdout.buffer)
+            encode(prediction, form, sys.stdout.buffer)
             return
-        write_prediction(prediction, path, form.value, overwrite=force)
+        write_prediction(prediction, path, form, overwrite=force)
     frames, utterances = len(prediction.labels), len(prediction.utterances)
     say(f"{frames:,} frames of {utterances:,} utterances of {prediction.partition}, written to {path}")
     if prediction.accuracy is not None:

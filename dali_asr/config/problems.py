@@ -1,4 +1,4 @@
-"""Pydantic's errors as lines for people: path, what was received, what is allowed."""
+"""Pydantic's errors as readable lines: path, received value, allowed values."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 def problem_lines(errors: Sequence[ErrorDetails], root: type[BaseModel]) -> list[str]:
-    """Turn pydantic's errors about a `root` into lines; of a union's branches, one line a path."""
+    """Turn pydantic's errors about a `root` into one line per path, whatever the number of union branches."""
     lines: dict[str, str] = {}
     for error in errors:
         path, explained = _path(error, root), _explain(error, root)
         lines.setdefault(path, f"{path}: {explained}" if path else explained)
-    # A fault inside a list says more than that the list is no number.
+    # A mistake inside a list explains more than "the list is not a number".
     return [line for path, line in lines.items() if not any(other.startswith(f"{path}[") for other in lines)]
 
 
 def _path(error: ErrorDetails, root: type[BaseModel]) -> str:
-    """Return where in the YAML; pydantic's names of union branches are left out."""
+    """Return the path in the YAML, without pydantic's names of union branches."""
     parts = []
     for part in error["loc"]:
         if isinstance(part, int):
@@ -60,7 +60,7 @@ def _literals(expected: str) -> list[str]:
 
 
 def _keys_beside(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
-    """Return the keys of the section that an unknown key stands in."""
+    """Return the valid keys of the section that contains an unknown key."""
     section: type = root
     for part in location[:-1]:
         annotation = _fields(section).get(str(part))

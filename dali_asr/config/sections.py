@@ -1,6 +1,6 @@
 """The sections of a configuration.
 
-Every mistake of a file is reported at once, each with its path, what was received and what is allowed.
+All mistakes of a file are reported at once, each with its path, the received value and the allowed values.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-DEMO = "demo"  # a root, and the name of its recipe
+DEMO = "demo"  # the root of the embedded corpus, and the name of its recipe
 
-# Strict: `true` is no number.
+# Strict, because pydantic otherwise accepts `true` as 1.
 NonNegative = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[int, Field(ge=1, strict=True)]
 Switch = Annotated[bool, Field(strict=True)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Norm = Literal["none", "batch", "layer"]
-_MOST_CONTEXT = 1000  # ten seconds
+_MAX_CONTEXT = 1000  # frames, ten seconds
 _PAIR = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 2, "maxItems": 2}
 
 
 def _both_sides(value: Any) -> Any:
     if isinstance(value, (list, tuple)) and len(value) == 2:
         return value
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_CONTEXT:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_CONTEXT:
         return [value, value]
-    raise ValueError(f"received {value!r}; expected one number of frames, 0 to {_MOST_CONTEXT}, or [left, right]")
+    raise ValueError(f"received {value!r}; expected one number of frames, 0 to {_MAX_CONTEXT}, or [left, right]")
 
 
 def _unique(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
@@ -77,11 +77,11 @@ def _file_name(value: str | None) -> str | None:
     raise ValueError(f"received {value!r}; allowed are letters, digits, '_', '.' and '-'")
 
 
-_Side = Annotated[int, Field(ge=0, le=_MOST_CONTEXT, strict=True)]
+_Side = Annotated[int, Field(ge=0, le=_MAX_CONTEXT, strict=True)]
 Context = Annotated[
     tuple[_Side, _Side],
     BeforeValidator(_both_sides),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": _MOST_CONTEXT}, _PAIR]}),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": _MAX_CONTEXT}, _PAIR]}),
 ]
 Names = Annotated[
     tuple[str, ...],
@@ -125,66 +125,66 @@ def _with_default_bands(value: Any) -> Any:
 
 
 class Section(BaseModel):
-    """A part of the configuration: frozen, and strict about its keys."""
+    """A part of the configuration. Frozen; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
-    """Which corpus, and how its frames are stored."""
+    """The corpus and how its frames are stored."""
 
     root: str = DEMO
     """Folder of a packed corpus or of course data; `demo` is the embedded demo corpus."""
     train: Names = ("train",)
-    """Partitions to train on, joined in this order."""
+    """Training partitions, joined in this order."""
     dev: str | None = "dev"
-    """Partition that is evaluated during training; null for none."""
+    """Partition evaluated during training; null for none."""
     test: str | None = "test"
-    """Partition to predict by default; null for none."""
+    """Partition predicted by default; null for none."""
     inventory: Annotated[str | tuple[str, ...], AfterValidator(_unique)] = "arpabet"
-    """Label set: `arpabet` (the course's 42 symbols), a text file of one symbol a line, or a list of symbols."""
+    """Label set: `arpabet` (the course's 42 symbols), a text file with one symbol per line, or a list of symbols."""
     normalization: Literal["utterance", "global", "none"] = "utterance"
-    """Mean and variance normalization, over each utterance or over the training partitions."""
+    """Mean and variance normalization: over each `utterance`, `global` over the training partitions, or `none`."""
     dtype: Literal["float32", "float16"] = "float32"
-    """Of the stored frames, which are rounded to it once."""
+    """Dtype of the stored frames."""
     zero_nonfinite: bool = False
-    """Whether NaN and infinity in features become zeros instead of an error."""
+    """Replace NaN and infinity in features by zeros instead of raising an error."""
 
     @property
     def partitions(self) -> tuple[str, ...]:
-        """All partitions that are named, none twice."""
+        """All named partitions, without duplicates."""
         named = (*self.train, *(name for name in (self.dev, self.test) if name))
         return tuple(dict.fromkeys(named))
 
 
 class LoaderConfig(Section):
-    """How batches are cut."""
+    """The loader of context windows."""
 
     context: Context = (30, 30)
-    """Frames on either side of a window's own: one number, or [left, right]."""
+    """Frames before and after a window's own frame: one number, or [left, right]."""
     batch_size: Positive = 512
-    """Windows of a batch."""
+    """Windows per batch, on each process."""
     dtype: Literal["float32", "float16"] = "float32"
-    """Of the windows."""
+    """Dtype of the windows."""
     shuffle: bool = True
-    """Whether each epoch is a new random permutation of the training frames."""
+    """Read the training frames in a new random order in each epoch."""
     subset: Positive = 1
-    """Every n-th training frame is read."""
+    """Read every n-th training frame."""
     drop_last: bool = True
-    """Whether a last training batch of fewer windows is dropped."""
+    """Drop the last training batch of an epoch if it has fewer windows."""
     prefetch: Positive = 2
-    """Iterations of DALI that are cut ahead."""
+    """Number of DALI iterations prepared in advance."""
     batches_per_iteration: Positive | None = None
-    """Batches that DALI cuts at once, at most; null for as many as pay. Order and contents do not depend on it."""
+    """Maximum number of batches per DALI iteration; null: chosen for speed. Does not change order or contents."""
     memory_budget: Bytes | None = None
-    """Of the device, for the frames of a partition: bytes, or `2GiB`; null for a share of what is free. A larger
-    partition is streamed."""
+    """Device memory for the frames of a partition, as bytes or text (`2GiB`); null: a fraction of the free memory. A
+    partition that does not fit is streamed."""
     device: Annotated[str, AfterValidator(_device_name)] = "auto"
-    """`auto` (CUDA where there is one, else the CPU), `cpu`, `cuda` or `cuda:N`."""
+    """`auto` (CUDA if available, otherwise the CPU), `cpu`, `cuda` or `cuda:N`."""
     graph: Literal["auto", "stock", "fused"] = "auto"
-    """The DALI graph: `stock` is made of DALI's own operators, `fused` is one GPU operator; `auto` chooses."""
+    """DALI graph: `stock` uses DALI's own operators, `fused` is one GPU operator; `auto`: `fused` where it works."""
     masking: Annotated[Masking | None, BeforeValidator(_with_default_bands)] = None
-    """Masks of training batches; null for none, {} for the defaults."""
+    """Masks of the training windows; null for none, {} for the defaults."""
 
     @field_validator("masking")
     @classmethod
@@ -200,19 +200,19 @@ class ModelConfig(Section):
     """The multilayer perceptron."""
 
     preset: Literal["tiny", "full"] | None = None
-    """`tiny` (3 x 512) or `full` (4 x 2048, 1024, 512, 256), `tiny` unless `hidden` is given."""
+    """`tiny` (3 x 512) or `full` (4 x 2048, 1024, 512, 256). Null: `tiny`, unless `hidden` is given."""
     hidden: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
     """Units of each hidden layer, instead of a preset."""
     dropout: Share | tuple[Share, ...] | None = None
-    """Dropout of all hidden layers, or of each; the preset's, or 0."""
+    """Dropout of all hidden layers, or one value per layer. Null: that of the preset, or 0."""
     norm: Norm | tuple[Norm, ...] | None = None
-    """Normalization in all hidden layers, or in each: `batch`, `layer` or `none`; the preset's, or none."""
+    """Normalization of all hidden layers, or one value per layer. Null: that of the preset, or `none`."""
     activation: Literal["gelu", "relu", "silu", "tanh"] = "gelu"
-    """Between the layers."""
+    """Activation function of the hidden layers."""
     residual: Switch = False
-    """Whether a hidden layer as wide as the one before adds its input to its output."""
+    """Add the input of a hidden layer to its output if both have the same width (He et al. 2016)."""
     max_parameters: Positive | None = None
-    """Most parameters that the model may have, above which it is refused; null for no limit."""
+    """Maximum number of parameters; training refuses a larger model. Null for no limit."""
 
     @field_validator("hidden")
     @classmethod
@@ -225,11 +225,11 @@ class ModelConfig(Section):
     @classmethod
     def _one_a_layer(cls, value: Any, info: ValidationInfo) -> Any:
         if not {"hidden", "preset"} <= set(info.data):
-            return value  # one of them has a mistake of its own
+            return value  # one of them is invalid itself
         hidden, preset = info.data["hidden"], info.data["preset"]
         depth = len(hidden) if hidden else {"full": 7}.get(preset or "tiny", 3)
         if isinstance(value, tuple) and len(value) != depth:
-            raise ValueError(f"received {list(value)} for {depth} hidden layers; give one value, or one a layer")
+            raise ValueError(f"received {list(value)} for {depth} hidden layers; give one value, or one per layer")
         return value
 
 
@@ -237,79 +237,79 @@ class OptimizerConfig(Section):
     """AdamW (Loshchilov and Hutter 2019)."""
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    """Step size."""
+    """Peak learning rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Decoupled weight decay, a step and unit of learning rate; norms and biases do not decay."""
+    """Decoupled weight decay. Not applied to normalization layers and biases."""
     betas: tuple[Share, Share] = (0.9, 0.999)
-    """Decay of the averages of gradient and squared gradient."""
+    """Decay rates of the running averages of the gradient and of its square."""
     eps: Annotated[float, Field(gt=0)] = 1e-8
-    """Added to the denominator."""
+    """Constant added to the denominator for numerical stability."""
     max_gradient_norm: Annotated[float, Field(gt=0)] | None = None
-    """Gradients of a larger norm are scaled down to it; null for no limit."""
+    """Clip gradients to this norm; null for no clipping."""
 
 
 class ScheduleConfig(Section):
-    """The learning rate over the steps; the optimizer's is its peak."""
+    """The learning rate as a function of the step. Its peak is `optimizer.learning_rate`."""
 
     kind: Literal["constant", "cosine", "plateau"] = "constant"
-    """After the warm-up: `constant`; `cosine`, falling to the floor at the last step; `plateau`, lowered where the
-    dev accuracy does not rise."""
+    """After the warm-up: `constant`; `cosine`: decay to the floor at the last step (Loshchilov and Hutter 2017);
+    `plateau`: reduce whenever the dev accuracy stops improving."""
     warmup_steps: NonNegative = 0
-    """Steps over which it rises to its peak."""
+    """Number of steps of linear warm-up."""
     floor: Share = 0.0
-    """The lowest rate, as a share of the peak."""
+    """Minimum learning rate, as a fraction of the peak."""
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Of `plateau`: what the rate is multiplied by."""
+    """For `plateau`: factor of each reduction."""
     patience: NonNegative = 1
-    """Of `plateau`: evaluations without a rise that are waited for."""
+    """For `plateau`: evaluations without improvement before a reduction."""
 
 
 class TrainingConfig(Section):
-    """How long and how."""
+    """Training of the model."""
 
     epochs: Positive = 5
     """Passes over the training partitions."""
     max_steps: Positive | None = None
-    """Stop after this many steps; null for no limit."""
+    """Stop after this many optimizer steps; null for no limit."""
     optimizer: OptimizerConfig = OptimizerConfig()
-    """AdamW's settings."""
+    """Settings of AdamW."""
     schedule: ScheduleConfig = ScheduleConfig()
-    """The learning rate over the steps."""
+    """The learning rate as a function of the step."""
     label_smoothing: Share = 0.0
-    """Share of a label's probability that is spread over all labels."""
+    """Fraction of the probability of the true label that is spread over all labels."""
     class_weights: Literal["none", "balanced"] = "none"
-    """`balanced`: all labels count the same in the loss, however rare."""
+    """`balanced`: weight the loss so that every label contributes equally, however rare."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay a step of an exponential moving average of the weights, which is evaluated and saved; null for none."""
+    """Decay per step of an exponential moving average of the weights, which is evaluated and saved; null for none."""
     early_stopping: Positive | None = None
-    """Stop after so many evaluations without a better dev accuracy; null for never."""
+    """Stop after this many evaluations without a better dev accuracy; null for never."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
-    """Of weights, order, masks and dropout."""
+    """Seed of weights, order, masks and dropout."""
     eval_every: Positive = 1
-    """Epochs between evaluations on the dev partition; the last epoch is always evaluated."""
+    """Evaluate on the dev partition every this many epochs, and after the last epoch."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the matrix multiplications; weights are float32 always, and gradients are scaled for fp16."""
+    """Precision of matrix multiplications. Weights are always float32. `fp16` scales the gradients."""
     allow_tf32: Switch = True
-    """Whether GPUs may multiply float32 matrices in TF32, of ten bits of mantissa."""
+    """Allow GPUs to multiply float32 matrices in TF32, which has 10 bits of mantissa."""
     compile: Switch = False
-    """Whether torch compiles the model, which takes a minute or so and a C++ compiler."""
+    """Compile the model with torch. Needs a C++ compiler, and about a minute at the start."""
     log_every: Positive = 20
-    """Steps between two readings of the metrics."""
+    """Read the metrics every this many steps."""
     save_every: Positive | None = None
-    """Steps between two checkpoints, beside the one of each epoch; null for none."""
+    """Save a checkpoint every this many optimizer steps, in addition to one per epoch. Null: only after epochs."""
     keep_checkpoints: Positive = 2
-    """Last checkpoints that are kept, beside the best."""
+    """Number of latest checkpoints to keep, in addition to the best."""
     on_write_error: Literal["warn", "stop"] = "warn"
-    """When the disk is full: `warn` and go on with the old checkpoint, or `stop`."""
+    """When the disk is full: `warn` and continue training, or `stop`."""
 
 
 class RunConfig(Section):
-    """Where results go."""
+    """Where runs are written."""
 
     folder: str = "runs"
-    """Folder of the runs."""
+    """Folder that contains the runs."""
     name: Annotated[str | None, AfterValidator(_file_name)] = None
-    """Of the run's folder; recipe, date and time by default."""
+    """Name of the run's folder; null: recipe, date and time."""
 
 
 Trackers = Annotated[
@@ -320,20 +320,20 @@ Trackers = Annotated[
 
 
 class Config(Section):
-    """A whole configuration."""
+    """A complete configuration."""
 
     data: DataConfig = DataConfig()
-    """Which corpus."""
+    """The corpus and how its frames are stored."""
     loader: LoaderConfig = LoaderConfig()
-    """How batches are cut."""
+    """The loader of context windows."""
     model: ModelConfig = ModelConfig()
-    """The network."""
+    """The multilayer perceptron."""
     training: TrainingConfig = TrainingConfig()
-    """How long and how."""
+    """Training of the model."""
     run: RunConfig = RunConfig()
-    """Where results go."""
+    """Where runs are written."""
     tracking: Trackers = ()
-    """Where metrics go, beside the run's folder: `tensorboard`, `wandb`."""
+    """Additional destinations of the metrics: `tensorboard`, `wandb`."""
 
     @field_validator("training")
     @classmethod
@@ -347,14 +347,14 @@ class Config(Section):
 
     @classmethod
     def load(cls, source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
-        """Read a recipe by name or a YAML file, and apply overrides.
+        """Read a recipe or a YAML file, and apply overrides.
 
         Args:
-            source: `course-tiny` or another shipped recipe, or a file; the `demo` recipe when None.
-            overrides: `section.key=value` each, the value in YAML.
+            source: name of a shipped recipe, such as `course-tiny`, or path of a file; by default the `demo` recipe.
+            overrides: settings as `section.key=value`, with the value in YAML.
 
         Raises:
-            ConfigError: mistakes, all of them at once.
+            ConfigError: the configuration is invalid; reports all mistakes at once.
             UsageError: no such recipe or file, or an override without `=`.
         """
         path = find_config(str(source or DEMO))
@@ -368,7 +368,7 @@ class Config(Section):
         """Validate plain values.
 
         Raises:
-            ConfigError: mistakes, all of them at once.
+            ConfigError: the configuration is invalid; reports all mistakes at once.
         """
         try:
             return cls.model_validate(values)
@@ -376,5 +376,5 @@ class Config(Section):
             raise ConfigError(where, problem_lines(error.errors(), cls)) from error
 
     def to_yaml(self) -> str:
-        """Return the configuration, defaults and all, as YAML."""
+        """Return the configuration as YAML, including defaults."""
         return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))

@@ -1,4 +1,4 @@
-"""Run to labels and scores."""
+"""From a run to labels and scores."""
 
 from dali_asr.inference.evaluate import Evaluation, evaluate
 from dali_asr.inference.predict import Prediction, predict

@@ -1,6 +1,6 @@
-"""A run's model against the labels of a partition.
+"""Scoring a run's model on a labelled partition.
 
-Shape letters: `F` frames of a partition, `C` labels.
+Shape letters: `B` frames of a batch, `F` frames of a partition, `C` labels.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from dali_asr.config import Config
-from dali_asr.corpus import NO_LABEL
 from dali_asr.corpus.labels import label_counts
 from dali_asr.corpus.packing import quiet
 from dali_asr.device import resolve_device
 from dali_asr.errors import DataError
-from dali_asr.inference.predict import classified, prepare
-from dali_asr.inference.scores import SILENCE, Scores, accuracy_without, error_rate, symbol_scores
+from dali_asr.inference.predict import classify, prepare
+from dali_asr.inference.scores import TOP, Scores, score_labels
 from dali_asr.runs.checkpoint import CONFIG, run_of
 
 if TYPE_CHECKING:
@@ -31,19 +29,16 @@ if TYPE_CHECKING:
     from dali_asr.inventory import Inventory
     from dali_asr.runs.checkpoint import Checkpoint, Which
 
-_BINS = 15
-_TOP = 3
-
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What came of an evaluation.
+    """The scores of a checkpoint on a partition.
 
     Attributes:
-        partition: its name.
-        checkpoint: that was evaluated, by the name of its folder.
-        scores: of it.
-        inventory: what labels index.
+        partition: name of the partition.
+        checkpoint: name of the checkpoint's folder.
+        scores: all scores.
+        inventory: the label set.
     """
 
     partition: str
@@ -52,7 +47,7 @@ class Evaluation:
     inventory: Inventory
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return the evaluation as JSON values; see `Confusion.to_json` for the confusion matrix."""
         return {"partition": self.partition, "checkpoint": self.checkpoint, **self.scores.to_json()}
 
 
@@ -69,18 +64,19 @@ def evaluate(
     """Score a trained model on a labelled partition.
 
     Args:
-        run: the folder of a run, or of one of its checkpoints.
-        source: a packed corpus, a course folder or `demo`; by default the one that the run was trained on.
-        partition: which one of it; by default the run's `data.dev`.
+        run: folder of a run, or of one of its checkpoints.
+        source: a packed corpus, a course folder or `demo`; by default the corpus that the run was trained on.
+        partition: name of the partition; by default the run's `data.dev`.
         checkpoint: `best` or `last`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        packing: told how far the packing of a course folder is.
-        progress: called with the frames done, and all.
+        packing: called with the progress of packing a course folder.
+        progress: called with the number of frames done, and of all frames.
 
     Raises:
-        CheckpointError: a run or checkpoint that is damaged or does not fit.
-        DataError: a partition without labels; and as the parts.
-        UsageError, DeviceError: as the parts.
+        CheckpointError: the run or checkpoint is damaged, or does not fit the corpus.
+        DataError: the partition has no labels, or the corpus is missing or damaged.
+        UsageError: an unknown partition or device name.
+        DeviceError: the device is missing or has too little memory.
     """
     trained, opened = prepare_evaluation(run, source, partition=partition, checkpoint=checkpoint, packing=packing)
     return score(trained, opened, device=device, progress=progress)
@@ -94,9 +90,9 @@ def prepare_evaluation(
     checkpoint: Which = "best",
     packing: Progress = quiet,
 ) -> tuple[Checkpoint, Partition]:
-    """Load a checkpoint and open what it is scored on; arguments and errors as in `evaluate`."""
+    """Load a checkpoint and open the partition to score it on; arguments and errors as in `evaluate`."""
     path = run_of(Path(run).expanduser()) / CONFIG
-    data = Config.load(path).data if path.is_file() else None  # without one, `prepare` says what is missing
+    data = Config.load(path).data if path.is_file() else None  # `prepare` reports a missing configuration
     trained, opened = prepare(
         run,
         source or (data.root if data else "demo"),
@@ -117,50 +113,25 @@ def score(
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Score a checkpoint on an open partition; arguments and errors as in `evaluate`."""
-    where = resolve_device(device)
     inventory = checkpoint.description.inventory
-    classes: dict[str, Any] = {"num_classes": len(inventory), "ignore_index": NO_LABEL, "validate_args": False}
-    confusion = MulticlassConfusionMatrix(**classes).to(where)
-    top = MulticlassAccuracy(**classes, top_k=min(_TOP, len(inventory)), average="micro").to(where)
-    calibration = MulticlassCalibrationError(**classes, n_bins=_BINS, norm="l1").to(where)
-    given = np.empty(partition.frame_count, np.int64)
-    done = 0
-    for batch, logits in classified(checkpoint, partition, where):
-        assert batch.labels is not None
-        posteriors, best = logits.softmax(dim=1), logits.argmax(dim=1)
-        confusion.update(best, batch.labels)
-        top.update(posteriors, batch.labels)
-        calibration.update(posteriors, batch.labels)
-        given[done : done + len(best)] = best.cpu().numpy()
-        done += len(best)
-        if progress:
-            progress(done, partition.frame_count)
     true = partition.labels()
     if true is None:
         raise DataError(f"{partition.name}: has no transcripts; name a labelled partition")
-    return Evaluation(
-        partition.name,
-        checkpoint.name,
-        _scores(given, true, partition, confusion.compute().cpu().numpy(), float(top.compute()), calibration),
-        inventory,
-    )
-
-
-def _scores(given: Any, true: Any, partition: Partition, confusion: Any, top: float, calibration: Any) -> Scores:
-    inventory = partition.inventory
-    symbols = symbol_scores(confusion, inventory)
-    occurring = [symbol.f1 for symbol in symbols if symbol.frames and symbol.f1 is not None]
-    silence = inventory.symbols.index(SILENCE) if SILENCE in inventory.symbols else None
-    offsets = partition.offsets
-    return Scores(
-        frames=int(confusion.sum()),
-        accuracy=float(confusion.trace() / confusion.sum()),
-        accuracy_without_silence=accuracy_without(confusion, inventory, SILENCE),
-        top3_accuracy=top,
-        macro_f1=float(np.mean(occurring)),
-        calibration_error=float(calibration.compute()),
-        phoneme_error_rate=error_rate(given, true, offsets),
-        phoneme_error_rate_without_silence=None if silence is None else error_rate(given, true, offsets, silence),
-        symbols=symbols,
-        confusion=confusion,
-    )
+    predicted = np.empty(len(true), np.int64)
+    confidence = np.empty(len(true), np.float32)
+    in_top = np.empty(len(true), np.bool_)
+    done = 0
+    for batch, logits in classify(checkpoint, partition, resolve_device(device)):
+        assert batch.labels is not None
+        part = slice(done, done + len(logits))
+        best, labels = logits.max(dim=1)
+        # The softmax of the best label alone: that of all labels would double the memory.
+        confidence[part] = (best - logits.logsumexp(dim=1)).exp().cpu().numpy()
+        top = logits.topk(min(TOP, len(inventory)), dim=1).indices
+        in_top[part] = (top == batch.labels[:, None]).any(dim=1).cpu().numpy()
+        predicted[part] = labels.cpu().numpy()
+        done = part.stop
+        if progress:
+            progress(done, partition.frame_count)
+    scores = score_labels(predicted, confidence, in_top, true, partition.offsets, inventory)
+    return Evaluation(partition.name, checkpoint.name, scores, inventory)

@@ -1,6 +1,6 @@
-"""Checkpoint to labels: every frame of a partition, in order, none left out.
+"""Labelling every frame of a partition, in order, with a run's model.
 
-Shape letters: `F` frames of a partition, `U` utterances, `C` labels.
+Shape letters: `B` frames of a batch, `F` frames of a partition, `U` utterances, `C` labels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dali_asr.device import resolve_device
 from dali_asr.errors import CheckpointError
 from dali_asr.inference.sources import open_source
 from dali_asr.inventory import resolve_inventory
-from dali_asr.runs.checkpoint import Checkpoint, load_checkpoint, run_of
+from dali_asr.runs.checkpoint import CONFIG, Checkpoint, load_checkpoint, run_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,16 +37,16 @@ BATCH_SIZE = 4096
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """The labels of a partition.
+    """The predicted labels of a partition.
 
     Attributes:
-        partition: its name.
-        inventory: what labels index.
-        utterances: names `[U]`.
-        offsets: where utterances begin and end, `[U + 1]` int64.
-        labels: `[F]` int64.
-        posteriors: `[F, C]` float32, each row sums to 1; None unless asked for.
-        accuracy: share of labelled frames that are right; None where there are no labels.
+        partition: name of the partition.
+        inventory: the label set.
+        utterances: names of the utterances, `[U]`.
+        offsets: boundaries of the utterances, `[U + 1]` int64.
+        labels: predicted labels, `[F]` int64.
+        posteriors: posterior probabilities, `[F, C]` float32, each row summing to 1; None unless requested.
+        accuracy: fraction of the labelled frames predicted right; None if no frame has a label.
     """
 
     partition: str
@@ -59,7 +59,7 @@ class Prediction:
 
     @property
     def symbols(self) -> NDArray[np.str_]:
-        """The labels as symbols, `[F]`."""
+        """Predicted symbols, `[F]`."""
         return np.array(self.inventory.symbols)[self.labels]
 
 
@@ -74,21 +74,23 @@ def predict(
     packing: Progress = quiet,
     progress: Callable[[int, int], None] | None = None,
 ) -> Prediction:
-    """Label every frame of a source by a trained model.
+    """Label every frame of a source with a trained model.
 
     Args:
-        run: the folder of a run, or of one of its checkpoints.
+        run: folder of a run, or of one of its checkpoints.
         source: a packed corpus, a course folder, `demo`, or `.npy` files of features `[T, D]`, not normalized.
-        partition: which one of a corpus; by default the configuration's `data.test`, or the only one.
+        partition: name of the corpus's partition; by default the run's `data.test`, or the only one.
         checkpoint: `best` or `last`.
-        posteriors: whether to keep them.
+        posteriors: whether to return posteriors.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        packing: told how far the packing of a course folder is.
-        progress: called with the frames done, and all.
+        packing: called with the progress of packing a course folder.
+        progress: called with the number of frames done, and of all frames.
 
     Raises:
-        CheckpointError: a run or checkpoint that is damaged or does not fit.
-        DataError, UsageError, DeviceError: as the parts.
+        CheckpointError: the run or checkpoint is damaged, or does not fit the source.
+        DataError: the source is missing, damaged or does not fit the model.
+        UsageError: an unclear or unknown partition, or sources that cannot be combined.
+        DeviceError: the device is missing or has too little memory.
     """
     trained, opened = prepare(run, source, partition=partition, checkpoint=checkpoint, packing=packing)
     return label(trained, opened, posteriors=posteriors, device=device, progress=progress)
@@ -102,7 +104,7 @@ def prepare(
     checkpoint: Which = "best",
     packing: Progress = quiet,
 ) -> tuple[Checkpoint, Partition]:
-    """Load a checkpoint and open what it is to label; arguments and errors as in `predict`."""
+    """Load a checkpoint and open the partition to label; arguments and errors as in `predict`."""
     run = Path(run).expanduser()
     trained = load_checkpoint(run, checkpoint)
     config = _config(run_of(run), trained)
@@ -125,7 +127,7 @@ def label(
     if posteriors:
         kept = np.empty((partition.frame_count, len(checkpoint.description.inventory)), np.float32)
     done = 0
-    for _, logits in classified(checkpoint, partition, resolve_device(device)):
+    for _, logits in classify(checkpoint, partition, resolve_device(device)):
         end = done + len(logits)
         labels[done:end] = logits.argmax(dim=1).cpu().numpy()
         if kept is not None:
@@ -144,10 +146,10 @@ def label(
     )
 
 
-def classified(
+def classify(
     checkpoint: Checkpoint, partition: Partition, device: torch.device
 ) -> Iterator[tuple[Batch, torch.Tensor]]:
-    """Yield the batches of a partition, every frame in order, with a model's logits `[B, C]`."""
+    """Yield each batch of a partition, in order, with the model's logits `[B, C]`."""
     model = checkpoint.build(device)
     loader = complete_loader(partition, context=checkpoint.description.context, batch_size=BATCH_SIZE, device=device)
     for batch in loader:
@@ -163,10 +165,10 @@ def _accuracy(labels: NDArray[np.int64], partition: Partition) -> float | None:
 
 
 def _config(run: Path, checkpoint: Checkpoint) -> Config:
-    """Read the run's configuration and check that the checkpoint is of it."""
-    path = run / "config.yaml"
+    """Read the run's configuration and check that it agrees with the checkpoint."""
+    path = run / CONFIG
     if not path.is_file():
-        raise CheckpointError(f"{path}: missing; a run keeps its configuration there, copy the whole folder")
+        raise CheckpointError(f"{path}: missing; copy the whole folder of the run, including its configuration")
     config = Config.load(path)
     description = checkpoint.description
     differing = []

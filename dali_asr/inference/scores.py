@@ -1,6 +1,6 @@
-"""The scores of labels against the true ones.
+"""Scores of predicted labels against the true ones.
 
-Shape letters: `F` frames, `U` utterances, `C` labels.
+Shape letters: `F` frames, `U` utterances, `C` labels, `N` cells of a confusion matrix that are not zero.
 """
 
 from __future__ import annotations
@@ -17,19 +17,101 @@ if TYPE_CHECKING:
     from dali_asr.inventory import Inventory
 
 SILENCE = "[SIL]"
+TOP = 3
+CALIBRATION_BINS = 15
+MAX_DENSE = 300  # symbols; 10,000 would make 10^8 cells, nearly all of them zero
+
+
+@dataclass(frozen=True, eq=False)
+class Confusion:
+    """Number of frames per pair of true and predicted label; only pairs that occur are stored.
+
+    Attributes:
+        size: number of labels, C.
+        true: true labels, `[N]` int64, ascending.
+        predicted: predicted labels, `[N]` int64, ascending within a true label.
+        counts: number of frames, `[N]` int64.
+    """
+
+    size: int
+    true: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+    @classmethod
+    def count(cls, predicted: NDArray[np.int64], true: NDArray[np.int64], size: int) -> Confusion:
+        """Count the pairs of labels `[F]`; frames with a negative true label are left out."""
+        labelled = true >= 0
+        cells, counts = np.unique(true[labelled] * size + predicted[labelled], return_counts=True)
+        return cls(size, *np.divmod(cells, size), counts.astype(np.int64))
+
+    @property
+    def frames(self) -> int:
+        """Number of labelled frames."""
+        return int(self.counts.sum())
+
+    @property
+    def right(self) -> NDArray[np.int64]:
+        """Number of frames per label that were predicted right, `[C]`."""
+        return self._sum(self.true, self.true == self.predicted)
+
+    @property
+    def true_counts(self) -> NDArray[np.int64]:
+        """Number of frames per true label, `[C]`."""
+        return self._sum(self.true)
+
+    @property
+    def predicted_counts(self) -> NDArray[np.int64]:
+        """Number of frames per predicted label, `[C]`."""
+        return self._sum(self.predicted)
+
+    @property
+    def most_confused(self) -> NDArray[np.int64]:
+        """The wrong label predicted most often per true label, `[C]`; −1 if there is none."""
+        wrong = np.flatnonzero(self.true != self.predicted)
+        order = wrong[np.lexsort((self.predicted[wrong], -self.counts[wrong], self.true[wrong]))]
+        labels, first = np.unique(self.true[order], return_index=True)
+        found = np.full(self.size, -1)
+        found[labels] = self.predicted[order[first]]
+        return found
+
+    def dense(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the matrix of some labels, given in ascending order: true label per row, predicted per column."""
+        position = np.full(self.size, -1)
+        position[labels] = np.arange(len(labels))
+        rows, columns = position[self.true], position[self.predicted]
+        kept = (rows >= 0) & (columns >= 0)
+        matrix = np.zeros((len(labels), len(labels)), np.int64)
+        matrix[rows[kept], columns[kept]] = self.counts[kept]
+        return matrix
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the matrix as JSON values.
+
+        Up to 300 labels: `confusion`, C rows of C counts. More: `confusion_cells`, a triple `[true label, predicted
+        label, count]` per cell that is not zero. Labels are positions in `symbols`.
+        """
+        if self.size <= MAX_DENSE:
+            return {"confusion": self.dense(np.arange(self.size)).tolist()}
+        return {"confusion_cells": np.stack([self.true, self.predicted, self.counts], axis=1).tolist()}
+
+    def _sum(self, labels: NDArray[np.int64], chosen: NDArray[np.bool_] | slice = slice(None)) -> NDArray[np.int64]:
+        sums = np.zeros(self.size, np.int64)
+        np.add.at(sums, labels[chosen], self.counts[chosen])
+        return sums
 
 
 @dataclass(frozen=True)
 class SymbolScores:
-    """How one symbol was recognised; a share of nothing is None.
+    """Scores of one symbol; a fraction whose denominator is zero is None.
 
     Attributes:
-        symbol: which.
-        frames: that are labelled so.
-        precision: share of the frames it was given to that are labelled so.
-        recall: share of the frames labelled so that it was given to.
-        f1: harmonic mean of the two.
-        confused_with: the symbol that its frames were given most often instead; None where there is none.
+        symbol: the symbol.
+        frames: number of frames whose true label is this symbol.
+        precision: fraction of the frames predicted as this symbol whose true label is this symbol.
+        recall: fraction of the frames whose true label is this symbol that were predicted as this symbol.
+        f1: harmonic mean of precision and recall.
+        confused_with: the wrong symbol predicted most often for its frames; None if there is none.
     """
 
     symbol: str
@@ -42,20 +124,20 @@ class SymbolScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of a partition; frames without a label do not count.
+    """Scores of a partition. Frames without a label do not count.
 
     Attributes:
-        frames: labelled ones.
-        accuracy: share of them that are right.
-        accuracy_without_silence: the same of those not labelled `[SIL]`; None where the inventory has no such symbol.
-        top3_accuracy: share whose label is among the three of the highest posterior.
-        macro_f1: mean F1 over the symbols that occur.
-        calibration_error: expected calibration error, 15 bins of equal width (Naeini et al. 2015; Guo et al. 2017).
-        phoneme_error_rate: edits that turn the collapsed label sequences into the true ones, a true symbol; in a
-            collapsed sequence, equal labels in a row are one.
-        phoneme_error_rate_without_silence: the same after `[SIL]` is taken out of both.
-        symbols: of the inventory, in its order.
-        confusion: frames by true label (row) and given label (column), `[C, C]`.
+        frames: number of labelled frames.
+        accuracy: fraction of them predicted right.
+        accuracy_without_silence: accuracy over the frames not labelled `[SIL]`; None if the inventory has no `[SIL]`.
+        top3_accuracy: fraction of frames whose true label is among the three with the highest posteriors.
+        macro_f1: mean F1 of the symbols that occur.
+        calibration_error: expected calibration error in 15 bins of equal width (Naeini et al. 2015; Guo et al. 2017).
+        phoneme_error_rate: edits that turn the predicted sequences into the true ones, per true symbol. Runs of equal
+            labels are collapsed into one symbol first.
+        phoneme_error_rate_without_silence: the same after `[SIL]` is removed from both sequences.
+        symbols: scores per symbol, in the order of the inventory.
+        confusion: number of frames per pair of true and predicted label.
     """
 
     frames: int
@@ -67,59 +149,114 @@ class Scores:
     phoneme_error_rate: float
     phoneme_error_rate_without_silence: float | None
     symbols: tuple[SymbolScores, ...]
-    confusion: NDArray[np.int64]
+    confusion: Confusion
 
     def to_json(self) -> dict[str, Any]:
-        """Return the scores as JSON values."""
-        return {**asdict(self), "confusion": self.confusion.tolist()}
+        """Return the scores as JSON values; see `Confusion.to_json` for the confusion matrix."""
+        values = {name: value for name, value in vars(self).items() if name != "confusion"}
+        return {**values, "symbols": [asdict(symbol) for symbol in self.symbols], **self.confusion.to_json()}
 
 
-def symbol_scores(confusion: NDArray[np.int64], inventory: Inventory) -> tuple[SymbolScores, ...]:
-    """Return the scores of each symbol from a confusion matrix `[C, C]`."""
-    found = []
-    for at, symbol in enumerate(inventory.symbols):
-        right, labelled, given = (int(n) for n in (confusion[at, at], confusion[at].sum(), confusion[:, at].sum()))
-        wrong = np.where(np.arange(len(confusion)) == at, 0, confusion[at])
-        other = inventory.symbols[int(wrong.argmax())] if wrong.any() else None
-        f1 = _share(2 * right, labelled + given)
-        found.append(SymbolScores(symbol, labelled, _share(right, given), _share(right, labelled), f1, other))
-    return tuple(found)
+def score_labels(
+    predicted: NDArray[np.int64],
+    confidence: NDArray[np.float32],
+    in_top: NDArray[np.bool_],
+    true: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    inventory: Inventory,
+) -> Scores:
+    """Score the labels of a partition.
+
+    Args:
+        predicted: predicted labels, `[F]`.
+        confidence: posteriors of the predicted labels, `[F]`.
+        in_top: whether the true label is among the three with the highest posteriors, `[F]`.
+        true: true labels, `[F]`; negative for frames without a label. At least one frame has a label.
+        offsets: boundaries of the utterances, `[U + 1]`.
+        inventory: the label set.
+    """
+    labelled = true >= 0
+    confusion = Confusion.count(predicted, true, len(inventory))
+    symbols = symbol_scores(confusion, inventory)
+    silence = inventory.symbols.index(SILENCE) if SILENCE in inventory.symbols else None
+    return Scores(
+        frames=confusion.frames,
+        accuracy=float(confusion.right.sum() / confusion.frames),
+        accuracy_without_silence=accuracy_without(confusion, silence),
+        top3_accuracy=float(in_top[labelled].mean()),
+        macro_f1=float(np.mean([symbol.f1 for symbol in symbols if symbol.frames and symbol.f1 is not None])),
+        calibration_error=calibration_error(confidence[labelled], (predicted == true)[labelled]),
+        phoneme_error_rate=error_rate(predicted, true, offsets),
+        phoneme_error_rate_without_silence=None if silence is None else error_rate(predicted, true, offsets, silence),
+        symbols=symbols,
+        confusion=confusion,
+    )
 
 
-def accuracy_without(confusion: NDArray[np.int64], inventory: Inventory, symbol: str) -> float | None:
-    """Return the accuracy over the frames that another symbol labels; None where there are none, or no such symbol."""
-    if symbol not in inventory.symbols:
+def symbol_scores(confusion: Confusion, inventory: Inventory) -> tuple[SymbolScores, ...]:
+    """Return the scores of each symbol."""
+    counts = (confusion.right, confusion.true_counts, confusion.predicted_counts, confusion.most_confused)
+    return tuple(
+        SymbolScores(
+            symbol,
+            true,
+            precision=_fraction(right, predicted),
+            recall=_fraction(right, true),
+            f1=_fraction(2 * right, true + predicted),
+            confused_with=inventory.symbols[other] if other >= 0 else None,
+        )
+        for symbol, right, true, predicted, other in zip(
+            inventory.symbols, *(column.tolist() for column in counts), strict=True
+        )
+    )
+
+
+def accuracy_without(confusion: Confusion, label: int | None) -> float | None:
+    """Return the accuracy over the frames with another true label; None if there are none, or for the label None."""
+    if label is None:
         return None
-    others = np.arange(len(confusion)) != inventory.symbols.index(symbol)
-    return _share(int(confusion.diagonal()[others].sum()), int(confusion[others].sum()))
+    others = np.arange(confusion.size) != label
+    return _fraction(int(confusion.right[others].sum()), int(confusion.true_counts[others].sum()))
+
+
+def calibration_error(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> float:
+    """Return the expected calibration error: the mean gap between confidence and accuracy, weighted by bin.
+
+    Args:
+        confidence: posteriors of the predicted labels, `[F]`.
+        right: whether the predicted label is the true one, `[F]`.
+    """
+    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, right - confidence.astype(np.float64), CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / len(confidence))
 
 
 def error_rate(
-    given: NDArray[np.int64], true: NDArray[np.int64], offsets: NDArray[np.int64], leave_out: int | None = None
+    predicted: NDArray[np.int64], true: NDArray[np.int64], offsets: NDArray[np.int64], ignored: int | None = None
 ) -> float:
-    """Return the edits a true symbol between collapsed sequences (Levenshtein 1966).
+    """Return the number of edits per true symbol between collapsed sequences (Levenshtein 1966).
 
     Args:
-        given: labels `[F]`.
-        true: labels `[F]`, negative where a frame has none; these frames are taken out of both.
-        offsets: where utterances begin and end, `[U + 1]`.
-        leave_out: a label that is taken out of the collapsed sequences.
+        predicted: predicted labels, `[F]`.
+        true: true labels, `[F]`; frames with a negative one are removed from both sequences.
+        offsets: boundaries of the utterances, `[U + 1]`.
+        ignored: a label that is removed from the collapsed sequences.
     """
     edits = symbols = 0
     for first, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
         labelled = true[first:end] >= 0
-        a, b = (collapse(labels[first:end][labelled], leave_out) for labels in (given, true))
+        a, b = (collapse(labels[first:end][labelled], ignored) for labels in (predicted, true))
         edits += Levenshtein.distance(a, b)
         symbols += len(b)
     return edits / max(symbols, 1)
 
 
-def collapse(labels: NDArray[np.int64], leave_out: int | None = None) -> list[int]:
-    """Return labels with equal ones in a row as one, and without one of them."""
+def collapse(labels: NDArray[np.int64], ignored: int | None = None) -> list[int]:
+    """Return the labels with each run of equal labels as one, without the ignored label."""
     starts = np.ones(len(labels), np.bool_)
     starts[1:] = labels[1:] != labels[:-1]
-    return [label for label in labels[starts].tolist() if label != leave_out]
+    return [label for label in labels[starts].tolist() if label != ignored]
 
 
-def _share(part: int, whole: int) -> float | None:
+def _fraction(part: int, whole: int) -> float | None:
     return part / whole if whole else None

@@ -1,4 +1,4 @@
-"""What is predicted: a partition of a corpus, or single files of features."""
+"""Opening what a model is applied to: a partition of a corpus, or single files of features."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def open_source(
     data: DataConfig,
     progress: Progress = quiet,
 ) -> Partition:
-    """Open what is to be predicted, normalized as the model's features were.
+    """Open a source, normalized as the features that the model was trained on.
 
     Args:
         sources: `.npy` files of features `[T, D]`; or one folder: a packed corpus, a course folder, or a
             folder of such files; or `demo`.
-        partition: which one of a corpus; by default `data.test` where the corpus has it, or its only one.
-        description: of the model.
-        data: the section of the model's configuration, by which features are stored.
-        progress: told how far the packing of a course folder is.
+        partition: name of the corpus's partition; by default `data.test` if the corpus has it, or its only one.
+        description: description of the model.
+        data: the section of the run's configuration that says how features are stored.
+        progress: called with the progress of packing a course folder.
 
     Raises:
-        DataError: files that are missing, damaged or of another D; a corpus of another normalization.
-        UsageError: an unclear or unknown partition, or sources that do not go together.
-        CheckpointError: the corpus has another inventory than the model.
+        DataError: files are missing, damaged or of another D; or the corpus has another normalization.
+        UsageError: an unclear or unknown partition, or sources that cannot be combined.
+        CheckpointError: the corpus and the model have different inventories.
     """
     paths = [corpus_path(str(source)) for source in sources]
     if len(paths) == 1 and paths[0].is_dir() and not (is_packed(paths[0]) or is_course_folder(paths[0])):
@@ -122,7 +122,7 @@ def _partition_names(path: Path) -> list[str]:
     if is_packed(path):
         return list(Corpus.open(path).partitions)
     if not is_course_folder(path):
-        Corpus.open(path)  # says what is wrong with it
+        Corpus.open(path)  # raises the error that says what is wrong
     return sorted(folder.parent.name for folder in path.glob("*/mfcc"))
 
 
@@ -138,7 +138,7 @@ def _check_corpus(path: Path, corpus: Corpus, description: ModelDescription) -> 
     if corpus.inventory != description.inventory:
         raise CheckpointError(
             f"{path}: has an inventory of {len(corpus.inventory)} symbols, the checkpoint one of "
-            f"{len(description.inventory)} that differs; predict on a corpus packed with the checkpoint's"
+            f"{len(description.inventory)} that differs; give a corpus packed with the checkpoint's inventory"
         )
     if corpus.normalization != description.normalization:
         raise DataError(
@@ -151,6 +151,6 @@ def _check_corpus(path: Path, corpus: Corpus, description: ModelDescription) -> 
 def _check_feature_dim(path: Path, feature_dim: int, description: ModelDescription) -> None:
     if feature_dim != description.feature_dim:
         raise DataError(
-            f"{path}: {feature_dim} features a frame, the checkpoint was trained on {description.feature_dim}; "
-            "predict on the features that it knows"
+            f"{path}: {feature_dim} features per frame, the checkpoint was trained on {description.feature_dim}; "
+            "give features of the kind that it was trained on"
         )

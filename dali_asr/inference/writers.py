@@ -1,59 +1,59 @@
-"""Predictions as files.
+"""Files of predictions and evaluations. Each appears whole or not at all.
 
-kaggle   CSV `id,label`: frames numbered from 0 over the partition, labels as symbols
-json     partition, inventory, accuracy, and of each utterance its name and symbols
+Formats of predictions:
+
+kaggle   CSV with the columns `id,label`: the position of each frame in the partition, from 0, and its symbol
+json     partition, inventory and accuracy; name and symbols of each utterance
 npz      posteriors [F, C] float32, labels [F], offsets [U + 1], utterances [U], inventory [C]
+
+An evaluation is a JSON file with all scores, and a picture of its confusion matrix. The matrix is stored as `confusion`
+(C rows of C counts) up to 300 symbols, and as `confusion_cells` (`[true, predicted, count]` of each cell that is not
+zero) above.
 """
 
 from __future__ import annotations
 
+import io
 import json
-import secrets
-from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
 
-from dali_asr.errors import DataError, UsageError
-from dali_asr.files import check_output
+from dali_asr.errors import UsageError
+from dali_asr.files import check_output, disk_errors, new_file, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from dali_asr.inference.evaluate import Evaluation
     from dali_asr.inference.predict import Prediction
 
 Format = Literal["kaggle", "json", "npz"]
 SUFFIXES: dict[Format, str] = {"kaggle": "csv", "json": "json", "npz": "npz"}
+_MAX_NAMED = 80  # symbols whose names are legible beside the picture
+_MAX_DRAWN = 200  # symbols whose cells are
 
 
 def write_prediction(prediction: Prediction, path: Path, form: Format, *, overwrite: bool = False) -> None:
-    """Write a prediction; the file is there whole or not at all.
+    """Write a prediction to a file.
 
     Raises:
-        UsageError: the file exists, or `npz` without posteriors.
-        DataError: it cannot be written.
+        UsageError: the file exists, or the format is `npz` and the prediction has no posteriors.
+        DataError: the disk is full or cannot be written.
     """
     check_output(path, overwrite=overwrite)
-    path = path.resolve()  # a link stays, and what it leads to is written
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
+        with new_file(path) as file:
             encode(prediction, form, file)
-        aside.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; nothing was written, choose another place") from error
-    finally:
-        with suppress(OSError):  # it was renamed, or could not be made
-            aside.unlink()
 
 
 def encode(prediction: Prediction, form: Format, stream: BinaryIO) -> None:
-    """Write a prediction to a stream in a format.
+    """Write a prediction to a stream.
 
     Raises:
-        UsageError: `npz` without posteriors.
+        UsageError: the format is `npz` and the prediction has no posteriors.
     """
     _ENCODERS[form](prediction, stream)
 
@@ -65,7 +65,7 @@ def _kaggle(prediction: Prediction, stream: BinaryIO) -> None:
 
 
 def _csv_field(text: str) -> str:
-    """Quote a field where RFC 4180 asks for it."""
+    """Quote a field if RFC 4180 requires it."""
     return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
 
 
@@ -96,3 +96,50 @@ def _npz(prediction: Prediction, stream: BinaryIO) -> None:
 
 
 _ENCODERS: dict[Format, Callable[[Prediction, BinaryIO], None]] = {"kaggle": _kaggle, "json": _json, "npz": _npz}
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
+    """Write `evaluation-PARTITION.json` and `.png`, replacing those of an earlier evaluation; return both paths.
+
+    Raises:
+        DataError: the disk is full or cannot be written.
+    """
+    stem = f"evaluation-{evaluation.partition.replace('+', '-')}"
+    scores, picture = folder / f"{stem}.json", folder / f"{stem}.png"
+    with disk_errors(folder):
+        write_file(scores, (json.dumps(evaluation.to_json()) + "\n").encode())
+        write_file(picture, draw_confusion(evaluation))
+    return [scores, picture]
+
+
+def draw_confusion(evaluation: Evaluation) -> bytes:
+    """Draw the confusion matrix as PNG: of each true symbol, the fraction of its frames per predicted symbol.
+
+    Draws the symbols that occur; of more than 200, the most frequent.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    confusion = evaluation.scores.confusion
+    frames = confusion.true_counts
+    frequency = frames + confusion.predicted_counts
+    occurring = np.flatnonzero(frequency)
+    shown = np.sort(occurring[np.argsort(-frequency[occurring], kind="stable")][:_MAX_DRAWN])
+    fractions = confusion.dense(shown) / np.maximum(frames[shown, None], 1)
+    size = min(max(4.5, 0.2 * len(shown) + 2), 16)
+    figure = Figure(figsize=(size + 0.8, size), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    image = axes.imshow(fractions, cmap="magma_r", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, shrink=0.7, label="fraction of the true symbol's frames")
+    if len(shown) <= _MAX_NAMED:
+        names = [evaluation.inventory.symbols[label] for label in shown]
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+        axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    part = f", the {len(shown)} most frequent of {len(occurring):,} symbols" if len(shown) < len(occurring) else ""
+    axes.set_title(f"{evaluation.partition}: frame accuracy {evaluation.scores.accuracy:.2%}{part}", fontsize=10)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    return picture.getvalue()

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
+import torch
 
 from tests.makers import make_course
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks/ablation.py"
+
+@pytest.fixture(autouse=True)
+def own_threads() -> Iterator[None]:
+    """Restore the number of threads, which a run sets."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
-def test_variants_are_compared_with_the_first(tmp_path: Path) -> None:
-    make_course(tmp_path / "c", {"train-clean": [700, 600], "dev-clean": [300]}, dim=28)
-    command = [sys.executable, str(SCRIPT), str(tmp_path / "c"), "--seeds", "2", "--json", str(tmp_path / "a.json")]
-    command += ["--only", "reference", "--only", "the five that pay"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def test_variants_are_compared_with_the_first(run_script: Callable[..., str], tmp_path: Path) -> None:
+    make_course(tmp_path / "c", {"train-clean": [400, 200], "dev-clean": [100]}, dim=28)
+    only = ("--only", "reference", "--only", "the five that pay")
+    printed = run_script("ablation", tmp_path / "c", "--seeds", 2, "--json", tmp_path / "a.json", *only)
     reference, five = json.loads((tmp_path / "a.json").read_text())["results"]
     assert len(reference["accuracy"]) == 2
     assert len(reference["accuracy"][0]) == 4, "epochs"
@@ -24,9 +31,8 @@ def test_variants_are_compared_with_the_first(tmp_path: Path) -> None:
     assert f"{100 * (five['mean'] - reference['mean']):+.2f}" in printed
 
 
-def test_a_recipe_loses_each_option(tmp_path: Path) -> None:
-    make_course(tmp_path / "c", {"train-clean": [700, 600], "dev-clean": [300], "test-clean": [9]}, dim=28)
-    command = [sys.executable, str(SCRIPT), str(tmp_path / "c"), "--seeds", "1", "--recipe", "so762-mini"]
-    command += ["--only", "so762-mini", "--only", "without label smoothing"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def test_an_option_is_removed_from_a_recipe(run_script: Callable[..., str], tmp_path: Path) -> None:
+    make_course(tmp_path / "c", {"train-clean": [400, 200], "dev-clean": [100], "test-clean": [9]}, dim=28)
+    only = ("--only", "so762-mini", "--only", "without label smoothing")
+    printed = run_script("ablation", tmp_path / "c", "--seeds", 1, "--recipe", "so762-mini", *only)
     assert "| without label smoothing |" in printed

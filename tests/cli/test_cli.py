@@ -1,8 +1,9 @@
-"""The command line: what it prints, its exit codes, and that it is quick to answer."""
+"""The command line: output, exit codes, and quick answers."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,7 +21,7 @@ Run = Callable[..., Any]
 
 
 def test_help_imports_nothing_heavy() -> None:
-    """Under 0.4 s is the promise; here the imports are counted, which no slow day changes."""
+    """Help within 0.4 s is the promise. Counting imports is independent of the machine's load."""
     code = (
         "import sys; from dali_asr.cli import main; sys.argv = ['dali-asr', '--help']\n"
         "try: main()\n"
@@ -33,12 +34,12 @@ def test_help_imports_nothing_heavy() -> None:
         assert re.search(rf"│ {command} ", printed)
 
 
-def test_module_and_version() -> None:
+def test_the_module_prints_its_version() -> None:
     command = [sys.executable, "-m", "dali_asr", "--version"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "dali-asr 0.1.0\n"
 
 
-def test_train_predict_and_what_they_say(run_cli: Run, tmp_path: Path) -> None:
+def test_train_and_predict_print_results_and_the_next_command(run_cli: Run, tmp_path: Path) -> None:
     run = tmp_path / "run"
     small = ["--set", "model.preset=null", "--set", "model.hidden=[8]", "--set", "training.max_steps=5"]
     result = run_cli("train", "--run-folder", run, *small)
@@ -69,7 +70,7 @@ def test_train_predict_and_what_they_say(run_cli: Run, tmp_path: Path) -> None:
     assert run_cli("train", "--run-folder", run, *small).exit_code == 2
 
 
-def test_data(run_cli: Run, course: Path, tmp_path: Path) -> None:
+def test_data_packs_and_shows_corpora(run_cli: Run, course: Path, tmp_path: Path) -> None:
     dest = tmp_path / "packed"
     packed = run_cli("data", "pack", course, dest, "--dtype", "float16", "--partition", "train", "--partition", "test")
     assert packed.exit_code == 0, packed.output
@@ -91,7 +92,7 @@ def test_data(run_cli: Run, course: Path, tmp_path: Path) -> None:
     assert "train: 40 of 42 symbols occur" in run_cli("data", "info", "demo").output
 
 
-def test_config(run_cli: Run, tmp_path: Path) -> None:
+def test_config_lists_shows_copies_and_validates(run_cli: Run, tmp_path: Path) -> None:
     listed = run_cli("config", "list").output
     for name in ("demo", "course-tiny", "course-full", "so762-mini"):
         assert name in listed
@@ -112,14 +113,14 @@ def test_config(run_cli: Run, tmp_path: Path) -> None:
     assert "did you mean context?" in bad.output
 
 
-def test_model(run_cli: Run) -> None:
+def test_model_shows_layers_and_parameters(run_cli: Run) -> None:
     shown = run_cli("model", "show", "course-full")
     assert "18,864,938 parameters" in shown.output
     assert re.search(r"Linear 1708 -> 2048 +\[B, 2048\] +3,500,032", shown.output)
     assert "[B, 61, 28]" in shown.output
 
 
-def test_doctor(run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_compares_windows_with_numpys(run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     result = run_cli("doctor")
     assert result.exit_code == 0, result.output
     assert "windows cut by DALI equal NumPy's" in result.output
@@ -132,9 +133,45 @@ def test_doctor(run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.search(r"Not ready: (cpu|cuda:0): graph (stock|fused): windows differ", result.output)
 
 
+def test_doctor_says_why_the_fused_graph_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from dali_asr.cli import doctor
+
+    tried: list[str] = []
+    monkeypatch.setattr(doctor, "_check_windows", lambda _device, graph: tried.append(graph))
+    monkeypatch.setattr("dali_asr.loading.fused_problem", lambda _device: "no C compiler was found; install gcc")
+    state, problem = doctor._check_device(torch.device("cuda", 0))
+    assert (tried, problem) == (["stock"], None)
+    assert state.endswith("(graph stock); graph fused cannot be used: no C compiler was found; install gcc")
+    assert "fused" not in doctor._check_device(torch.device("cpu"))[0], "the CPU does not need it"
+    monkeypatch.setattr("dali_asr.loading.fused_problem", lambda _device: None)
+    assert doctor._check_device(torch.device("cuda", 0))[0].endswith("(graph stock and fused)")
+
+
+def test_progress_on_a_terminal_leaves_piped_output_alone(tmp_path: Path) -> None:
+    code = (
+        "import sys; from dali_asr.cli.console import counting, say\n"
+        "with counting() as report:\n    report('stage', 1, 2); say('result'); report('stage', 2, 2)"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    main, terminal = os.openpty()
+    command = [sys.executable, str(script)]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=terminal, check=True, env=os.environ | {"TERM": "xterm"}
+    )
+    os.close(terminal)
+    shown = os.read(main, 100_000).decode()
+    os.close(main)
+    assert done.stdout == b"result\n"
+    assert "stage" in shown
+    assert "result" not in shown
+
+
 @pytest.mark.parametrize("module", ["torch", "nvidia.dali"])
-def test_doctor_without_what_it_needs(module: str) -> None:
-    """In a process of its own, where nothing is imported yet."""
+def test_doctor_names_a_missing_package(module: str) -> None:
+    """In a process of its own, in which nothing is imported yet."""
     code = (
         f"import sys; sys.modules[{module!r}] = None; from dali_asr.cli import main; sys.argv = ['', 'doctor']; main()"
     )
@@ -145,7 +182,7 @@ def test_doctor_without_what_it_needs(module: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_what_nobody_thought_of_is_one_line_too(run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_errors_are_one_line(run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(*_: object, **__: object) -> None:
         raise RuntimeError("first\nsecond")
 
@@ -153,24 +190,24 @@ def test_what_nobody_thought_of_is_one_line_too(run_cli: Run, monkeypatch: pytes
     result = run_cli("data", "info", "demo")
     assert result.exit_code == 1
     assert result.output == (
-        "error: unexpected RuntimeError: first second; please report it, with what `dali-asr --debug ...` shows\n"
+        "error: unexpected RuntimeError: first second; please report it with the output of `dali-asr --debug ...`\n"
     )
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["train", "nothing"], 2, "error: nothing: no such file, and no recipe"),
+        (["train", "nothing"], 2, "error: nothing: no such file or recipe"),
         (["train", "--set", "loader.batch_size=0"], 2, "loader.batch_size: received 0"),
         (["train", "--set", "data.root=/nowhere"], 1, "error: data.root: /nowhere: no such folder; set it"),
         (["train", "--set", "loader.device=cuda:99"], 1, "error: device cuda:99"),
         (["predict", "/nowhere", "demo"], 1, "error: /nowhere: no such folder; give the folder of a run"),
         (["data", "pack", "/nowhere", "/nowhere-either"], 1, "error: /nowhere: no such folder"),
         (["data", "info", "/nowhere"], 1, "error: /nowhere: no such folder"),
-        (["bench", "loader", "nothing"], 2, "error: nothing: no such file, and no recipe"),
-        (["config", "copy", "demo", "/etc/passwd/x.yaml"], 1, "is no folder that can be written"),
+        (["bench", "loader", "nothing"], 2, "error: nothing: no such file or recipe"),
+        (["config", "copy", "demo", "/etc/passwd/x.yaml"], 1, "is not a writable folder"),
         (["trian"], 2, "No such command"),
-        (["bench", "loader", "--json", "/etc/passwd/x.json"], 1, "is no folder that can be written"),
+        (["bench", "loader", "--json", "/etc/passwd/x.json"], 1, "is not a writable folder"),
         (["bench", "loader", "--frames", "10000", "--batch-size", "6000"], 2, "10000 frames are too few for batches"),
     ],
 )
@@ -186,7 +223,7 @@ def test_debug_shows_the_traceback(run_cli: Run) -> None:
     assert type(result.exception).__name__ == "DataError"
 
 
-def test_quiet_when_piped(tmp_path: Path) -> None:
+def test_piped_output_has_no_progress_and_no_colors(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dali_asr", "data", "info", "demo"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == ""

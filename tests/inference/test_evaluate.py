@@ -22,7 +22,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(Config.load("demo", [*SMALL, "training.epochs=1"]), run=tmp_path_factory.mktemp("e") / "run").run
 
 
-def test_the_command(run: Path, run_cli: Callable[..., Any]) -> None:
+def test_the_command_writes_and_prints_all_scores(run: Path, run_cli: Callable[..., Any]) -> None:
     done = run_cli("evaluate", run, "--device", "cpu")
     assert done.exit_code == 0, done.output
     values = json.loads((run / "evaluation-dev.json").read_text())
@@ -40,14 +40,16 @@ def test_the_command(run: Path, run_cli: Callable[..., Any]) -> None:
     assert (run / "evaluation-test.json").is_file()
 
 
-def test_the_function(run: Path) -> None:
+def test_the_function_returns_all_scores(run: Path) -> None:
     evaluation = evaluate(run, partition="test", device="cpu")
     assert evaluation.partition == "test"
     assert evaluation.scores.phoneme_error_rate > 0
     assert evaluation.scores.top3_accuracy >= evaluation.scores.accuracy > 0
 
 
-def test_what_cannot_be_evaluated(run: Path, run_cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_unlabelled_partitions_and_missing_runs_are_refused(
+    run: Path, run_cli: Callable[..., Any], tmp_path: Path
+) -> None:
     make_course(tmp_path / "c", {"test-clean": [40, 30]}, dim=28, unlabelled=("test-clean",))
     done = run_cli("evaluate", run, tmp_path / "c", "--partition", "test-clean")
     assert done.exit_code == 1

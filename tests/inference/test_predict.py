@@ -7,6 +7,7 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,16 +26,21 @@ from dali_asr.training import train
 from tests.makers import make_course, make_features
 
 
+def train_small(course: Path, folder: Path, **sections: dict[str, Any]) -> Path:
+    """Train a small model on the small course folder; return the folder of the run."""
+    values = {
+        "data": {"root": str(course), **sections.get("data", {})},
+        "loader": {"context": 1, "batch_size": 16, **sections.get("loader", {})},
+        "model": {"hidden": [8]},
+        "training": {"epochs": 1},
+    }
+    return train(Config.check(values), run=folder / "run").run
+
+
 @pytest.fixture
 def run(course: Path, tmp_path: Path) -> Path:
     """Return a run of a small model on the small course folder."""
-    values = {
-        "data": {"root": str(course)},
-        "loader": {"context": [3, 2], "batch_size": 16},
-        "model": {"hidden": [8]},
-        "training": {"epochs": 2},
-    }
-    return train(Config.check(values), run=tmp_path / "run").run
+    return train_small(course, tmp_path, loader={"context": [3, 2]})
 
 
 def judge(run: Path, features: list[np.ndarray]) -> np.ndarray:
@@ -82,7 +88,7 @@ def test_every_kind_of_source_gives_the_same_labels(run: Path, course: Path, tmp
     assert np.array_equal(one.labels, predictions[0].labels[5:])
 
 
-def test_accuracy_where_there_are_labels(run: Path, course: Path) -> None:
+def test_accuracy_of_a_labelled_partition(run: Path, course: Path) -> None:
     prediction = predict(run, course, partition="dev")
     truth = Corpus.open(course).partition("dev").labels()
     assert prediction.accuracy == pytest.approx((prediction.labels == truth).mean())
@@ -104,7 +110,7 @@ def test_kaggle() -> None:
     assert rows == [["id", "label"], ["0", "[SIL]"], ["1", "AW"], ["2", "ZH"], ["3", "[SOS]"], ["4", "AA"]]
 
 
-def test_kaggle_quotes_what_would_break_its_lines() -> None:
+def test_kaggle_quotes_symbols_with_commas_and_quotes() -> None:
     symbols = ("a,b", 'say "x"', "plain")
     prediction = Prediction("t", Inventory(symbols), ("u",), np.array([0, 3]), np.arange(3), None, None)
     stream = io.BytesIO()
@@ -113,9 +119,9 @@ def test_kaggle_quotes_what_would_break_its_lines() -> None:
     assert rows[1:] == [[str(i), symbol] for i, symbol in enumerate(symbols)]
 
 
-def test_an_output_that_is_no_ordinary_file(tmp_path: Path) -> None:
+def test_only_regular_files_are_written_and_links_are_followed(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UsageError, match="is no ordinary file; name one, or - for standard output"):
+    with pytest.raises(UsageError, match="is not a regular file; name one, or - for standard output"):
         write_prediction(made(), tmp_path / "pipe", "kaggle", overwrite=True)
     (tmp_path / "link").symlink_to(tmp_path / "file")
     (tmp_path / "file").write_text("old")
@@ -153,7 +159,7 @@ def test_npz(tmp_path: Path) -> None:
         assert stored["inventory"].tolist() == list(ARPABET.symbols)
 
 
-def test_an_output_that_exists_is_kept(tmp_path: Path) -> None:
+def test_an_existing_output_is_kept_unless_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     path.write_text("mine")
     with pytest.raises(UsageError, match=r"exists; choose another file, or overwrite it \(--force\)"):
@@ -166,15 +172,15 @@ def test_an_output_that_exists_is_kept(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["p.csv"]
 
 
-def test_features_of_another_width(run: Path, tmp_path: Path) -> None:
+def test_features_of_another_width_are_refused(run: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "wide.npy", make_features(9, dim=7))
     make_course(tmp_path / "c", {"test": [4]}, dim=7)
     for source in (tmp_path / "wide.npy", tmp_path / "c"):
-        with pytest.raises(DataError, match="7 features a frame, the checkpoint was trained on 5"):
+        with pytest.raises(DataError, match="7 features per frame, the checkpoint was trained on 5"):
             predict(run, source)
 
 
-def test_a_corpus_of_another_inventory_or_normalization(run: Path, course: Path, tmp_path: Path) -> None:
+def test_a_corpus_of_another_inventory_or_normalization_is_refused(run: Path, course: Path, tmp_path: Path) -> None:
     with PackedWriter(tmp_path / "other", inventory=Inventory(("a", "b")), normalization="utterance") as writer:
         writer.add("test", "u", make_features(4))
     with pytest.raises(CheckpointError, match="an inventory of 2 symbols, the checkpoint one of 42"):
@@ -193,7 +199,7 @@ def test_a_corpus_of_another_inventory_or_normalization(run: Path, course: Path,
         ("data", "inventory", ["a", "b"], "says an inventory of 2 symbols, its checkpoint another one of 42"),
     ],
 )
-def test_a_checkpoint_of_another_context_or_inventory(
+def test_a_checkpoint_that_disagrees_with_its_configuration_is_refused(
     run: Path, course: Path, section: str, key: str, value: object, message: str
 ) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text())
@@ -203,7 +209,7 @@ def test_a_checkpoint_of_another_context_or_inventory(
         predict(run, course)
 
 
-def test_unclear_sources(run: Path, course: Path, tmp_path: Path) -> None:
+def test_unclear_sources_are_refused(run: Path, course: Path, tmp_path: Path) -> None:
     make_course(tmp_path / "two", {"x": [4], "y": [4]})
     with pytest.raises(UsageError, match="which partition\\? It has x, y; name one with --partition"):
         predict(run, tmp_path / "two")
@@ -220,13 +226,7 @@ def test_unclear_sources(run: Path, course: Path, tmp_path: Path) -> None:
 
 
 def test_global_statistics_travel_with_the_checkpoint(course: Path, tmp_path: Path) -> None:
-    values = {
-        "data": {"root": str(course), "normalization": "global"},
-        "loader": {"context": 1, "batch_size": 16},
-        "model": {"hidden": [8]},
-        "training": {"epochs": 1},
-    }
-    run = train(Config.check(values), run=tmp_path / "run").run
+    run = train_small(course, tmp_path, data={"normalization": "global"})
     from_corpus = predict(run, course, partition="test", posteriors=True)
     from_files = predict(run, course / "test/mfcc", posteriors=True)
     assert from_corpus.posteriors is not None
@@ -237,16 +237,11 @@ def test_global_statistics_travel_with_the_checkpoint(course: Path, tmp_path: Pa
 
 
 def test_features_are_stored_as_the_run_stored_them(course: Path, tmp_path: Path) -> None:
-    """Rounded to its dtype, and zeroed where they are no numbers, whether from a folder or from files."""
+    """Rounded to the dtype and with NaN zeroed, from a folder, from files and from a packed corpus."""
     features = np.load(course / "test/mfcc/u00.npy")
     features[2, 1] = np.nan
     np.save(course / "test/mfcc/u00.npy", features)
-    values = {
-        "data": {"root": str(course), "dtype": "float16", "zero_nonfinite": True},
-        "loader": {"context": [3, 2], "batch_size": 16},
-        "model": {"hidden": [8]},
-    }
-    run = train(Config.check(values), run=tmp_path / "run").run
+    run = train_small(course, tmp_path, data={"dtype": "float16", "zero_nonfinite": True}, loader={"context": [3, 2]})
     whole = predict(run, course, posteriors=True)
     files = predict(run, sorted((course / "test/mfcc").iterdir()), posteriors=True)
     assert whole.posteriors is not None
@@ -261,23 +256,13 @@ def test_features_are_stored_as_the_run_stored_them(course: Path, tmp_path: Path
 def test_a_run_does_not_need_its_inventory_file(course: Path, tmp_path: Path) -> None:
     file = tmp_path / "symbols.txt"
     file.write_text("\n".join(reversed(ARPABET.symbols)))
-    values = {
-        "data": {"root": str(course), "inventory": str(file)},
-        "loader": {"context": 1, "batch_size": 16},
-        "model": {"hidden": [8]},
-    }
-    run = train(Config.check(values), run=tmp_path / "run").run
+    run = train_small(course, tmp_path, data={"inventory": str(file)})
     file.unlink()
     assert predict(run, course).inventory.symbols == tuple(reversed(ARPABET.symbols))
 
 
-def test_features_of_another_width_in_a_global_run(course: Path, tmp_path: Path) -> None:
-    values = {
-        "data": {"root": str(course), "normalization": "global"},
-        "loader": {"context": 1, "batch_size": 16},
-        "model": {"hidden": [8]},
-    }
-    run = train(Config.check(values), run=tmp_path / "run").run
+def test_features_of_another_width_are_refused_by_a_global_run(course: Path, tmp_path: Path) -> None:
+    run = train_small(course, tmp_path, data={"normalization": "global"})
     make_course(tmp_path / "wide", {"test": [5]}, dim=6, unlabelled=("test",))
     for source in (tmp_path / "wide", tmp_path / "wide/test/mfcc/u00.npy"):
         with pytest.raises(DataError, match=r"6 features (a|per) frame, .* 5"):

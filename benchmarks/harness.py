@@ -1,0 +1,55 @@
+"""What the scripts in this folder share: arguments, repeats in turn, and the file of results."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dali_asr.environment import environment
+from dali_asr.files import check_output, disk_errors, write_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
+
+def parser(description: str | None, *, repeats: int | None = None) -> argparse.ArgumentParser:
+    """Return a parser with `--json`, and with `--repeats` if a default is given."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--json", type=_output, help="write machine, versions and all repeats to this file")
+    if repeats is not None:
+        made.add_argument("--repeats", type=int, default=repeats, help="number of times that each side is measured")
+    return made
+
+
+def in_turn(repeats: int, *sides: Callable[[], Any]) -> list[list[Any]]:
+    """Call all sides `repeats` times; return the results of each.
+
+    Every second round is in reverse order, so that each side runs after the other and after itself.
+    """
+    results: list[list[Any]] = [[] for _ in sides]
+    for number in range(repeats):
+        order = range(len(sides)) if number % 2 == 0 else reversed(range(len(sides)))
+        for at in order:
+            results[at].append(sides[at]())
+    return results
+
+
+def write(path: Path | None, benchmark: str, device: torch.device, **values: Any) -> None:
+    """Write results with machine and versions, if there is a file to write to."""
+    if path is None:
+        return
+    with disk_errors(path):
+        write_file(
+            path, (json.dumps({"benchmark": benchmark, **environment(device), **values}, indent=1) + "\n").encode()
+        )
+
+
+def _output(text: str) -> Path:
+    """Check that results can be written, before anything is measured."""
+    path = Path(text)
+    check_output(path, overwrite=True)
+    return path
