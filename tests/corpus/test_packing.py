@@ -214,7 +214,7 @@ def test_a_destination_that_cannot_be_made_is_one_line(course: Path, tmp_path: P
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     for dest in (tmp_path / "loop/p", tmp_path / "dangling/p", tmp_path / ("p" * 300), tmp_path / ("p" * 250)):
-        with pytest.raises(DataError, match="(File exists|File name too long) while writing; choose another place"):
+        with pytest.raises(DataError, match=r"(File exists|File name too long) while writing; choose another place"):
             pack_course(course, dest)
 
 
