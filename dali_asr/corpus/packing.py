@@ -8,8 +8,10 @@ Shape letters: `T` frames of an utterance, `D` features of a frame.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from functools import partial, reduce
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -32,7 +34,6 @@ from dali_asr.inventory import ARPABET, Inventory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -106,7 +107,7 @@ def pack_course(
     """
     settings = settings or PackSettings()
     check_stored_dtype(settings.dtype)
-    if source.resolve() in dest.resolve().parents:
+    if os.path.realpath(source) in map(str, Path(os.path.realpath(dest)).parents):  # Path.resolve fails on link loops
         raise UsageError(f"{dest}: is inside {source}, the folder to pack; choose a place outside")
     check_destination(dest, overwrite=overwrite)
     layout = read_layout(source, settings.partitions)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -218,6 +221,45 @@ def test_other_folders_are_refused(
     with pytest.raises(error) as raised:
         Corpus.open(make(tmp_path))
     assert all(part in str(raised.value) for part in parts)
+
+
+@pytest.mark.parametrize("make", ["dangling", "loop", "fifo", "file", "long"])
+def test_a_path_that_is_not_a_folder_is_one_line(tmp_path: Path, make: str) -> None:
+    path = tmp_path / ("a" * 300 if make == "long" else "a")
+    if make == "fifo":
+        os.mkfifo(path)
+    elif make == "file":
+        path.write_text("")
+    elif make != "long":
+        path.symlink_to(path if make == "loop" else tmp_path / "nowhere")
+    for attempt in (
+        lambda: Corpus.open(path),
+        lambda: pack_course(path, tmp_path / "packed"),
+    ):
+        with pytest.raises(DataError, match=r"no such folder|not a directory|file name too long"):
+            attempt()
+
+
+@pytest.mark.parametrize("folder", ["", "train", "train/mfcc", "train/transcript"])
+def test_a_folder_that_cannot_be_read_is_named(course: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    """Root may read everything, so the refusal is simulated."""
+    closed, scandir, iterdir = course / folder, os.scandir, Path.iterdir
+
+    def refusing(read: Callable[[Path], object]) -> Callable[[Path], object]:
+        def refuse(path: Path) -> object:
+            if Path(path) == closed:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return read(path)
+
+        return refuse
+
+    monkeypatch.setattr(os, "scandir", refusing(scandir))
+    monkeypatch.setattr(Path, "iterdir", refusing(iterdir))
+    if folder == "train":  # only its own folders are listed
+        assert Corpus.open(course).partition("train")
+        return
+    with pytest.raises(DataError, match=rf"{re.escape(str(closed))}: permission denied; check the path and its perm"):
+        Corpus.open(course)
 
 
 def test_an_unknown_partition_is_refused(course: Path) -> None:

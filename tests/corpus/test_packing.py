@@ -210,6 +210,14 @@ def test_a_link_to_nowhere_is_not_overwritten(course: Path, tmp_path: Path) -> N
         pack_course(course, tmp_path / "p")
 
 
+def test_a_destination_that_cannot_be_made_is_one_line(course: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for dest in (tmp_path / "loop/p", tmp_path / "dangling/p", tmp_path / ("p" * 300), tmp_path / ("p" * 250)):
+        with pytest.raises(DataError, match=r"(File exists|File name too long) while writing; choose another place"):
+            pack_course(course, dest)
+
+
 def test_global_statistics_must_fit_the_features_and_the_partitions(course: Path, tmp_path: Path) -> None:
     two = Normalization("global", (0.0, 0.0), (1.0, 1.0))
 
