@@ -16,7 +16,7 @@ from dali_asr.corpus.checksums import checksum
 from dali_asr.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -159,8 +159,8 @@ class PackedBlock:
         Raises:
             DataError: the file changed since it was opened, or an utterance is damaged.
         """
-        self.frames.read_rows_into(arrays, int(self.offsets[first]))
-        self._verify(self.frames.path, arrays, first, FRAMES_COLUMN)
+        verify = self._verifier(self.frames.path, first, len(arrays), FRAMES_COLUMN)
+        self.frames.read_rows_into(arrays, int(self.offsets[first]), verify)
 
     def read_labels(self, first: int, end: int) -> NDArray[Any] | None:
         """Read the stored labels `[F]` of the utterances from `first` up to `end`.
@@ -172,9 +172,9 @@ class PackedBlock:
             return None
         starts = self.offsets[first : end + 1] - self.offsets[first]
         stored = np.empty(int(starts[-1]), self.labels.header.dtype)
-        self.labels.read_rows_into([stored], int(self.offsets[first]))
         rows = [stored[low:high] for low, high in pairwise(starts.tolist())]
-        self._verify(self.labels.path, rows, first, LABELS_COLUMN)
+        verify = self._verifier(self.labels.path, first, end - first, LABELS_COLUMN)
+        self.labels.read_rows_into(rows, int(self.offsets[first]), verify)
         return stored
 
     def check_unchanged(self) -> None:
@@ -186,11 +186,15 @@ class PackedBlock:
         self.frames.file.check_unchanged()
         self.labels.file.check_unchanged()
 
-    def _verify(self, path: Path, arrays: Sequence[NDArray[Any]], first: int, column: int) -> None:
-        expected = self.packed_checksums[first : first + len(arrays), column].tolist()
-        for at, (array, packed) in enumerate(zip(arrays, expected, strict=True)):
-            if checksum(array) != packed:
+    def _verifier(self, path: Path, first: int, count: int, column: int) -> Callable[[int, NDArray[Any]], None]:
+        """Return what compares `count` utterances, from `first` on, with their checksums."""
+        expected = self.packed_checksums[first : first + count, column].tolist()
+
+        def verify(index: int, array: NDArray[Any]) -> None:
+            if checksum(array) != expected[index]:
                 raise DataError(
-                    f"{path}: utterance {self.utterances[first + at]} is damaged (checksum differs); "
-                    "pack the corpus again (one in the cache: delete its folder)"
+                    f"{path}: utterance {self.utterances[first + index]} is damaged (checksum differs); "
+                    "pack the corpus again, or delete it if it is in the cache"
                 )
+
+        return verify

@@ -24,7 +24,7 @@ from dali_asr.corpus.regular import OpenedFile, open_regular, read_regular
 from dali_asr.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -88,14 +88,22 @@ class NpyFile:
         """Path of the file."""
         return self.file.path
 
-    def read_rows_into(self, arrays: Sequence[NDArray[Any]], first: int) -> None:
+    def read_rows_into(
+        self, arrays: Sequence[NDArray[Any]], first: int, verify: Callable[[int, NDArray[Any]], None] | None = None
+    ) -> None:
         """Fill contiguous arrays of the file's dtype, one after the other, with its rows from `first` on.
 
+        Args:
+            arrays: arrays to fill.
+            first: first row.
+            verify: called with the index of each array and the array.
+
         Raises:
-            DataError: the file changed since it was opened.
+            DataError: the file changed since it was opened; or as raised by `verify`.
         """
         header = self.header
-        self.file.read_into(arrays, header.offset + first * math.prod(header.shape[1:]) * header.dtype.itemsize)
+        offset = header.offset + first * math.prod(header.shape[1:]) * header.dtype.itemsize
+        self.file.read_into(arrays, offset, verify)
 
     def read_rows(self, first: int, count: int) -> NDArray[Any]:
         """Return `count` rows `[count, D]` of a 2-D array, in either order.

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from dali_asr.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 _MAX_BUFFERS = 1000  # per call of preadv, which accepts 1024
+_RUN_BYTES = 512 << 10  # read at once: what was read is verified while it is in the cache
 
 
 @contextmanager
@@ -106,24 +107,34 @@ class OpenedFile:
         """
         self._compare(OpenedFile.of(self.path))
 
-    def read_into(self, arrays: Sequence[NDArray[Any]], offset: int) -> None:
+    def read_into(
+        self, arrays: Sequence[NDArray[Any]], offset: int, verify: Callable[[int, NDArray[Any]], None] | None = None
+    ) -> None:
         """Fill contiguous arrays, one after the other, with the bytes from `offset` on.
 
         Several threads may read at once. Accessing a memory map of a file that was cut short would end the process;
         here it is an error.
 
+        Args:
+            arrays: arrays to fill.
+            offset: position of the first byte in the file.
+            verify: called with the index of each array and the array, while its bytes are still in the CPU's cache.
+
         Raises:
-            DataError: the file changed before or during the read.
+            DataError: the file changed before or during the read; or as raised by `verify`.
         """
         with open_regular(self.path) as file:
             self._compare(self.of_descriptor(self.path, file))
-            for first in range(0, len(arrays), _MAX_BUFFERS):
-                part = [array.data.cast("B") for array in arrays[first : first + _MAX_BUFFERS]]
+            for first, end in _runs([array.nbytes for array in arrays]):
+                part = [array.data.cast("B") for array in arrays[first:end]]
                 while part and (count := os.preadv(file, part, offset)):  # may read less than asked
                     offset += count
                     part = _unfilled(part, count)
                 if part:
                     raise self._changed()
+                if verify:
+                    for index in range(first, end):
+                        verify(index, arrays[index])
             self._compare(self.of_descriptor(self.path, file))
 
     def _compare(self, now: OpenedFile) -> None:
@@ -141,3 +152,15 @@ def _unfilled(parts: list[memoryview], count: int) -> list[memoryview]:
             return [part[count:], *parts[at + 1 :]]
         count -= len(part)
     return []
+
+
+def _runs(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield runs of arrays to read at once, each with at most `_MAX_BUFFERS` of them and about `_RUN_BYTES` bytes."""
+    first = total = 0
+    for at, size in enumerate(sizes):
+        if at > first and (total + size > _RUN_BYTES or at - first == _MAX_BUFFERS):
+            yield first, at
+            first, total = at, 0
+        total += size
+    if sizes:
+        yield first, len(sizes)
