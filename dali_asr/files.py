@@ -7,6 +7,7 @@ from what another process is still writing.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _SUFFIX = ".partial"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # fcntl.h, linux/fs.h
 
 
 @contextmanager
@@ -59,7 +62,7 @@ def write_file(path: Path, content: bytes) -> None:
 def new_folder(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Make a folder that takes the place of `path` when the block ends without an error.
 
-    A folder at `path` is moved aside before the rename, and put back if the rename fails.
+    A folder at `path` is exchanged with the new one at once, and then removed.
 
     Args:
         path: the destination.
@@ -166,17 +169,32 @@ def _locked_folder(path: Path) -> tuple[Path, int]:
 
 
 def _replace_folder(partial: Path, path: Path) -> None:
+    """Give a partial folder its name; a folder that has it is exchanged and then removed."""
     if not path.exists():
         partial.rename(path)
         return
-    old = _partial_name(path)
-    path.rename(old)
+    _exchange(partial, path)
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def _exchange(a: Path, b: Path) -> None:
+    """Exchange two names at once, so that a kill leaves no moment without the old folder or the new one.
+
+    See renameat2(2). File systems that cannot do it rename twice.
+    """
+    if _LIBC.renameat2(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0:
+        return
+    number = ctypes.get_errno()
+    if number not in (errno.ENOSYS, errno.EINVAL):
+        raise OSError(number, os.strerror(number), str(b))
+    old = _partial_name(b)
+    b.rename(old)
     try:
-        partial.rename(path)
+        a.rename(b)
     except BaseException:
-        old.rename(path)
+        old.rename(b)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    old.rename(a)
 
 
 def _flush_folder(folder: Path) -> None:

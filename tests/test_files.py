@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from dali_asr import files
 from dali_asr.errors import DataError
 from dali_asr.files import disk_errors, new_file, new_folder, remove_folder, sweep, write_file
 
@@ -53,6 +56,17 @@ def test_a_folder_replaces_the_old_one(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_system_that_cannot_exchange_names_renames_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: object) -> int:
+        ctypes.set_errno(errno.EINVAL)
+        return -1
+
+    monkeypatch.setattr(files, "_LIBC", SimpleNamespace(renameat2=unsupported))
+    test_a_folder_replaces_the_old_one(tmp_path)
+
+
 def test_an_error_keeps_the_old_folder(tmp_path: Path) -> None:
     path = tmp_path / "folder"
     path.mkdir()
@@ -66,6 +80,7 @@ def test_an_error_keeps_the_old_folder(tmp_path: Path) -> None:
 WRITER = """
 import sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from dali_asr.files import new_file, new_folder
 with new_folder(Path(sys.argv[1]) / "folder") as partial, new_file(Path(sys.argv[1]) / "file"):
     (partial / "part").write_text("half")
