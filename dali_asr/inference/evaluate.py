@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from dali_asr.build import corpus_path
 from dali_asr.config import Config
 from dali_asr.corpus.labels import label_counts
 from dali_asr.corpus.packing import quiet
@@ -93,6 +94,8 @@ def prepare_evaluation(
     """Load a checkpoint and open the partition to score it on; arguments and errors as in `evaluate`."""
     path = run_of(Path(run).expanduser()) / CONFIG
     data = Config.load(path).data if path.is_file() else None  # `prepare` reports a missing configuration
+    if data and not source and not corpus_path(data.root).exists():
+        raise DataError(f"{data.root}: no such folder, which the run was trained on; give the corpus after the run")
     trained, opened = prepare(
         run,
         source or (data.root if data else "demo"),

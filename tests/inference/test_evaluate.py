@@ -47,7 +47,14 @@ def test_the_function_returns_all_scores(run: Path) -> None:
     assert evaluation.scores.top3_accuracy >= evaluation.scores.accuracy > 0
 
 
-def test_unlabelled_partitions_and_missing_runs_are_refused(
+def train_on(course: Path, run: Path) -> Path:
+    """Train a small model on a course folder made for it; return the folder of the run."""
+    make_course(course, {"train": [40, 30], "dev": [20], "test-clean": [9]}, dim=28)
+    small = ["loader.batch_size=4", "training.max_steps=2", "data.test=null", f"data.root={course}"]
+    return train(Config.load("demo", [*SMALL, *small]), run=run).run
+
+
+def test_unlabelled_partitions_and_missing_runs_and_corpora_are_refused(
     run: Path, run_cli: Callable[..., Any], tmp_path: Path
 ) -> None:
     make_course(tmp_path / "c", {"test-clean": [40, 30]}, dim=28, unlabelled=("test-clean",))
@@ -56,6 +63,14 @@ def test_unlabelled_partitions_and_missing_runs_are_refused(
     assert "test-clean: has no transcripts; name a labelled partition in --partition" in done.stderr
     with pytest.raises(CheckpointError, match="no such folder"):
         evaluate(tmp_path / "nowhere")
+    (tmp_path / "c").rename(tmp_path / "gone")
+    moved = train_on(tmp_path / "c", tmp_path / "run")
+    (tmp_path / "c").rename(tmp_path / "moved")
+    with pytest.raises(
+        DataError, match=f"{tmp_path / 'c'}: no such folder, which the run was trained on; give the corpus"
+    ):
+        evaluate(moved)
+    assert evaluate(moved, tmp_path / "moved", partition="dev").scores.frames == 20
     corpus = Corpus.from_arrays([make_features(9, 28)], [[-100] * 9])
     with pytest.raises(DataError, match="unlabelled"):
         from dali_asr.corpus.labels import label_counts
