@@ -8,7 +8,9 @@ SIGKILL; DIE_AT_STEP=n with exit code 3, on rank DIE_ON_RANK, unless torchrun st
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +18,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from dali_asr.runs import Reporter
 
 # Everything that a resumed run has to bring back: dropout, averages of batch norm and of weights, masks, momentum,
 # the schedule, sums under way.
@@ -67,33 +75,41 @@ def finish(run: Path, *overrides: str, launcher: tuple[str, ...] = (), **environ
     return printed
 
 
-class Warnings:
+class Warnings(Reporter):
+    """Collects the warnings of a run."""
+
     def __init__(self) -> None:
         self.messages: list[str] = []
 
     def warned(self, message: str) -> None:
         self.messages.append(message)
 
-    def started(self, *_: Any, **__: Any) -> None:
-        return
 
-    packing = stepped = evaluated = started
+class Printer(Reporter):
+    """Prints the number of every step that is logged, and the warnings."""
 
-
-class _Printer:
-    def stepped(self, step: int, *_: Any) -> None:
+    def stepped(self, step: int, metrics: dict[str, float | None], speed: float) -> None:
+        del metrics, speed
         print(step, flush=True)
-
-    def packing(self, *_: Any, **__: Any) -> None:
-        return
-
-    started = evaluated = packing
 
     def warned(self, message: str) -> None:
         print(f"warning: {message}", flush=True)
 
 
-def _die_at_write(number: int) -> None:
+def damage(path: Path, change: Callable[[Any], Any]) -> None:
+    """Change the values in a file of a checkpoint, `.json` or `.pt`, and make its checksum match again."""
+    old = hashlib.sha256(path.read_bytes()).hexdigest()
+    if path.suffix == ".json":
+        path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    elif path.suffix == ".safetensors":
+        path.write_bytes(save_tensors(change(load_tensors(path.read_bytes()))))
+    else:
+        torch.save(change(torch.load(path, weights_only=True)), path)
+    sums = path.with_name("SHA256SUMS")
+    sums.write_text(sums.read_text().replace(old, hashlib.sha256(path.read_bytes()).hexdigest()))
+
+
+def die_at_write(number: int) -> None:
     calls = itertools.count(1)
 
     def counted(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,14 +129,14 @@ def _die_at_write(number: int) -> None:
 def _die_at_step(number: int) -> None:
     from dali_asr.training.step import Stepper
 
-    step = Stepper.step
+    forward = Stepper.forward
 
-    def dying(self: Stepper, batch: Any) -> None:
+    def dying(self: Stepper, batch: Any) -> Any:
         if self.steps == number:
             os._exit(3)
-        step(self, batch)
+        return forward(self, batch)
 
-    Stepper.step = dying  # type: ignore[method-assign]
+    Stepper.forward = dying  # type: ignore[method-assign]
 
 
 def main() -> None:
@@ -129,11 +145,11 @@ def main() -> None:
     from dali_asr.training import train
 
     if "DIE_AT_WRITE" in os.environ:
-        _die_at_write(int(os.environ["DIE_AT_WRITE"]))
+        die_at_write(int(os.environ["DIE_AT_WRITE"]))
     first_try = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
     if first_try and os.environ.get("DIE_ON_RANK") == os.environ.get("RANK", "0"):
         _die_at_step(int(os.environ["DIE_AT_STEP"]))
-    train(Config.load("demo", sys.argv[2:]), run=sys.argv[1], resume="auto", reporter=_Printer())
+    train(Config.load("demo", sys.argv[2:]), run=sys.argv[1], resume="auto", reporter=Printer())
 
 
 if __name__ == "__main__":

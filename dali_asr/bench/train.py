@@ -20,16 +20,15 @@ import torch
 from torch.nn import functional
 
 from dali_asr.bench.measure import matrix_roof, synchronize
-from dali_asr.config import Config, OptimizerConfig
+from dali_asr.config import Config
 from dali_asr.device import resolve_device
 from dali_asr.environment import environment
 from dali_asr.errors import UsageError
 from dali_asr.loading import WindowLoader
 from dali_asr.model import MLP, PRESETS, parameter_count
 from dali_asr.plan import Masking
-from dali_asr.training import train
-from dali_asr.training.optimization import build_optimizer
-from dali_asr.training.step import forward, matrix_precision
+from dali_asr.training import Reporter, train
+from dali_asr.training.step import build_optimizer, forward, matrix_precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -194,7 +193,7 @@ class _Race:
     def run(self, progress: Callable[[int, int], object]) -> TrainResult:
         """Take turns."""
         settings = self._settings
-        optimizer = build_optimizer(self._model, OptimizerConfig())
+        optimizer = build_optimizer(self._model)
         batches = chain.from_iterable(repeat(self._loader))
         fixed: Batch = next(batches)
         rates: tuple[list[float], ...] = ([], [], [])
@@ -260,7 +259,7 @@ class _Race:
         )
 
 
-class _Clock:
+class _Clock(Reporter):
     """Hears of steps from the training loop, and when."""
 
     def __init__(self) -> None:
@@ -272,10 +271,5 @@ class _Clock:
         (first, begun), (last, ended) = self._heard[0], self._heard[-1]
         return (last - first) / (ended - begun)
 
-    def stepped(self, step: int, _metrics: Measured, _speed: float) -> None:
+    def stepped(self, step: int, metrics: Measured, speed: float) -> None:  # noqa: ARG002
         self._heard.append((step, time.perf_counter()))
-
-    def packing(self, *_: Any, **__: Any) -> None:
-        return
-
-    started = evaluated = warned = packing
