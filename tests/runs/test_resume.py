@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from dali_asr.runs.checkpoint import find_checkpoint, list_checkpoints, load_che
 from dali_asr.runs.folder import RunFolder
 from dali_asr.runs.start import find_start
 from dali_asr.training import train
-from tests.training_runs import OVERRIDES, finish, start
+from tests.training_runs import OVERRIDES, Forker
 
 
 def outcome(run: Path) -> tuple[bytes, ...]:
@@ -36,36 +37,44 @@ def resumed(run: Path, *overrides: str, resume: Any = "auto") -> Any:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def forker() -> Iterator[Forker]:
+    """Return a process that forks runs."""
+    forker = Forker()
+    yield forker
+    forker.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, forker: Forker) -> Path:
     """Return an undisturbed run."""
     run = tmp_path_factory.mktemp("undisturbed") / "run"
-    finish(run)
+    forker.start(run)
+    assert forker.wait() == 0
     return run
 
 
-def test_killed_at_ten_random_moments(undisturbed: Path, tmp_path: Path) -> None:
-    draw, run, killed = random.Random(7), tmp_path / "run", 0
-    while killed < 10:
-        with start(run, "training.log_every=4") as process:
-            assert process.stdout
-            for _ in range(draw.randint(1, 3)):
-                process.stdout.readline()
-            time.sleep(draw.uniform(0, 0.05))
-            assert process.poll() is None, process.stderr and process.stderr.read()
-            os.kill(process.pid, signal.SIGKILL)
-        killed += 1
-    finish(run)
+def test_killed_at_ten_random_moments(undisturbed: Path, forker: Forker, tmp_path: Path) -> None:
+    draw, run = random.Random(7), tmp_path / "run"
+    for _ in range(10):
+        process = forker.start(run, "training.log_every=4")
+        for _ in range(draw.randint(1, 3)):
+            assert forker.read().isdecimal()
+        time.sleep(draw.uniform(0, 0.05))
+        os.kill(process, signal.SIGKILL)
+        assert forker.wait() == -signal.SIGKILL
+    forker.start(run)
+    assert forker.wait() == 0
     assert outcome(run) == outcome(undisturbed)
 
 
-def test_killed_at_every_write_of_a_checkpoint(undisturbed: Path, tmp_path: Path) -> None:
+def test_killed_at_every_write_of_a_checkpoint(undisturbed: Path, forker: Forker, tmp_path: Path) -> None:
     """From the first flush of the run's description to the removal of an old checkpoint."""
     run = tmp_path / "run"
-    for number in range(1, 17):
-        with start(run, DIE_AT_WRITE=str(number)) as process:
-            _, errors = process.communicate(timeout=120)
-        assert process.returncode == -signal.SIGKILL, errors
-    finish(run)
+    for number in range(1, 20):
+        forker.start(run, DIE_AT_WRITE=str(number))
+        assert forker.wait() == -signal.SIGKILL, number
+    forker.start(run)
+    assert forker.wait() == 0
     assert outcome(run) == outcome(undisturbed)
 
 
