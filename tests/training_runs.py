@@ -2,12 +2,16 @@
 
     python -m tests.training_runs RUN [SECTION.KEY=VALUE ...]
 
-prints the number of each step. The environment says where it dies: DIE_AT_WRITE=n at the n-th flush or rename, by
-SIGKILL; DIE_AT_STEP=n with exit code 3, on rank DIE_ON_RANK, unless torchrun started it again.
+prints the number of each step that is logged. The environment says how it fails:
+
+DIE_AT_WRITE=n                 SIGKILL at the n-th flush or rename
+FULL_FROM=n                    the disk is full from the n-th flush on
+DIE_ON_RANK=r, DIE_AT_STEP=n   exit code 3 at step n on rank r, unless torchrun restarted the process
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -167,6 +171,18 @@ def die_at_write(number: int) -> None:
     os.rmdir = counted(os.rmdir)
 
 
+def fill_disk(number: int) -> None:
+    """Let every flush fail from the n-th on, as on a full disk."""
+    calls, flush = itertools.count(1), os.fsync
+
+    def flushing(file: int) -> None:
+        if next(calls) >= number:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(file)
+
+    os.fsync = flushing
+
+
 def _die_at_step(number: int) -> None:
     from dali_asr.training.step import Stepper
 
@@ -210,6 +226,8 @@ def main() -> None:
 
     if "DIE_AT_WRITE" in os.environ:
         die_at_write(int(os.environ["DIE_AT_WRITE"]))
+    if "FULL_FROM" in os.environ:
+        fill_disk(int(os.environ["FULL_FROM"]))
     first_try = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
     if first_try and os.environ.get("DIE_ON_RANK") == os.environ.get("RANK", "0"):
         _die_at_step(int(os.environ["DIE_AT_STEP"]))

@@ -91,6 +91,36 @@ def test_an_elastic_restart_continues_from_the_last_checkpoint(tmp_path: Path) -
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_a_full_disk_ends_all_ranks_with_its_error(tmp_path: Path) -> None:
+    options = ("loader.batch_size=125", "training.epochs=1", "training.on_write_error=stop")
+    with start(tmp_path / "run", *options, launcher=TWO, FULL_FROM="12") as process:
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    raised = [line for line in errors.splitlines() if "Error: " in line and "ChildFailedError" not in line]
+    told = [line for line in raised if "DataError" in line and "No space left on device while writing" in line]
+    assert len({line.split("]:")[-1].strip() for line in told}) == 1, errors
+    assert "RuntimeError" not in errors
+
+
+def test_a_used_folder_is_refused_once(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/notes").write_text("mine")
+    command = [*TWO, "-m", "dali_asr", "train", "--run-folder", str(tmp_path / "run"), "--set", "loader.device=cpu"]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")},
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("exists and is not empty; choose another folder") == 1
+    assert "exitcode  : 2" in done.stderr
+    assert "unexpected" not in done.stderr
+    assert not (tmp_path / "cache").exists(), "refused before the corpus was opened"
+
+
 def test_the_command_runs_under_torchrun(tmp_path: Path) -> None:
     options = ["loader.device=cpu", "loader.batch_size=100", "training.max_steps=3", "loader.subset=9"]
     command = [*TWO, "-m", "dali_asr", "train", "--run-folder", str(tmp_path / "run")]

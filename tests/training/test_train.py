@@ -32,11 +32,9 @@ def trained(path: Path, *overrides: str) -> Any:
 @pytest.mark.parametrize("name", ["demo", "course-tiny", "course-full", "course-best", "so762-mini"])
 def test_every_recipe_trains_for_three_steps(name: str, tmp_path: Path) -> None:
     recipe = Config.load(name)
-    make_course(
-        tmp_path / "c", {p: [300, 250, 1100] for p in recipe.data.partitions}, dim=28, unlabelled=("test-clean",)
-    )
+    make_course(tmp_path / "c", {p: [40, 30, 60] for p in recipe.data.partitions}, dim=28, unlabelled=("test-clean",))
     root = "demo" if name == "demo" else str(tmp_path / "c")
-    config = Config.load(name, [f"data.root={root}", "loader.batch_size=256", "training.max_steps=3"])
+    config = Config.load(name, [f"data.root={root}", "loader.batch_size=32", "training.max_steps=3"])
     result = train(config, run=tmp_path / "run")
     assert result.epochs[-1]["step"] == 3
     assert torch.isfinite(torch.tensor(result.epochs[-1]["train"]["loss"]))
