@@ -175,7 +175,7 @@ def fill_disk(number: int) -> None:
     """Let every flush fail from the n-th on, as on a full disk."""
     calls, flush = itertools.count(1), os.fsync
 
-    def flushing(file: int) -> None:
+    def flushing(file: Any) -> None:
         if next(calls) >= number:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         flush(file)
