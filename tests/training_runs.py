@@ -175,10 +175,10 @@ def fill_disk(number: int) -> None:
     """Let every flush fail from the n-th on, as on a full disk."""
     calls, flush = itertools.count(1), os.fsync
 
-    def flushing(file: Any) -> None:
+    def flushing(fd: Any) -> None:
         if next(calls) >= number:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        flush(file)
+        flush(fd)
 
     os.fsync = flushing
 
