@@ -24,9 +24,15 @@ if TYPE_CHECKING:
 
 
 class DaliAsrError(Exception):
-    """Base class of all errors that a user can cause."""
+    """Base class of all errors that a user can cause.
+
+    Attributes:
+        exit_code: the exit code of the command line.
+        reported: whether another process of a distributed training reports the error.
+    """
 
     exit_code = 1
+    reported = False
 
 
 class UsageError(DaliAsrError, ValueError):

@@ -21,14 +21,13 @@ from torch.nn import functional
 
 from dali_asr.bench.measure import matrix_roof, synchronize
 from dali_asr.build import training_loader
-from dali_asr.config import Config, OptimizerConfig
+from dali_asr.config import Config
 from dali_asr.device import resolve_device
 from dali_asr.environment import environment
 from dali_asr.errors import UsageError
 from dali_asr.model import MLP, PRESETS, parameter_count
-from dali_asr.training import train
-from dali_asr.training.optimization import build_optimizer
-from dali_asr.training.step import forward, matrix_precision
+from dali_asr.training import Reporter, train
+from dali_asr.training.step import build_optimizer, forward, matrix_precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -123,7 +122,7 @@ class _Race:
         torch.manual_seed(0)
         window, classes = sum(checked.loader.context) + 1, len(corpus.inventory)
         self._model = MLP(window=window, feature_dim=partition.feature_dim, classes=classes, hidden=preset).to(device)
-        self._optimizer = build_optimizer(self._model, OptimizerConfig())
+        self._optimizer = build_optimizer(self._model)
         widths = [window * partition.feature_dim, *(layer.width for layer in PRESETS[preset]), classes]
         products = [a * b for a, b in pairwise(widths)]
         # Forward, and backward to the weights and to the inputs. The first layer needs no gradient of its inputs.
@@ -190,7 +189,7 @@ class _Race:
         return clock.rate
 
 
-class _Clock:
+class _Clock(Reporter):
     """A reporter that notes the time of each report of the training loop."""
 
     def __init__(self) -> None:
@@ -202,10 +201,5 @@ class _Clock:
         (first, begun), (last, ended) = self._heard[0], self._heard[-1]
         return (last - first) / (ended - begun)
 
-    def stepped(self, step: int, _metrics: Measured, _speed: float) -> None:
+    def stepped(self, step: int, metrics: Measured, speed: float) -> None:  # noqa: ARG002
         self._heard.append((step, time.perf_counter()))
-
-    def packing(self, *_: Any, **__: Any) -> None:
-        return
-
-    started = evaluated = warned = packing

@@ -12,20 +12,22 @@ import typer
 from rich.progress import TextColumn
 
 from dali_asr.cli.console import progress_bar, say, stdout, warn
+from dali_asr.errors import DaliAsrError
+from dali_asr.runs import Reporter
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from dali_asr.config import Config
     from dali_asr.loading import WindowLoader
-    from dali_asr.training.metrics import Measured
 
 
 def train(
     config: Annotated[
         str | None,
         typer.Argument(
-            help="A recipe (`dali-asr config list`) or a YAML file; that of a run that is resumed.", show_default="demo"
+            help="A recipe (`dali-asr config list`) or a YAML file. With --resume, the run's own by default.",
+            show_default="demo",
         ),
     ] = None,
     overrides: Annotated[
@@ -35,18 +37,20 @@ def train(
     run: Annotated[
         Path | None,
         # Not `--run`, which torchrun takes for the beginning of an option of its own.
-        typer.Option("--run-folder", help="The run's folder. By default one in `runs/`, by recipe, date and time."),
+        typer.Option(
+            "--run-folder", help="The run's folder. By default one in `runs/`, named by recipe, date and time."
+        ),
     ] = None,
     resume: Annotated[
         str | None,
         typer.Option(
             metavar="auto|PATH",
-            help="Go on with a run: `auto`, the one of --run-folder or the latest of the recipe, which is begun where "
-            "there is none; or the folder of a run, or of a checkpoint, whose later ones are removed.",
+            help="Continue a run. `auto`: the run in --run-folder, else the recipe's latest, else a new one. PATH: the "
+            "folder of a run or of a checkpoint; later checkpoints are removed.",
         ),
     ] = None,
 ) -> None:
-    """Train a model; without arguments, a small one on the embedded demo corpus.
+    """Train a model. Without arguments, train a small one on the embedded demo corpus.
 
     Examples:
 
@@ -59,9 +63,9 @@ def train(
         torchrun --nproc-per-node 8 -m dali_asr train course-full --run-folder runs/full --resume auto
     """  # noqa: D412
     from dali_asr.config import Config
-    from dali_asr.runs.start import AUTO, config_of  # which imports torch
+    from dali_asr.runs.start import AUTO, config_of  # imports torch
 
-    stdout.quiet = os.environ.get("RANK", "0") != "0"  # the first of torchrun's processes speaks for all
+    stdout.quiet = os.environ.get("RANK", "0") != "0"  # only rank 0 prints
     source = config
     if source is None and resume not in (None, AUTO):
         source = str(config_of(resume) or "demo")
@@ -69,11 +73,17 @@ def train(
     with progress_bar(
         TextColumn("loss {task.fields[loss]} accuracy {task.fields[accuracy]} {task.fields[speed]} frames/s")
     ) as bar:
-        _run(checked, run, resume, Path(config or "demo").stem, bar)
+        try:
+            _run(checked, run, resume, Path(config or "demo").stem, bar)
+        except DaliAsrError as error:
+            if not error.reported:
+                raise
+            time.sleep(1)  # torchrun ends all processes when the first one ends; the one that reports has to finish
+            raise typer.Exit(error.exit_code) from error
 
 
-class _Terminal:
-    """Shows a run as a bar, and prints a line an epoch."""
+class _Terminal(Reporter):
+    """Shows a progress bar, and prints the metrics of every epoch."""
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
@@ -83,7 +93,7 @@ class _Terminal:
 
     @property
     def seconds(self) -> float:
-        """Since training began."""
+        """Seconds since training began."""
         return time.perf_counter() - self._began
 
     def packing(self, stage: str, done: int, total: int) -> None:
@@ -96,7 +106,7 @@ class _Terminal:
         self._began = time.perf_counter()
         self._show("training", steps, step)
 
-    def stepped(self, step: int, metrics: Measured, speed: float) -> None:
+    def stepped(self, step: int, metrics: dict[str, float | None], speed: float) -> None:
         self._bar.update(
             self._tasks["training"],
             completed=step,
@@ -132,13 +142,13 @@ class _Terminal:
 
 def _run(config: Config, run: Path | None, resume: str | None, recipe: str, bar: Progress) -> None:
     terminal = _Terminal(bar)
-    # Imported under the bar, which shows that something is going on.
+    # Imported while the bar is shown, because it takes seconds.
     from dali_asr.training import train as run_training
 
     result = run_training(config, run=run, recipe=recipe, resume=resume, reporter=terminal)
     if result.remark:
         say(result.remark)
-    say(f"Done in {terminal.seconds:.0f} s; checkpoints, metrics and curves lie in {result.run}")
+    say(f"Done in {terminal.seconds:.0f} s; checkpoints, metrics and curves are in {result.run}")
     say(f"Next: {_next_command(config, result.run)}")
 
 
@@ -146,7 +156,7 @@ def _describe(loader: WindowLoader) -> str:
     from dali_asr.device import describe_device
 
     groups = loader.planner.layout.group_count
-    streamed = f", frames streamed in {groups:,} groups an epoch" if loader.streamed else ""
+    streamed = f", frames streamed in {groups:,} groups per epoch" if loader.streamed else ""
     ranks = loader.spec.world_size
     together = f"{ranks} processes, the first on " if ranks > 1 else ""
     return together + "the " + describe_device(loader.device) + streamed

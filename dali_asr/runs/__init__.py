@@ -1,4 +1,4 @@
-"""Runs: the folder a training leaves behind, its checkpoints, metrics and trackers."""
+"""Runs: the folder that a training leaves behind, with its checkpoints, metrics and trackers."""
 
 from dali_asr.runs.reporter import Reporter
 

@@ -1,12 +1,13 @@
-"""Checkpoints: weights as safetensors, what training goes on from as tensors and plain values, all else as JSON.
+"""Checkpoints: weights as safetensors, the state of training as tensors and plain values, the rest as JSON.
 
-    RUN/checkpoints/epoch-0001-step-00000204/    of one epoch ended, and 204 steps
-        model.safetensors    the weights to be used
-        training.pt          optimizer, generators, loader, sums under way; read with `weights_only`
-        checkpoint.json      what the model is, where it stood, which checkpoint is the best
-        SHA256SUMS           of the three, as `sha256sum` has it
+    RUN/checkpoints/epoch-0001-step-00000204/    saved after 1 epoch and 204 steps
+        model.safetensors    the weights to evaluate and predict with
+        training.pt          optimizer, generators, loader, sums of the epoch under way; read with `weights_only`
+        checkpoint.json      the model's description, the epoch and step, the best checkpoint so far
+        SHA256SUMS           checksums of the three files, in the format of `sha256sum`
 
-A folder is written aside, flushed and renamed, so a checkpoint is there as a whole or not at all.
+A folder is written aside, flushed and renamed, so a checkpoint appears whole or not at all. Checksums find damage;
+strict models (`state`) refuse values of the wrong kind even if the checksums match.
 """
 
 from __future__ import annotations
@@ -14,45 +15,49 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import pickle
 import re
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from dali_asr.errors import CheckpointError, DataError, UsageError
+from dali_asr.files import new_folder, remove_folder, write_file
 from dali_asr.runs.description import ModelDescription
+from dali_asr.runs.state import CHECKPOINT_NAME, StoredCheckpoint, check_weights, one_line, parse_training
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from dali_asr.model import MLP
+    from dali_asr.runs.state import TrainingState
 
-VERSION = 2
+VERSION = 3
 CONFIG = "config.yaml"  # of the run
 Which = Literal["last", "best"]
 _MODEL, _TRAINING, _ABOUT, _SUMS = "model.safetensors", "training.pt", "checkpoint.json", "SHA256SUMS"
-_NAME = re.compile(r"epoch-\d{4,}-step-\d{8,}")
+_NAME = re.compile(CHECKPOINT_NAME)
+_EMPTY = hashlib.sha256().hexdigest()
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained model and where it stood.
+    """A trained model and the point of the run at which it was saved.
 
     Attributes:
-        description: of the model.
-        epoch: epochs that had ended.
-        step: optimizer steps.
-        metrics: of the epoch that ended last; None where none had.
-        best: name of the best checkpoint, and its dev accuracy; None where no epoch had ended.
-        metrics_bytes: of the run's metrics that were written.
-        weights: to be used, by name.
+        description: the model's description.
+        epoch: the number of completed epochs.
+        step: the number of optimizer steps.
+        metrics: the metrics of the last completed epoch; None before the first.
+        best: name and dev accuracy of the best checkpoint; None before the first evaluation.
+        metrics_bytes: the size of the run's `metrics.jsonl` at that point.
+        weights: the weights to evaluate and predict with, by name.
+        metrics_sha256: the checksum of those bytes of `metrics.jsonl`.
     """
 
     description: ModelDescription
@@ -62,31 +67,22 @@ class Checkpoint:
     best: tuple[str, float | None] | None
     metrics_bytes: int
     weights: dict[str, torch.Tensor]
+    metrics_sha256: str = _EMPTY
 
     @property
     def name(self) -> str:
-        """Of its folder; names sort as time went."""
+        """The name of the checkpoint's folder; names sort by time."""
         return checkpoint_name(self.epoch, self.step)
 
     def build(self, device: torch.device) -> MLP:
-        """Return the trained model on a device, in evaluation mode.
-
-        Raises:
-            CheckpointError: the weights are of another model.
-        """
+        """Return the trained model on a device, in evaluation mode."""
         model = self.description.build()
-        try:
-            model.load_state_dict(self.weights)
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"checkpoint of step {self.step}: its weights are not of the model that it describes; "
-                "use the other checkpoint, or train again"
-            ) from error
+        model.load_state_dict(self.weights)
         return model.to(device).eval()
 
 
 def checkpoint_name(epoch: int, step: int) -> str:
-    """Return the name of the folder of a checkpoint, after so many epochs ended and steps were done."""
+    """Return the name of the folder of a checkpoint."""
     return f"epoch-{epoch:04d}-step-{step:08d}"
 
 
@@ -94,13 +90,13 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, training: dict[str, An
     """Write a checkpoint, and remove all but the last `keep` and the best.
 
     Args:
-        folder: of the run's checkpoints.
-        checkpoint: the model.
-        training: what training goes on from: tensors and plain values.
-        keep: how many.
+        folder: the run's folder of checkpoints.
+        checkpoint: what to write.
+        training: the values of a `TrainingState`.
+        keep: the number of checkpoints to keep, besides the best.
 
     Raises:
-        OSError: the disk is full, or cannot be written; what was saved before stays.
+        OSError: the disk is full or cannot be written. Earlier checkpoints are kept.
     """
     state = io.BytesIO()
     torch.save(training, state)
@@ -111,6 +107,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, training: dict[str, An
         "metrics": checkpoint.metrics,
         "best": checkpoint.best,
         "metrics_bytes": checkpoint.metrics_bytes,
+        "metrics_sha256": checkpoint.metrics_sha256,
         "model": checkpoint.description.to_json(),
     }
     files = {
@@ -119,27 +116,20 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, training: dict[str, An
         _ABOUT: (json.dumps(about, indent=2) + "\n").encode(),
     }
     sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove_partial(folder)
-    aside = folder / f".{checkpoint.name}.partial"
-    try:
-        aside.mkdir()
+    with new_folder(folder / checkpoint.name) as partial:
         for name, content in {**files, _SUMS: sums.encode()}.items():
-            _write(aside / name, content)
-        _flush(aside)
-        target = folder / checkpoint.name
-        if target.exists():  # of the same step, before the run was interrupted
-            target.rename(folder / f".{checkpoint.name}.superseded.partial")
-        aside.rename(target)
-        _flush(folder)
-    finally:
-        _remove_partial(folder)
-    _keep(folder, keep)
+            write_file(partial / name, content)
+    _remove_old(folder, keep)
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a path is that of a checkpoint in the folder of a run, there or not."""
+    """Whether a path has the form of a checkpoint's folder in a run; it need not exist."""
     return path.parent.name == "checkpoints" and bool(_NAME.fullmatch(path.name))
+
+
+def run_of(path: Path) -> Path:
+    """Return the run's folder, given that or the folder of one of its checkpoints."""
+    return path.parent.parent if is_checkpoint(path) else path
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -152,7 +142,7 @@ def find_checkpoint(run: Path, which: Which) -> Path:
     """Return the folder of a run's last or best checkpoint.
 
     Raises:
-        CheckpointError: the folder is no run, or has no such checkpoint.
+        CheckpointError: the folder is not a run, or has no such checkpoint.
     """
     if not run.is_dir():
         raise CheckpointError(f"{run}: no such folder; give the folder of a run, as dali-asr train prints it")
@@ -160,18 +150,19 @@ def find_checkpoint(run: Path, which: Which) -> Path:
     if not found:
         if (run / CONFIG).is_file():
             raise CheckpointError(
-                f"{run}: a run that ended before its first checkpoint; begin it again by the same command and "
+                f"{run}: the run ended before its first checkpoint; start it again with the same command and "
                 f"--run-folder {run} --resume auto"
             )
         raise CheckpointError(
-            f"{run}: no run, it has no checkpoints; train one first, or give the folder that dali-asr train prints"
+            f"{run}: not a run, it has no checkpoints; train one first, or give the folder that dali-asr train prints"
         )
     if which == "last":
         return found[-1]
-    best = _read(found[-1])["best"]
+    best = _read_about(found[-1]).best
     if best is None:
         raise CheckpointError(
-            f"{run}: no best checkpoint, as none was evaluated yet; take the last one (--checkpoint last), or train on"
+            f"{run}: no best checkpoint, because none was evaluated yet; use the last one (--checkpoint last), or "
+            "train on"
         )
     return run / "checkpoints" / str(best[0])
 
@@ -180,132 +171,131 @@ def load_checkpoint(run: Path, which: Which = "best") -> Checkpoint:
     """Read a checkpoint of a run.
 
     Args:
-        run: its folder; or that of a checkpoint, which is read whichever is asked for.
+        run: the run's folder; or a checkpoint's, which then overrides `which`.
         which: `best` or `last`.
 
     Raises:
-        CheckpointError: the folder is no run, holds no such checkpoint, or one that is damaged.
+        CheckpointError: the folder is not a run, has no such checkpoint, or the checkpoint is damaged.
     """
     return read_checkpoint(run if is_checkpoint(run) else find_checkpoint(run, which))
-
-
-def run_of(path: Path) -> Path:
-    """Return the folder of the run that a path names, itself or by a checkpoint of it."""
-    return path.parent.parent if is_checkpoint(path) else path
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read the checkpoint in a folder.
 
     Raises:
-        CheckpointError: it is damaged; the one before is named.
+        CheckpointError: it is damaged or invalid; the message names the one before.
     """
-    values = _read(path)
-    weights = load_tensors(_checked(path, _MODEL))
+    about = _read_about(path)
+    values = about.model_dump()
     try:
-        best = values["best"]
-        return Checkpoint(
-            ModelDescription.from_json(values["model"]),
-            int(values["epoch"]),
-            int(values["step"]),
-            values["metrics"],
-            None if best is None else (str(best[0]), best[1]),
-            int(values["metrics_bytes"]),
-            weights,
-        )
-    except (KeyError, TypeError, ValueError, DataError, UsageError) as error:
-        raise CheckpointError(f"{path}: it contradicts itself ({error!r}); {_remedy(path)}") from error
+        weights = load_tensors(_read_checked(path, _MODEL))
+    except SafetensorError as error:
+        raise CheckpointError(f"{path / _MODEL}: damaged ({error}); {remedy(path)}") from error
+    try:
+        description = ModelDescription.from_json(values["model"])
+        with torch.device("meta"):
+            expected = description.build().state_dict()
+    except (KeyError, TypeError, ValueError, RuntimeError, DataError, UsageError) as error:
+        raise CheckpointError(f"{path / _ABOUT}: invalid (model: {error}); {remedy(path)}") from error
+    try:
+        check_weights(weights, expected)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path}: its weights do not fit the model it describes ({error}); {remedy(path)}"
+        ) from error
+    best = None if about.best is None else (str(about.best[0]), about.best[1])
+    return Checkpoint(
+        description,
+        about.epoch,
+        about.step,
+        values["metrics"],
+        best,
+        about.metrics_bytes,
+        weights,
+        about.metrics_sha256,
+    )
 
 
-def read_training(path: Path) -> dict[str, Any]:
-    """Read what training goes on from; nothing in it is executed.
+def read_training(path: Path) -> TrainingState:
+    """Read the state that training continues from; nothing in it is executed.
 
     Raises:
-        CheckpointError: it is damaged; the one before is named.
+        CheckpointError: it is damaged or invalid; the message names the checkpoint before.
     """
+    where = str(path / _TRAINING)
+    content = io.BytesIO(_read_checked(path, _TRAINING))
     try:
-        state: dict[str, Any] = torch.load(io.BytesIO(_checked(path, _TRAINING)), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{path / _TRAINING}: cannot be read ({error!r}); {_remedy(path)}") from error
+        values = torch.load(content, map_location="cpu", weights_only=True)
+    except Exception as error:  # a crafted file can fail anywhere in the unpickler
+        cause = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{where}: cannot be read ({type(error).__name__}: {cause}); {remedy(path)}") from error
+    state = parse_training(values, where, remedy(path))
+    if checkpoint_name(len(state.epochs), state.stepper.steps) != path.name:
+        raise CheckpointError(
+            f"{where}: is of epoch {len(state.epochs)} and step {state.stepper.steps}, unlike its folder; "
+            f"{remedy(path)}"
+        )
     return state
 
 
 def remove_later(path: Path) -> list[str]:
-    """Remove the checkpoints after this one, from which training goes on; return their names."""
+    """Remove the checkpoints after this one and return their names."""
     later = [other for other in list_checkpoints(path.parent.parent) if other.name > path.name]
     for other in later:
-        _remove(other)
+        remove_folder(other)
     return [other.name for other in later]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_about(path: Path) -> StoredCheckpoint:
     try:
-        values: dict[str, Any] = json.loads(_checked(path, _ABOUT))
-        if values["version"] != VERSION:
-            raise CheckpointError(f"{path}: checkpoint format {values['version']}; this dali-asr reads {VERSION}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path / _ABOUT}: damaged ({error!r}); {_remedy(path)}") from error
-    return values
+        values = json.loads(_read_checked(path, _ABOUT))
+        version = values["version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path / _ABOUT}: damaged ({error!r}); {remedy(path)}") from error
+    if version != VERSION:
+        raise CheckpointError(
+            f"{path}: checkpoint format {version}, this dali-asr reads {VERSION}; "
+            "use the version that trained the run, or train again"
+        )
+    try:
+        about = StoredCheckpoint.model_validate(values)
+    except ValidationError as error:
+        raise CheckpointError(f"{path / _ABOUT}: invalid ({one_line(error)}); {remedy(path)}") from error
+    if checkpoint_name(about.epoch, about.step) != path.name:
+        raise CheckpointError(
+            f"{path / _ABOUT}: is of epoch {about.epoch} and step {about.step}, unlike its folder; {remedy(path)}"
+        )
+    return about
 
 
-def _checked(path: Path, name: str) -> bytes:
-    """Return a file of a checkpoint whose checksum is right."""
+def _read_checked(path: Path, name: str) -> bytes:
+    """Return the content of a checkpoint's file after comparing its checksum."""
     try:
         content = (path / name).read_bytes()
         sums = (path / _SUMS).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "damaged"
-        raise CheckpointError(f"{getattr(error, 'filename', None) or path}: {reason}; {_remedy(path)}") from error
+        raise CheckpointError(f"{getattr(error, 'filename', None) or path}: {reason}; {remedy(path)}") from error
     if f"{hashlib.sha256(content).hexdigest()}  {name}" not in sums:
-        raise CheckpointError(f"{path / name}: its SHA-256 is not the one in {_SUMS}; {_remedy(path)}")
+        raise CheckpointError(f"{path / name}: its SHA-256 differs from the one in {_SUMS}; {remedy(path)}")
     return content
 
 
-def _remedy(path: Path) -> str:
-    run = path.parent.parent
-    before = [other for other in list_checkpoints(run) if other.name < path.name]
-    if before:
-        return f"take the one before: {before[-1]}"
-    return "train again"
+def remedy(path: Path) -> str:
+    """Return what to do if a checkpoint cannot be used."""
+    before = [other for other in list_checkpoints(path.parent.parent) if other.name < path.name]
+    return f"use the checkpoint before: {before[-1]}" if before else "train again"
 
 
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush(folder: Path) -> None:
-    """Put the names in a folder on the disk."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
-
-
-def _keep(folder: Path, keep: int) -> None:
-    """Remove all but the last and those that one of them names as the best."""
+def _remove_old(folder: Path, keep: int) -> None:
+    """Remove all checkpoints but the last `keep` and those that one of them calls the best."""
     found = list_checkpoints(folder.parent)
-    named = set()
+    best = set()
     for path in found[-keep:]:
         with suppress(CheckpointError):
-            best = _read(path)["best"]
-            named.add(best and best[0])
+            about = _read_about(path)
+            best.add(about.best and about.best[0])
     for path in found[:-keep]:
-        if path.name not in named:
-            _remove(path)
-
-
-def _remove(path: Path) -> None:
-    """Remove a checkpoint, first its name, so that no half of it is ever seen."""
-    aside = path.with_name(f".{path.name}.removed.partial")
-    path.rename(aside)
-    shutil.rmtree(aside)
-
-
-def _remove_partial(folder: Path) -> None:
-    for path in folder.glob(".*.partial"):
-        with suppress(OSError):
-            shutil.rmtree(path)
+        if path.name not in best:
+            remove_folder(path)

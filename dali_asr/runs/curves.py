@@ -1,21 +1,20 @@
-"""Loss and accuracy of a run, drawn."""
+"""Plots of a run's loss and accuracy."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
-def draw_curves(metrics: Path, picture: Path) -> None:
-    """Draw the epochs of a `metrics.jsonl` as a PNG: loss to the left, accuracy to the right."""
+def draw_curves(epochs: Sequence[dict[str, Any]], picture: Path) -> None:
+    """Plot the metrics of epochs as a PNG: loss on the left, accuracy on the right."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    epochs = _epochs(metrics)
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
@@ -31,8 +30,3 @@ def draw_curves(metrics: Path, picture: Path) -> None:
             axes.legend()
     figure.axes[1].yaxis.set_major_formatter(PercentFormatter(1.0))
     figure.savefig(picture, dpi=120)
-
-
-def _epochs(metrics: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if line["kind"] == "epoch"]

@@ -1,4 +1,4 @@
-"""What a model is: all that a checkpoint needs to build it again and to feed it."""
+"""The description of a model: everything needed to build it and to prepare its input."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from dali_asr.model import ACTIVATIONS, MLP, HiddenLayer
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """All that is needed to build the model again and to feed it.
+    """Everything needed to build a model and to prepare its input.
 
     Attributes:
-        context: frames (left, right) of a window's own.
-        feature_dim: D.
+        context: the numbers of frames (left, right) around a window's own.
+        feature_dim: the number of features per frame, D.
         hidden: the hidden layers.
-        activation: between them.
-        residual: whether they add their inputs.
+        activation: the name of the activation function.
+        residual: whether hidden layers of equal width add their input to their output.
         inventory: the label set.
-        normalization: of the features it was trained on.
+        normalization: how the features were normalized.
     """
 
     context: tuple[int, int]
@@ -34,7 +34,7 @@ class ModelDescription:
 
     @property
     def window(self) -> int:
-        """W."""
+        """The number of frames in a window, W."""
         return sum(self.context) + 1
 
     def build(self) -> MLP:
@@ -49,7 +49,7 @@ class ModelDescription:
         )
 
     def differences(self, other: ModelDescription) -> list[str]:
-        """Return what another one differs in, side by side."""
+        """Return the differences to another description, as `name ours (here theirs)`."""
         ours, theirs = self.to_json(), other.to_json()
         ours["hidden"], theirs["hidden"] = _layer_list(self.hidden), _layer_list(other.hidden)
         found = [
@@ -77,7 +77,7 @@ class ModelDescription:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> ModelDescription:
-        """Read what `to_json` gave."""
+        """Return the description that `to_json` wrote."""
         left, right = values["context"]
         return cls(
             (int(left), int(right)),

@@ -1,186 +1,273 @@
-"""The run folder: what a run leaves behind, so that it explains itself.
+"""The run folder: everything that a run leaves behind, on rank 0.
 
 config.yaml         the resolved configuration
-environment.json    versions, machine, git commit, and what the loader made of them
-metrics.jsonl       a line every so many steps and one an epoch; the same for the same seed
+environment.json    versions, machine, git commit, and how the loader reads
+metrics.jsonl       one line every `log_every` steps and one per epoch; identical for the same seed
 timings.jsonl       seconds and frames per second of each epoch
-curves.png          loss and accuracy
+curves.png          plots of loss and accuracy
 checkpoints/        the last ones and the best
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
-from contextlib import contextmanager
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 
 from dali_asr.environment import environment
-from dali_asr.errors import DataError, UsageError
-from dali_asr.runs.checkpoint import CONFIG, list_checkpoints
+from dali_asr.errors import CheckpointError, DataError, UsageError
+from dali_asr.files import disk_errors, sweep, write_file
+from dali_asr.runs.checkpoint import CONFIG, list_checkpoints, remedy, remove_later, save_checkpoint
+from dali_asr.runs.curves import draw_curves
+from dali_asr.runs.tracking import open_trackers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from dali_asr.config import Config
     from dali_asr.loading import WindowLoader
+    from dali_asr.runs.checkpoint import Checkpoint
+    from dali_asr.runs.tracking import Tracker
 
 METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
 _LOCK = ".lock"
+_REMEDY = "choose another folder (--run-folder)"
+
+
+def _ignore(_: str) -> None:
+    """Drop a warning."""
 
 
 class RunFolder:
-    """A run's folder, which one process holds at a time.
+    """A run's folder. One process holds it at a time; partial files of killed processes are removed when it opens.
+
+    If a write fails, `on_write_error` decides: `stop` raises the error; `warn` warns once per cause until a checkpoint
+    succeeds, and the lines are written with a later one. The final checkpoint of a run always raises.
 
     Args:
-        path: the folder; it may exist when it is empty.
-        resumed: whether a run in it goes on; one that has no checkpoint yet begins anew.
+        path: the folder. It may exist if it is empty.
+        resumed: whether a run in it continues.
+        on_write_error: `stop` or `warn`.
+        warn: receives warnings.
 
     Raises:
-        UsageError: it holds something else, or another process trains in it.
+        UsageError: the folder holds something else, or another process trains in it.
         DataError: it cannot be made.
     """
 
-    def __init__(self, path: Path, *, resumed: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        resumed: bool = False,
+        on_write_error: Literal["warn", "stop"] = "stop",
+        warn: Callable[[str], None] = _ignore,
+    ) -> None:
         self.path = path
+        self._stops, self._warn = on_write_error == "stop", warn
+        self._warned: set[int | None] = set()
         self._unwritten: dict[str, list[str]] = {METRICS: [], TIMINGS: []}
-        if path.exists() and not path.is_dir():
-            raise UsageError(f"{path}: is a file; choose a folder (--run-folder)")
-        if path.exists() and not resumed and _content(path):
-            raise UsageError(
-                f"{path}: exists and is not empty; choose another folder (--run-folder), or go on with its run "
-                "(--resume auto)"
-            )
-        with writing(path):
+        self._digest = hashlib.sha256()  # of the metrics
+        self._trackers: list[Tracker] = []
+        check_folder(path, resumed=resumed)
+        with disk_errors(path, _REMEDY):
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(path / _LOCK)
-            try:
-                self._lock.acquire(timeout=0)
-            except Timeout as error:
-                raise UsageError(
-                    f"{path}: another process trains in this run; wait for it, or choose another folder (--run-folder)"
-                ) from error
+            self._lock = _locked(path)
+            sweep(path)
+            sweep(self.checkpoints)
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints lie."""
+        """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
-    def close(self) -> None:
-        """Let other processes train here."""
-        self._lock.release()
+    def begin(self, config: Config, loader: WindowLoader, checkpoint: Checkpoint | None, *, from_last: bool) -> None:
+        """Describe the run, cut its metrics back to the checkpoint, remove later checkpoints, open the trackers.
+
+        Args:
+            config: the resolved configuration.
+            loader: the loader of training batches.
+            checkpoint: the one that training continues from; None for a new run.
+            from_last: whether it is the run's last one, or None because the run has none.
+
+        Raises:
+            UsageError: another process trained in the run after the checkpoint was chosen.
+            CheckpointError: the metrics are not those that the checkpoint was saved with.
+            DataError: the disk cannot be written.
+        """
+        found = list_checkpoints(self.path)
+        source = self.checkpoints / checkpoint.name if checkpoint else None
+        if from_last and (found[-1] if found else None) != source:
+            raise UsageError(f"{self.path}: another process has just trained in this run; start again to continue it")
+        size = checkpoint.metrics_bytes if checkpoint else 0
+        if checkpoint and source:
+            self._check_metrics(size, checkpoint.metrics_sha256, source)
+        self.describe(config, loader)  # first, because it marks the folder as a run
+        if source:
+            with disk_errors(self.path, _REMEDY):
+                later = remove_later(source)
+            if later:
+                self._warn(f"{self.path}: removed the later checkpoints {', '.join(later)}")
+        self.cut(size)
+        step = checkpoint.step if checkpoint else 0
+        self._trackers = open_trackers(config, self.path, step, self._warn)
 
     def describe(self, config: Config, loader: WindowLoader) -> None:
         """Write the resolved configuration, versions and machine, and how the loader reads."""
         reading = {"graph": loader.graph, "groups": loader.groups, "memory": asdict(loader.memory)}
         about = json.dumps(environment(loader.device) | {"loader": reading}, indent=2) + "\n"
-        with writing(self.path):
-            write_whole(self.path / CONFIG, config.to_yaml().encode())
-            write_whole(self.path / "environment.json", about.encode())
+        with disk_errors(self.path, _REMEDY):
+            write_file(self.path / CONFIG, config.to_yaml().encode())
+            write_file(self.path / "environment.json", about.encode())
 
-    def check(self, offset: int) -> None:
-        """Check that the metrics reach to where a checkpoint was saved, in bytes.
-
-        Raises:
-            DataError: the file is shorter than that.
-        """
-        path = self.path / METRICS
-        size = path.stat().st_size if path.is_file() else 0
-        if size < offset:
-            raise DataError(f"{path}: {size} bytes, the checkpoint was saved after {offset}; copy the whole run again")
-
-    def cut(self, offset: int) -> None:
-        """Cut the metrics back to where a checkpoint was saved, in bytes.
+    def cut(self, size: int) -> None:
+        """Cut the metrics back to a size in bytes.
 
         Raises:
             DataError: the disk cannot be written.
         """
-        with writing(self.path), (self.path / METRICS).open("ab") as file:
-            file.truncate(offset)
-            if not offset:
+        with disk_errors(self.path, _REMEDY), (self.path / METRICS).open("ab") as file:
+            file.truncate(size)
+            if not size:
                 (self.path / TIMINGS).unlink(missing_ok=True)
 
     def log(self, line: dict[str, Any]) -> None:
-        """Append to the metrics; what a full disk refuses is written with a later line.
-
-        Raises:
-            DataError: the disk is full, or cannot be written.
-        """
+        """Add a line to the metrics and the trackers."""
         self._append(METRICS, line)
+        for tracker in self._trackers:
+            tracker.log(line)
 
     def time(self, line: dict[str, Any]) -> None:
-        """Append to the timings, as `log`."""
+        """Add a line to the timings."""
         self._append(TIMINGS, line)
 
-    def flush(self) -> int:
-        """Put the metrics on the disk; return how many bytes there are.
+    def save(self, checkpoint: Checkpoint, state: dict[str, Any], *, keep: int, final: bool) -> bool:
+        """Save a checkpoint, with the metrics flushed before it.
 
-        Raises:
-            DataError: the disk is full, or cannot be written.
+        Args:
+            checkpoint: the model; its size and checksum of the metrics are filled in.
+            state: the values of a `TrainingState`.
+            keep: the number of checkpoints to keep, besides the best.
+            final: whether a failure raises in any case, because there will be no other try.
+
+        Returns:
+            Whether it was saved.
         """
-        with writing(self.path):
-            self._write(METRICS)
-            with (self.path / METRICS).open("ab") as file:
-                os.fsync(file.fileno())
-                return file.tell()
+        try:
+            with disk_errors(self.path, _REMEDY):
+                size = self._flush()
+                marked = replace(checkpoint, metrics_bytes=size, metrics_sha256=self._digest.hexdigest())
+                save_checkpoint(self.checkpoints, marked, state, keep=keep)
+        except DataError as error:
+            self._failed(error, final=final)
+            return False
+        self._warned.clear()
+        return True
+
+    def close(self, epochs: Sequence[dict[str, Any]] = ()) -> None:
+        """Plot the curves of the epochs, if any, close the trackers and release the folder."""
+        picture = self.path / "curves.png"
+        try:
+            if epochs:
+                draw_curves(epochs, picture)
+        except Exception as error:  # noqa: BLE001 - a picture never ends a run
+            reason = getattr(error, "strerror", None) or " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            self._warn(f"{picture}: not drawn ({reason})")
+        finally:
+            for tracker in self._trackers:
+                tracker.close()
+            self._lock.release()
+
+    def _check_metrics(self, size: int, sha256: str, checkpoint: Path) -> None:
+        """Compare the metrics with what the checkpoint was saved with, and start the checksum from there."""
+        path = self.path / METRICS
+        with disk_errors(path, _REMEDY):
+            content = path.read_bytes()[:size] if path.exists() else b""
+        if len(content) < size:
+            raise CheckpointError(
+                f"{path}: {len(content)} bytes, the checkpoint was saved after {size}; copy the whole run again"
+            )
+        self._digest = hashlib.sha256(content)
+        if self._digest.hexdigest() != sha256:
+            raise CheckpointError(
+                f"{path}: damaged, its first {size} bytes are not those that {checkpoint.name} was saved with; "
+                f"copy the whole run again, or {remedy(checkpoint)}"
+            )
 
     def _append(self, name: str, line: dict[str, Any]) -> None:
         self._unwritten[name].append(json.dumps(line) + "\n")
-        with writing(self.path):
-            self._write(name)
+        try:
+            with disk_errors(self.path, _REMEDY):
+                self._write(name)
+        except DataError as error:
+            self._failed(error, final=False)
+
+    def _flush(self) -> int:
+        """Flush the metrics to the disk and return their size."""
+        self._write(METRICS)
+        with (self.path / METRICS).open("ab") as file:
+            os.fsync(file.fileno())
+            return file.tell()
 
     def _write(self, name: str) -> None:
-        """Append what is not yet written: all of it, or nothing."""
-        waiting = "".join(self._unwritten[name])
+        """Append the lines that are not written yet: all of them, or nothing."""
+        waiting = "".join(self._unwritten[name]).encode()
         with (self.path / name).open("ab", buffering=0) as file:
             end = file.tell()
             try:
-                written = file.write(waiting.encode())
-                if written < len(waiting):
+                if file.write(waiting) < len(waiting):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path / name))
             except OSError:
                 file.truncate(end)
                 raise
         self._unwritten[name].clear()
+        if name == METRICS:
+            self._digest.update(waiting)
+
+    def _failed(self, error: DataError, *, final: bool) -> None:
+        if final or self._stops:
+            raise error
+        reason = getattr(error.__cause__, "errno", None)
+        if reason not in self._warned:
+            self._warned.add(reason)
+            self._warn(f"{error}; training continues and tries again")
 
 
 def is_run(path: Path) -> bool:
-    """Whether a run was begun in a folder."""
+    """Whether a folder holds a run."""
     return (path / CONFIG).is_file() or bool(list_checkpoints(path))
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file aside, flush it and rename it to its place."""
-    aside = path.with_name(f".{path.name}.partial")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn a fault of the disk below `path` into an error for the user.
+def check_folder(path: Path, *, resumed: bool) -> None:
+    """Refuse a folder in which a run cannot begin.
 
     Raises:
-        DataError: it is full, or cannot be written.
+        UsageError: it is a file, holds something else, or another process trains in it.
     """
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path}: is a file; choose a folder (--run-folder)")
+    if path.exists() and not resumed and any(not entry.name.startswith(".") for entry in path.iterdir()):
+        raise UsageError(
+            f"{path}: exists and is not empty; choose another folder (--run-folder), or continue its run "
+            "(--resume auto)"
+        )
+    if (path / _LOCK).exists():
+        with disk_errors(path, _REMEDY):
+            _locked(path).release()
+
+
+def _locked(path: Path) -> FileLock:
+    lock = FileLock(path / _LOCK)
     try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "free some space, or choose another folder" if full else "choose another folder"
-        raise DataError(
-            f"{error.filename or path}: {error.strerror} while writing; {remedy} (--run-folder); "
-            "what was written before stays"
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UsageError(
+            f"{path}: another process trains in this run; wait for it, or choose another folder (--run-folder)"
         ) from error
-
-
-def _content(path: Path) -> list[Path]:
-    return [entry for entry in path.iterdir() if entry.name != _LOCK]
+    return lock

@@ -1,40 +1,42 @@
-"""Whom a training run tells how it goes."""
+"""The interface through which a training run reports its progress."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from dali_asr.loading import WindowLoader
-    from dali_asr.training.metrics import Measured
 
 
-class Reporter(Protocol):
-    """Told how a training run goes, on rank 0."""
+class Reporter:
+    """Receives the progress of a training run, on rank 0. Every method does nothing; override those of interest."""
 
     def packing(self, stage: str, done: int, total: int) -> None:
-        """So many utterances of a course folder are packed."""
+        """Called while a course folder is packed, with the number of utterances that are done."""
 
     def started(self, run: Path, loader: WindowLoader, step: int, steps: int) -> None:
-        """Training begins after a step, on what the loader delivers; it will take so many steps in all."""
+        """Called before the first step.
 
-    def stepped(self, step: int, metrics: Measured, speed: float) -> None:
-        """A step was done; metrics are those of the epoch so far, and so is the speed, in frames a second."""
+        Args:
+            run: the run's folder.
+            loader: the loader of training batches.
+            step: the number of steps done by the run before it was resumed, else 0.
+            steps: the number of steps of the whole run.
+        """
+
+    def stepped(self, step: int, metrics: dict[str, float | None], speed: float) -> None:
+        """Called every `training.log_every` steps.
+
+        Args:
+            step: the number of steps done.
+            metrics: `loss` and `accuracy` over the epoch so far.
+            speed: frames per second over the epoch so far.
+        """
 
     def evaluated(self, epoch: dict[str, Any]) -> None:
-        """An epoch ended, with this line of metrics."""
+        """Called at the end of an epoch, with its line of metrics."""
 
     def warned(self, message: str) -> None:
-        """Something is not as it should be; training goes on."""
-
-
-class _Silence:
-    def packing(self, *_: Any, **__: Any) -> None:
-        return
-
-    started = stepped = evaluated = warned = packing
-
-
-SILENCE: Reporter = _Silence()
+        """Called when something is wrong but training continues."""

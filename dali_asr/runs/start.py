@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dali_asr.errors import CheckpointError, UsageError
 from dali_asr.runs.checkpoint import CONFIG, find_checkpoint, is_checkpoint, list_checkpoints, run_of
-from dali_asr.runs.folder import is_run
+from dali_asr.runs.folder import check_folder, is_run
 
 if TYPE_CHECKING:
     from dali_asr.config import RunConfig
@@ -25,9 +25,9 @@ class Start:
 
     Attributes:
         run: its folder.
-        resumed: whether a run was begun there already.
-        checkpoint: the folder of what it goes on from; None where it begins anew.
-        from_last: whether that is the last one that there was, or none.
+        resumed: whether the folder may already hold a run.
+        checkpoint: the folder of the checkpoint that training continues from; None for a new run.
+        from_last: whether that is the run's last checkpoint, or None because it has none.
     """
 
     run: Path
@@ -37,23 +37,35 @@ class Start:
 
 
 def find_start(config: RunConfig, run: str | Path | None, recipe: str, resume: str | Path | None) -> Start:
-    """Decide where to begin; processes that torchrun starts again go on from the last checkpoint.
+    """Decide where to begin. Processes that torchrun restarts continue from the last checkpoint.
 
     Args:
-        config: where runs lie.
-        run: the run's folder; None for one that the configuration, or recipe, date and time name.
+        config: the folder and name of runs.
+        run: the run's folder; by default named by the configuration, or by recipe, date and time.
         recipe: names the folder.
-        resume: None for a new run; `auto` for the run of that folder, else the latest of the recipe, else a new one;
-            or the folder of a run or of a checkpoint.
+        resume: None for a new run; `auto` for the run in that folder, else the recipe's latest, else a new one; or the
+            folder of a run or of a checkpoint.
 
     Raises:
-        CheckpointError: the folder is no run, or has no checkpoint.
-        UsageError: `run` is another run than `resume`.
+        CheckpointError: the folder is not a run, or has no checkpoint.
+        UsageError: `run` and `resume` name different runs, or the run cannot begin in its folder.
     """
+    start = _find(config, run, recipe, resume)
+    check_folder(start.run, resumed=start.resumed)
+    return start
+
+
+def config_of(resume: str | Path) -> Path | None:
+    """Return the configuration file of the run that a folder, the run's or a checkpoint's, belongs to."""
+    path = run_of(Path(resume).expanduser()) / CONFIG
+    return path if path.is_file() else None
+
+
+def _find(config: RunConfig, run: str | Path | None, recipe: str, resume: str | Path | None) -> Start:
     named = Path(run).expanduser() if run is not None else _named(config)
     again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     if resume == AUTO or (resume is None and again):
-        return _go_on_or_begin(named or _latest(config, recipe) or _new(config, recipe))
+        return _continue_or_begin(named or _latest(config, recipe) or _new(config, recipe))
     if resume is None:
         return Start(named or _new(config, recipe))
     given = Path(resume).expanduser()
@@ -61,27 +73,22 @@ def find_start(config: RunConfig, run: str | Path | None, recipe: str, resume: s
     path = run_of(given)
     if run is not None and Path(run).expanduser().absolute() != path.absolute():
         raise UsageError(
-            f"--run-folder {run} beside --resume {resume}: a run goes on in its own folder; leave --run-folder out"
+            f"--run-folder {run} with --resume {resume}: a run continues in its own folder; leave out --run-folder"
         )
     if of_checkpoint and given not in list_checkpoints(path):
-        raise CheckpointError(f"{given}: no checkpoint; give the folder of a run, or one in its checkpoints/")
+        raise CheckpointError(f"{given}: not a checkpoint; give the folder of a run, or one in its checkpoints/")
     if of_checkpoint:
         return Start(path, resumed=True, checkpoint=given)
     return Start(path, resumed=True, checkpoint=find_checkpoint(path, "last"), from_last=True)
 
 
-def config_of(resume: str | Path) -> Path | None:
-    """Return the configuration of the run that a folder, of it or of a checkpoint, belongs to."""
-    given = Path(resume).expanduser()
-    path = run_of(given) / CONFIG
-    return path if path.is_file() else None
-
-
-def _go_on_or_begin(path: Path) -> Start:
+def _continue_or_begin(path: Path) -> Start:
     if not path.is_dir() or not [entry for entry in path.iterdir() if not entry.name.startswith(".")]:
         return Start(path, resumed=True, from_last=True)
     if not is_run(path):
-        raise CheckpointError(f"{path}: no run, and not empty; give the folder of a run, or a new one (--run-folder)")
+        raise CheckpointError(
+            f"{path}: not a run, and not empty; give the folder of a run, or a new one (--run-folder)"
+        )
     found = list_checkpoints(path)
     return Start(path, resumed=True, checkpoint=found[-1] if found else None, from_last=True)
 

@@ -1,7 +1,7 @@
-"""Trackers: where metrics go beside the run's folder.
+"""Trackers: services that show metrics, in addition to the run's folder.
 
-A tracker that is not installed, or fails, is warned of and left; training goes on. W&B finds its key in the environment
-(WANDB_API_KEY), and without one its run is recorded offline, below the run's folder.
+If a tracker is not installed or fails, a warning is given and training continues without it. W&B reads its key from the
+environment (WANDB_API_KEY); without a key, its run is recorded offline in the run's folder.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ _WANDB_ID = "wandb-id"
 
 
 class Tracker(Protocol):
-    """Something that shows metrics."""
+    """A service that shows metrics."""
 
     def log(self, line: dict[str, Any]) -> None:
         """Add a line of the metrics."""
         ...
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is buffered and close."""
         ...
 
 
 def open_trackers(config: Config, run: Path, step: int, warn: Callable[[str], None]) -> list[Tracker]:
-    """Return the configured trackers that can be had.
+    """Return the configured trackers that are available.
 
     Args:
-        config: of the run.
-        run: its folder.
-        step: after which it goes on; what a tracker showed of later ones is taken back where it can.
-        warn: told of those that cannot be had, and of those that fail later.
+        config: the run's configuration.
+        run: the run's folder.
+        step: the step that training continues from. A tracker that can do so removes its later values.
+        warn: receives a warning for each tracker that is unavailable or fails later.
     """
     openers: dict[str, Callable[[], Tracker]] = {
         "tensorboard": lambda: _TensorBoard(run, step),
@@ -49,14 +49,17 @@ def open_trackers(config: Config, run: Path, step: int, warn: Callable[[str], No
         try:
             found.append(_Guarded(name, openers[name](), warn))
         except ImportError:
-            warn(f"tracking: {name} is not installed; install it (pip install 'dali-asr[{name}]'), or take it out")
-        except Exception as error:  # noqa: BLE001 - a tracker's errors are of any kind, and none ends a training
-            warn(f"tracking: {name} cannot be used ({_one_line(error)}); training goes on without it")
+            warn(
+                f"tracking: {name} is not installed; install it (pip install 'dali-asr[{name}]'), or remove it from "
+                "the setting"
+            )
+        except Exception as error:  # noqa: BLE001 - a tracker's errors are of any kind, and none ends a run
+            warn(f"tracking: {name} cannot be used ({_one_line(error)}); training continues without it")
     return found
 
 
 class _Guarded:
-    """A tracker whose faults are warned of once, after which it is left alone."""
+    """A tracker that is given up after its first error, with a warning."""
 
     def __init__(self, name: str, tracker: Tracker, warn: Callable[[str], None]) -> None:
         self._name, self._tracker, self._warn = name, tracker, warn
@@ -75,7 +78,7 @@ class _Guarded:
             action()
         except Exception as error:  # noqa: BLE001 - as above
             self._failed = True
-            self._warn(f"tracking: {self._name} failed ({_one_line(error)}); training goes on without it")
+            self._warn(f"tracking: {self._name} failed ({_one_line(error)}); training continues without it")
 
 
 class _TensorBoard:
@@ -99,7 +102,7 @@ class _WandB:
         self._number = _run_id(run)
         mode = os.environ.get("WANDB_MODE", "online")
         if mode == "online" and not os.environ.get("WANDB_API_KEY"):
-            warn("tracking: wandb finds no key in the environment (WANDB_API_KEY); its run is recorded offline")
+            warn("tracking: wandb found no key in the environment (WANDB_API_KEY); its run is recorded offline")
             mode = "offline"
         try:
             self._run = self._begin(wandb, config, run, mode)
@@ -107,7 +110,7 @@ class _WandB:
             if mode != "online":
                 raise
             warn(f"tracking: wandb cannot reach its server ({_one_line(error)}); its run is recorded offline")
-            wandb.teardown()  # whose process still holds the run's name
+            wandb.teardown()  # its process still holds the run's name
             self._run = self._begin(wandb, config, run, "offline")
 
     def log(self, line: dict[str, Any]) -> None:
@@ -138,7 +141,7 @@ class _WandB:
 
 
 def scalars(line: dict[str, Any]) -> dict[str, float]:
-    """Return a line's numbers by name: those of a step as `step/loss`, those of an epoch as `dev/accuracy`."""
+    """Return the numbers of a line by name, such as `step/loss` for a step and `dev/accuracy` for an epoch."""
     if line["kind"] == "step":
         groups: dict[str, Any] = {"step": {k: line[k] for k in ("loss", "accuracy", "learning_rate")}}
     else:
@@ -147,7 +150,7 @@ def scalars(line: dict[str, Any]) -> dict[str, float]:
 
 
 def _run_id(run: Path) -> str:
-    """Return W&B's name of the run, which a run that goes on keeps."""
+    """Return W&B's ID of the run; a resumed run keeps it."""
     path = run / _WANDB_ID
     if not path.is_file():
         path.write_text(os.urandom(8).hex(), encoding="ascii")

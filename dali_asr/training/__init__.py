@@ -1,5 +1,6 @@
-"""Batches to run: the training loop."""
+"""From batches to a run: the training loop."""
 
+from dali_asr.runs.reporter import Reporter
 from dali_asr.training.loop import TrainingResult, train
 
-__all__ = ["TrainingResult", "train"]
+__all__ = ["Reporter", "TrainingResult", "train"]

@@ -13,21 +13,22 @@ import torch
 from dali_asr.corpus import NO_LABEL
 
 if TYPE_CHECKING:
+    from dali_asr.runs.state import MetricsState
     from dali_asr.training.distributed import World
 
-Measured = dict[str, float | None]  # `loss` and `accuracy`; None where there was nothing to measure, or NaN
+Measured = dict[str, float | None]  # `loss` and `accuracy`; None if no frame was labelled or the loss is not finite
 
 
 class FrameMetrics:
-    """Mean loss and accuracy a labelled frame, over all ranks; nothing is read from the device until `compute`.
+    """Mean loss and accuracy over labelled frames and all ranks; nothing is read from the device until `compute`.
 
     Args:
-        world: whose device the batches are on.
-        losses: how many single losses are remembered, see `first_bad`.
+        world: the ranks, with the device of the batches.
+        losses: the number of losses that `first_bad` searches.
 
     Attributes:
-        loss: sum of the losses, float64.
-        counts: labelled frames, and those of them that are right, `[2]` int64.
+        loss: the sum of the losses, float64.
+        counts: the numbers of labelled and of correct frames, `[2]` int64.
     """
 
     def __init__(self, world: World, losses: int = 1) -> None:
@@ -38,7 +39,7 @@ class FrameMetrics:
         self._updates = 0
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor) -> None:
-        """Add a batch: logits `[B, C]`, labels `[B]` and the sum of their losses."""
+        """Add a batch: logits `[B, C]`, labels `[B]` and the sum of the losses."""
         right = logits.argmax(dim=1) == labels  # never true of NO_LABEL
         self.loss += loss
         self.counts += torch.stack(((labels != NO_LABEL).sum(), right.sum()))
@@ -46,7 +47,7 @@ class FrameMetrics:
         self._updates += 1
 
     def compute(self) -> Measured:
-        """Return `loss` and `accuracy` so far; None where no frame was labelled, or the loss is not finite."""
+        """Return `loss` and `accuracy` so far; None if no frame was labelled or the loss is not finite."""
         sums = self._world.sum(torch.cat((self.loss[None], self.counts.double())))
         loss, labelled, right = sums.tolist()
         if not labelled:
@@ -54,25 +55,25 @@ class FrameMetrics:
         return {"loss": loss / labelled if math.isfinite(loss) else None, "accuracy": right / labelled}
 
     def first_bad(self) -> int | None:
-        """Return how many updates ago, on whichever rank, the first remembered loss came that is not finite."""
+        """Return how many updates ago the first loss that is not finite came, over all ranks; None if there is none."""
         kept = min(self._updates, len(self._losses))
         recent = torch.roll(self._losses, -(self._updates % len(self._losses)))[len(self._losses) - kept :]
         bad = (~torch.isfinite(recent)).nonzero()
-        first = self._world.smallest(int(bad[0]) if len(bad) else kept)
+        first = self._world.min(int(bad[0]) if len(bad) else kept)
         return None if first == kept else kept - 1 - first
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Set the sums to zero."""
         self.loss.zero_()
         self.counts.zero_()
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return the sums under way, of all ranks."""
+        """Return the sums over all ranks."""
         return {"loss": self._world.sum(self.loss.clone()), "counts": self._world.sum(self.counts.clone())}
 
-    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Continue from the sums of all ranks, which rank 0 then carries."""
+    def load_state(self, state: MetricsState) -> None:
+        """Continue from the sums over all ranks; rank 0 takes them all."""
         self.reset()
         if self._world.leads:
-            self.loss += state["loss"].to(self.loss.device)
-            self.counts += state["counts"].to(self.counts.device)
+            self.loss += state.loss.to(self.loss.device)
+            self.counts += state.counts.to(self.counts.device)

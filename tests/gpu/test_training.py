@@ -13,7 +13,7 @@ from dali_asr.loading import Batch
 from dali_asr.model import MLP, HiddenLayer
 from dali_asr.training import train
 from dali_asr.training.distributed import World
-from dali_asr.training.step import Stepper
+from dali_asr.training.setup import build_stepper
 
 WORLD = World(torch.device("cuda", 0))
 
@@ -26,15 +26,20 @@ def test_no_step_waits_for_the_device(precision: str, clip: float | None) -> Non
     config = Config.check({"training": settings}).training
     layers = (HiddenLayer(64, 0.2, "batch"), HiddenLayer(64, 0.2, "layer"))
     model = MLP(window=5, feature_dim=28, classes=42, hidden=layers, residual=True).to(WORLD.device)
-    stepper = Stepper(model, config, WORLD, steps=20, class_weights=torch.ones(42, device=WORLD.device))
+    stepper = build_stepper(model, config, WORLD, steps=20, class_weights=torch.ones(42, device=WORLD.device))
     windows = torch.randn(256, 5, 28, device=WORLD.device)
     batch = Batch(windows, torch.randint(0, 42, (256,), device=WORLD.device), torch.arange(256, device=WORLD.device))
+
+    def train_on() -> None:
+        stepper.backward(stepper.forward(batch))
+        stepper.update()
+
     for _ in range(3):
-        stepper.step(batch)
+        train_on()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(10):
-            stepper.step(batch)
+            train_on()
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert stepper.metrics.compute()["loss"] is not None

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, recognised when damaged, and never executed."""
+"""Checkpoints appear whole or not at all, damage is found, and nothing in them is executed."""
 
 from __future__ import annotations
 
@@ -37,27 +37,49 @@ DESCRIPTION = ModelDescription(
 )
 
 
+def training_state(epoch: int, step: int) -> dict[str, Any]:
+    measured = {"loss": 1.0, "accuracy": 0.5}
+    return {
+        "stepper": {
+            "steps": step,
+            "unaveraged": None,
+            "optimizer": {},
+            "schedule": {"scale": 1.0, "best": None, "waited": 0},
+            "scaler": None,
+            "metrics": {"loss": torch.zeros((), dtype=torch.float64), "counts": torch.zeros(2, dtype=torch.int64)},
+        },
+        "loader": {},
+        "global_batch": 1,
+        "generators": {"cpu": [torch.arange(step, dtype=torch.uint8)]},
+        "epochs": [
+            {"kind": "epoch", "epoch": at + 1, "step": step - epoch + at + 1, "train": measured, "dev": None}
+            for at in range(epoch)
+        ],
+        "epoch_is_over": False,
+    }
+
+
 def save(run: Path, epoch: int, step: int, best: str | None = None, keep: int = 9) -> Path:
     torch.manual_seed(step)
     weights = DESCRIPTION.build().state_dict()
     made = Checkpoint(DESCRIPTION, epoch, step, None, (best, 0.5) if best else None, 0, weights)
-    save_checkpoint(run / "checkpoints", made, {"step": step, "tensor": torch.arange(step)}, keep=keep)
+    save_checkpoint(run / "checkpoints", made, training_state(epoch, step), keep=keep)
     return run / "checkpoints" / made.name
 
 
-def test_what_was_saved_is_read(tmp_path: Path) -> None:
+def test_a_checkpoint_is_read_as_it_was_saved(tmp_path: Path) -> None:
     path = save(tmp_path, 1, 7)
     read = read_checkpoint(path)
     assert (read.description, read.epoch, read.step, read.best) == (DESCRIPTION, 1, 7, None)
     torch.manual_seed(7)
     for name, tensor in DESCRIPTION.build().state_dict().items():
         assert torch.equal(read.weights[name], tensor)
-    assert torch.equal(read_training(path)["tensor"], torch.arange(7))
+    assert torch.equal(read_training(path).generators["cpu"][0], torch.arange(7, dtype=torch.uint8))
     assert read.build(torch.device("cpu"))(torch.zeros(2, 4, 3)).shape == (2, 42)
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=path, check=True, capture_output=True)
 
 
-def test_every_cut_and_every_flipped_byte_is_recognised(tmp_path: Path) -> None:
+def test_every_cut_and_every_flipped_byte_is_found(tmp_path: Path) -> None:
     before, path = save(tmp_path, 0, 3), save(tmp_path, 0, 7)
     for file in sorted(path.iterdir()):
         content = file.read_bytes()
@@ -66,7 +88,7 @@ def test_every_cut_and_every_flipped_byte_is_recognised(tmp_path: Path) -> None:
         damaged += [content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :] for at in places]
         for changed in damaged:
             file.write_bytes(changed)
-            with pytest.raises(CheckpointError, match=rf"take the one before: {before}$"):
+            with pytest.raises(CheckpointError, match=rf"use the checkpoint before: {before}$"):
                 _ = read_checkpoint(path), read_training(path)
         file.unlink()
         with pytest.raises(CheckpointError, match="No such file"):
@@ -85,7 +107,7 @@ def test_the_last_few_and_the_best_are_kept(tmp_path: Path) -> None:
     assert [int(path.name[-8:]) for path in list_checkpoints(tmp_path)] == [1, 5]
 
 
-def test_what_a_kept_checkpoint_calls_the_best_is_kept(tmp_path: Path) -> None:
+def test_the_best_of_every_kept_checkpoint_is_kept(tmp_path: Path) -> None:
     """So that it is still there when the run goes on from an older checkpoint."""
     first = save(tmp_path, 1, 1, best="epoch-0001-step-00000001", keep=2)
     save(tmp_path, 2, 2, best=first.name, keep=2)
@@ -95,13 +117,13 @@ def test_what_a_kept_checkpoint_calls_the_best_is_kept(tmp_path: Path) -> None:
     assert first not in list_checkpoints(tmp_path)
 
 
-def test_what_is_no_run_or_has_no_best(tmp_path: Path) -> None:
+def test_folders_without_a_run_or_a_best_checkpoint_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such folder; give the folder of a run"):
         load_checkpoint(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match="no run, it has no checkpoints; train one first"):
+    with pytest.raises(CheckpointError, match="not a run, it has no checkpoints; train one first"):
         load_checkpoint(tmp_path)
     save(tmp_path, 0, 1)
-    with pytest.raises(CheckpointError, match=r"no best checkpoint, .* take the last one \(--checkpoint last\)"):
+    with pytest.raises(CheckpointError, match=r"no best checkpoint, .* use the last one \(--checkpoint last\)"):
         load_checkpoint(tmp_path)
     assert load_checkpoint(tmp_path, "last").step == 1
 
@@ -130,13 +152,13 @@ def test_nothing_in_a_checkpoint_is_executed(zipped: bool, tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("feature_dim", 27, "its weights are not of the model that it describes"),
-        ("activation", "swish", "it contradicts itself"),
-        ("inventory", ["a", "a"], "it contradicts itself"),
-        ("hidden", [{"width": 4, "norm": "group"}], "it contradicts itself"),
+        ("feature_dim", 27, "its weights do not fit the model it describes"),
+        ("activation", "swish", "invalid"),
+        ("inventory", ["a", "a"], "invalid"),
+        ("hidden", [{"width": 4, "norm": "group"}], "invalid"),
     ],
 )
-def test_a_checkpoint_that_contradicts_itself(tmp_path: Path, key: str, value: object, message: str) -> None:
+def test_an_invalid_description_is_refused(tmp_path: Path, key: str, value: object, message: str) -> None:
     path = save(tmp_path, 0, 1)
     about = path / "checkpoint.json"
     values = json.loads(about.read_text())
@@ -149,7 +171,7 @@ def test_a_checkpoint_that_contradicts_itself(tmp_path: Path, key: str, value: o
         load_checkpoint(tmp_path, "last").build(torch.device("cpu"))
 
 
-def test_differences_stand_side_by_side() -> None:
+def test_differences_are_listed_side_by_side() -> None:
     other = ModelDescription(
         (1, 3), 3, (HiddenLayer(4), HiddenLayer(5)), "relu", True, Inventory(("a", "b")), Normalization("none")
     )
@@ -177,14 +199,14 @@ def full_from(call: int, until: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", flushing)
 
 
-def test_a_full_disk_is_warned_of_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_gives_one_warning_and_another_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heard = Warnings()
-    full_from(12, 16, monkeypatch)
+    full_from(12, 15, monkeypatch)
     config = Config.load("demo", [*SMALL, "training.epochs=5"])
     result = train(config, run=tmp_path / "run", reporter=heard)
     assert len(heard.messages) == 1
     assert "No space left on device while writing; free some space" in heard.messages[0]
-    assert heard.messages[0].endswith("training goes on, and tries again")
+    assert heard.messages[0].endswith("training continues and tries again")
     assert load_checkpoint(result.run, "last").epoch == 5
     lines = [json.loads(line) for line in (result.run / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines if line["kind"] == "epoch"] == [1, 2, 3, 4, 5]
@@ -202,7 +224,7 @@ def test_a_disk_that_stays_full_keeps_the_old_checkpoint(tmp_path: Path, monkeyp
     assert len(train(config, run=tmp_path / "run", resume="auto").epochs) == 5
 
 
-def test_a_full_disk_ends_the_run_where_that_is_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_ends_the_run_if_so_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full_from(12, 16, monkeypatch)
     config = Config.load("demo", [*SMALL, "training.epochs=5", "training.on_write_error=stop"])
     with pytest.raises(DataError, match="No space left on device while writing; free some space"):
@@ -210,7 +232,7 @@ def test_a_full_disk_ends_the_run_where_that_is_configured(tmp_path: Path, monke
     assert load_checkpoint(tmp_path / "run", "last").epoch == 1
 
 
-def test_metrics_that_a_full_disk_refused_are_written_later(tmp_path: Path) -> None:
+def test_metrics_refused_by_a_full_disk_are_written_later(tmp_path: Path) -> None:
     from dali_asr.runs.folder import RunFolder
 
     folder = RunFolder(tmp_path / "run")

@@ -1,4 +1,4 @@
-"""A run that was stopped, killed or refused goes on to the bit as one that was left alone."""
+"""A run that was interrupted, killed or refused continues to the same bits as an undisturbed one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,16 @@ import pytest
 
 from dali_asr.config import Config
 from dali_asr.errors import CheckpointError, DataError, TrainingInterrupted, UsageError
+from dali_asr.runs import Reporter
 from dali_asr.runs.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
 from dali_asr.runs.folder import RunFolder
 from dali_asr.runs.start import find_start
 from dali_asr.training import train
-from tests.training_runs import OVERRIDES, finish, start
+from tests.training_runs import OVERRIDES, Forker
 
 
 def outcome(run: Path) -> tuple[bytes, ...]:
-    """Return what must be the same: weights, what training goes on from, and metrics."""
+    """Return what must be identical: weights and metrics."""
     last = find_checkpoint(run, "last")
     assert not list(run.rglob("*.partial"))
     return (last / "model.safetensors").read_bytes(), (run / "metrics.jsonl").read_bytes()
@@ -35,41 +37,49 @@ def resumed(run: Path, *overrides: str, resume: Any = "auto") -> Any:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a run that was left alone."""
+def forker() -> Iterator[Forker]:
+    """Return a process that forks runs."""
+    forker = Forker()
+    yield forker
+    forker.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, forker: Forker) -> Path:
+    """Return an undisturbed run."""
     run = tmp_path_factory.mktemp("undisturbed") / "run"
-    finish(run)
+    forker.start(run)
+    assert forker.wait() == 0
     return run
 
 
-def test_killed_at_ten_random_moments(undisturbed: Path, tmp_path: Path) -> None:
-    draw, run, killed = random.Random(7), tmp_path / "run", 0
-    while killed < 10:
-        with start(run, "training.log_every=4") as process:
-            assert process.stdout
-            for _ in range(draw.randint(1, 3)):
-                process.stdout.readline()
-            time.sleep(draw.uniform(0, 0.05))
-            assert process.poll() is None, process.stderr and process.stderr.read()
-            os.kill(process.pid, signal.SIGKILL)
-        killed += 1
-    finish(run)
+def test_killed_at_ten_random_moments(undisturbed: Path, forker: Forker, tmp_path: Path) -> None:
+    draw, run = random.Random(7), tmp_path / "run"
+    for _ in range(10):
+        process = forker.start(run, "training.log_every=4")
+        for _ in range(draw.randint(1, 3)):
+            assert forker.read().isdecimal()
+        time.sleep(draw.uniform(0, 0.05))
+        os.kill(process, signal.SIGKILL)
+        assert forker.wait() == -signal.SIGKILL
+    forker.start(run)
+    assert forker.wait() == 0
     assert outcome(run) == outcome(undisturbed)
 
 
-def test_killed_at_every_write_of_a_checkpoint(undisturbed: Path, tmp_path: Path) -> None:
+def test_killed_at_every_write_of_a_checkpoint(undisturbed: Path, forker: Forker, tmp_path: Path) -> None:
     """From the first flush of the run's description to the removal of an old checkpoint."""
     run = tmp_path / "run"
-    for number in range(1, 17):
-        with start(run, DIE_AT_WRITE=str(number)) as process:
-            _, errors = process.communicate(timeout=120)
-        assert process.returncode == -signal.SIGKILL, errors
-    finish(run)
+    for number in range(1, 20):
+        forker.start(run, DIE_AT_WRITE=str(number))
+        assert forker.wait() == -signal.SIGKILL, number
+    forker.start(run)
+    assert forker.wait() == 0
     assert outcome(run) == outcome(undisturbed)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_leaves(number: int, code: int, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_signal_saves_and_ends_the_run(number: int, code: int, undisturbed: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     options = [part for override in OVERRIDES for part in ("--set", override)]
     command = [sys.executable, "-m", "dali_asr", "train", "demo", "--run-folder", str(run), *options]
@@ -85,7 +95,7 @@ def test_a_signal_saves_and_leaves(number: int, code: int, undisturbed: Path, tm
         _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     found = re.fullmatch(
-        r"interrupted at step (\d+) of 92, which is saved; go on with: dali-asr train --resume (.*)\n", errors
+        r"interrupted at step (\d+) of 92, which is saved; continue with: dali-asr train --resume (.*)\n", errors
     )
     assert found, errors
     assert load_checkpoint(run, "last").step == int(found[1])
@@ -107,7 +117,7 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     assert resumed(run, "training.max_steps=1").epochs
 
 
-def test_from_an_older_checkpoint(tmp_path: Path) -> None:
+def test_a_run_resumes_from_an_older_checkpoint(tmp_path: Path) -> None:
     resumed(tmp_path / "run", "training.keep_checkpoints=9")
     before = list_checkpoints(tmp_path / "run")
     expected = outcome(tmp_path / "run")
@@ -116,7 +126,7 @@ def test_from_an_older_checkpoint(tmp_path: Path) -> None:
     assert len(result.epochs) == 4
 
 
-def test_what_is_done_stays_done(tmp_path: Path) -> None:
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     run = tmp_path / "run"
     first = resumed(run, "training.epochs=1")
     kept = outcome(run)
@@ -127,7 +137,7 @@ def test_what_is_done_stays_done(tmp_path: Path) -> None:
     assert len(resumed(run, "training.epochs=2").epochs) == 2, "and can be prolonged"
 
 
-def test_the_latest_run_of_the_recipe(tmp_path: Path) -> None:
+def test_auto_resumes_the_latest_run_of_the_recipe(tmp_path: Path) -> None:
     options = [*OVERRIDES, f"run.folder={tmp_path}", "training.max_steps=3"]
     first = train(Config.load("demo", options), recipe="mine", resume="auto").run
     assert first.parent == tmp_path
@@ -147,7 +157,7 @@ def test_the_latest_run_of_the_recipe(tmp_path: Path) -> None:
         (["training.seed=1"], r"the state belongs to another loader: seed 0 \(here 1\)"),
     ],
 )
-def test_another_model_is_refused_side_by_side(overrides: list[str], message: str, tmp_path: Path) -> None:
+def test_another_model_or_loader_is_refused(overrides: list[str], message: str, tmp_path: Path) -> None:
     run = resumed(tmp_path / "run", "training.max_steps=3").run
     kept = outcome(run)
     with pytest.raises((CheckpointError, UsageError), match=message):
@@ -155,47 +165,43 @@ def test_another_model_is_refused_side_by_side(overrides: list[str], message: st
     assert outcome(run) == kept
 
 
-def test_what_cannot_be_resumed(tmp_path: Path) -> None:
+def test_folders_that_cannot_be_resumed_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such folder; give the folder of a run"):
         resumed(tmp_path, resume=tmp_path / "nowhere")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/text").write_text("mine")
-    with pytest.raises(CheckpointError, match="no run, it has no checkpoints"):
+    with pytest.raises(CheckpointError, match="not a run, it has no checkpoints"):
         resumed(tmp_path, resume=tmp_path / "notes")
-    with pytest.raises(CheckpointError, match="no run, and not empty"):
+    with pytest.raises(CheckpointError, match="not a run, and not empty"):
         resumed(tmp_path / "notes")
     assert (tmp_path / "notes/text").read_text() == "mine"
     run = resumed(tmp_path / "run", "training.max_steps=3").run
-    with pytest.raises(CheckpointError, match="no checkpoint; give the folder of a run, or one in its checkpoints"):
+    with pytest.raises(CheckpointError, match="not a checkpoint; give the folder of a run, or one in its checkpoints"):
         resumed(run, resume=run / "checkpoints/epoch-0009-step-00000009")
-    with pytest.raises(UsageError, match="a run goes on in its own folder; leave --run-folder out"):
+    with pytest.raises(UsageError, match="a run continues in its own folder; leave out --run-folder"):
         train(Config.load("demo", [*OVERRIDES]), run=tmp_path / "other", resume=run)
-    with pytest.raises(UsageError, match=r"exists and is not empty; choose another folder \(--run-folder\), or go on"):
+    with pytest.raises(UsageError, match=r"exists and is not empty; choose another folder .*, or continue"):
         train(Config.load("demo", [*OVERRIDES]), run=run)
     (run / "metrics.jsonl").write_text("")
     with pytest.raises(DataError, match=r"metrics.jsonl: 0 bytes, the checkpoint was saved after \d+; copy the whole"):
         resumed(run)
 
 
-class Stop:
-    """Asks for the end of a run by a signal, at a step."""
+class Stop(Reporter):
+    """Sends SIGTERM at a step."""
 
     def __init__(self, step: int) -> None:
         self._step = step
 
-    def stepped(self, step: int, *_: Any) -> None:
+    def stepped(self, step: int, metrics: dict[str, float | None], speed: float) -> None:
+        del metrics, speed
         if step == self._step:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def packing(self, *_: Any, **__: Any) -> None:
-        return
-
-    started = evaluated = warned = packing
-
 
 @pytest.mark.parametrize("steps", ["training.max_steps=30", "training.epochs=2"])
-def test_a_signal_at_the_last_step_leaves_the_evaluation(steps: str, tmp_path: Path) -> None:
-    """Of an epoch that is cut short by `max_steps`, and of a whole one."""
+def test_a_signal_at_the_last_step_leaves_the_evaluation_to_the_resumed_run(steps: str, tmp_path: Path) -> None:
+    """Both in an epoch cut short by `max_steps` and in a whole one."""
     last = 30 if "max_steps" in steps else 46
     config = Config.load("demo", [*OVERRIDES, steps, "training.log_every=1"])
     whole = train(config, run=tmp_path / "whole")
@@ -207,7 +213,7 @@ def test_a_signal_at_the_last_step_leaves_the_evaluation(steps: str, tmp_path: P
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
-def test_only_runs_of_the_recipe_are_its_latest(tmp_path: Path) -> None:
+def test_auto_ignores_runs_of_other_recipes(tmp_path: Path) -> None:
     options = [*OVERRIDES, f"run.folder={tmp_path}", "training.max_steps=3"]
     other = train(Config.load("demo", options), run=tmp_path / "a[b-2-20260101-000000").run
     assert train(Config.load("demo", options), recipe="a[b", resume="auto").run != other
@@ -218,7 +224,7 @@ def test_runs_in_a_folder_named_checkpoints(tmp_path: Path) -> None:
     assert resumed(run, "training.max_steps=5", resume=run).epochs[-1]["step"] == 5
 
 
-def test_a_restart_by_torchrun_goes_on_from_the_last_checkpoint(
+def test_a_restart_by_torchrun_continues_from_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = resumed(tmp_path / "run", "training.max_steps=20", "training.keep_checkpoints=9").run
@@ -231,7 +237,7 @@ def test_a_restart_by_torchrun_goes_on_from_the_last_checkpoint(
     assert find_start(Config().run, run, "demo", first).checkpoint == first
 
 
-def test_a_run_that_another_process_took_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_another_process_continued_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = resumed(tmp_path / "run", "training.max_steps=3").run
     find = find_start
 
@@ -242,6 +248,6 @@ def test_a_run_that_another_process_took_further(tmp_path: Path, monkeypatch: py
         return start
 
     monkeypatch.setattr("dali_asr.training.loop.find_start", found_too_early)
-    with pytest.raises(UsageError, match="another process trained in this run just now; start again"):
+    with pytest.raises(UsageError, match="another process has just trained in this run; start again"):
         resumed(run)
     assert load_checkpoint(run, "last").step == 9

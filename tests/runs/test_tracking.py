@@ -1,4 +1,4 @@
-"""TensorBoard and W&B: what they get, and that no fault of theirs ends a training."""
+"""TensorBoard and W&B get the metrics, and their failures never end a run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_tensorboard_gets_the_metrics(tmp_path: Path) -> None:
 
 @pytest.fixture
 def fresh_wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let W&B forget what it read of the environment."""
+    """Make W&B read the environment again."""
     wandb = pytest.importorskip("wandb")
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -57,13 +57,13 @@ def test_wandb_without_a_key_is_offline(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("HOME", str(tmp_path))
     run, warnings = tracked(tmp_path / "run", "wandb")
     assert len(warnings) == 1
-    assert "wandb finds no key in the environment (WANDB_API_KEY); its run is recorded offline" in warnings[0]
+    assert "wandb found no key in the environment (WANDB_API_KEY); its run is recorded offline" in warnings[0]
     assert list((run / "wandb").glob("offline-run-*/*.wandb"))
 
 
 @pytest.mark.usefixtures("fresh_wandb")
 def test_wandb_that_cannot_reach_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is recorded offline, and the key stands in no file of the run."""
+    """The run is recorded offline, and no file of it contains the key."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("WANDB_API_KEY", SECRET)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
@@ -77,7 +77,7 @@ def test_wandb_that_cannot_reach_its_server(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("name", ["wandb", "tensorboard"])
-def test_what_is_not_installed_is_warned_of(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_gives_a_warning(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     importing = builtins.__import__
 
     def refusing(module: str, *arguments: Any, **named: Any) -> Any:
@@ -88,15 +88,15 @@ def test_what_is_not_installed_is_warned_of(name: str, tmp_path: Path, monkeypat
     monkeypatch.setattr(builtins, "__import__", refusing)
     _, warnings = tracked(tmp_path / "run", name)
     assert len(warnings) == 1
-    assert f"{name} is not installed; install it (pip install 'dali-asr[{name}]'), or take it out" in warnings[0]
+    assert f"{name} is not installed; install it (pip install 'dali-asr[{name}]'), or remove it" in warnings[0]
 
 
-def test_a_tracker_that_fails_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_tracker_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*_: Any) -> None:
         raise ValueError("no\nspace")
 
     monkeypatch.setattr("dali_asr.runs.tracking._TensorBoard.__init__", lambda *_: None)
     monkeypatch.setattr("dali_asr.runs.tracking._TensorBoard.log", failing)
     run, warnings = tracked(tmp_path / "run", "tensorboard")
-    assert warnings == ["tracking: tensorboard failed (ValueError: no space); training goes on without it"]
+    assert warnings == ["tracking: tensorboard failed (ValueError: no space); training continues without it"]
     assert (run / "metrics.jsonl").read_text().count("\n") > 2

@@ -1,4 +1,4 @@
-"""Two processes that train one model, by torchrun and gloo."""
+"""Two processes train one model, with torchrun and gloo."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.training_runs import finish, start
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
 TWO = (*TORCHRUN, "--nproc-per-node", "2")
-# What makes a rank's result depend on its own part of a batch, or on its generator, is left out.
+# Without batch norm and dropout, whose results depend on how a batch is split.
 PLAIN = ("model.norm=layer", "model.dropout=0", "loader.drop_last=false")
 
 
@@ -43,8 +43,8 @@ def assert_same_curve(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) 
             assert x["accuracy"] == pytest.approx(y["accuracy"], abs=2e-3)
 
 
-def test_two_processes_have_the_loss_curve_of_one(alone: Path, tmp_path: Path) -> None:
-    """Of the same global batch; the last ones of an epoch are ragged, and frames without a label do not count."""
+def test_two_processes_give_the_loss_curve_of_one(alone: Path, tmp_path: Path) -> None:
+    """With the same global batch. The last steps of an epoch are ragged, and unlabelled frames do not count."""
     printed = finish(tmp_path / "run", *PLAIN, "loader.batch_size=125", launcher=TWO)
     assert printed.splitlines() == [str(step) for step in (*range(4, 97, 4),)], "rank 0 alone reports"
     assert_same_curve(lines(tmp_path / "run"), lines(alone))
@@ -53,19 +53,19 @@ def test_two_processes_have_the_loss_curve_of_one(alone: Path, tmp_path: Path) -
         torch.testing.assert_close(ours[name], tensor, rtol=1e-3, atol=1e-5)
 
 
-def test_a_run_of_two_is_resumed_by_one(alone: Path, tmp_path: Path) -> None:
+def test_one_process_resumes_a_run_of_two(alone: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     finish(run, *PLAIN, "loader.batch_size=125", "training.max_steps=40", launcher=TWO)
     assert load_checkpoint(run, "last").step == 40
     finish(run, *PLAIN, "loader.batch_size=250", "training.max_steps=60")
     ours = [line for line in lines(run) if line["kind"] == "step" and 44 < line["step"] <= 56]
     theirs = [line for line in lines(alone) if line["kind"] == "step" and 44 < line["step"] <= 56]
-    # The schedule is of another length, and sums begin with the epoch, so the frames are what is the same.
+    # The schedule has another length and sums begin with the epoch, so only the steps are the same.
     assert [line["step"] for line in ours] == [line["step"] for line in theirs]
     assert torch.isfinite(torch.tensor([line["loss"] for line in ours])).all()
 
 
-def test_batch_norm_and_dropout_train_too(tmp_path: Path) -> None:
+def test_batch_norm_and_dropout_train_on_two_processes(tmp_path: Path) -> None:
     finish(tmp_path / "run", "loader.batch_size=125", "training.epochs=1", launcher=TWO)
     assert (find_checkpoint(tmp_path / "run", "last") / "training.pt").is_file()
 
@@ -80,7 +80,7 @@ def test_a_rank_that_dies_ends_the_others(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "run", "last").step == 28
 
 
-def test_an_elastic_restart_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
+def test_an_elastic_restart_continues_from_the_last_checkpoint(tmp_path: Path) -> None:
     restarting = (*TWO, "--max-restarts", "1")
     options = ("loader.batch_size=125", "training.epochs=2")
     printed = finish(tmp_path / "run", *options, launcher=restarting, DIE_ON_RANK="1", DIE_AT_STEP="30")
@@ -91,7 +91,37 @@ def test_an_elastic_restart_goes_on_from_the_last_checkpoint(tmp_path: Path) -> 
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_the_command_under_torchrun(tmp_path: Path) -> None:
+def test_a_full_disk_ends_all_ranks_with_its_error(tmp_path: Path) -> None:
+    options = ("loader.batch_size=125", "training.epochs=1", "training.on_write_error=stop")
+    with start(tmp_path / "run", *options, launcher=TWO, FULL_FROM="12") as process:
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    raised = [line for line in errors.splitlines() if "Error: " in line and "ChildFailedError" not in line]
+    told = [line for line in raised if "DataError" in line and "No space left on device while writing" in line]
+    assert len({line.split("]:")[-1].strip() for line in told}) == 1, errors
+    assert "RuntimeError" not in errors
+
+
+def test_a_used_folder_is_refused_once(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/notes").write_text("mine")
+    command = [*TWO, "-m", "dali_asr", "train", "--run-folder", str(tmp_path / "run"), "--set", "loader.device=cpu"]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")},
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("exists and is not empty; choose another folder") == 1
+    assert "exitcode  : 2" in done.stderr
+    assert "unexpected" not in done.stderr
+    assert not (tmp_path / "cache").exists(), "refused before the corpus was opened"
+
+
+def test_the_command_runs_under_torchrun(tmp_path: Path) -> None:
     options = ["loader.device=cpu", "loader.batch_size=100", "training.max_steps=3", "loader.subset=9"]
     command = [*TWO, "-m", "dali_asr", "train", "--run-folder", str(tmp_path / "run")]
     command += [part for option in options for part in ("--set", option)]

@@ -1,4 +1,4 @@
-"""Loss and accuracy, judged by plain NumPy."""
+"""Loss and accuracy, compared with plain NumPy."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from dali_asr.runs.state import MetricsState
 from dali_asr.training.distributed import World
 from dali_asr.training.metrics import FrameMetrics
 
@@ -17,7 +18,7 @@ def update(metrics: FrameMetrics, loss: float) -> None:
     metrics.update(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64), torch.tensor(loss))
 
 
-def test_metrics_are_those_of_numpy() -> None:
+def test_metrics_match_numpy() -> None:
     rng = np.random.default_rng(0)
     metrics = FrameMetrics(ALONE)
     assert metrics.compute() == {"loss": None, "accuracy": None}
@@ -36,14 +37,14 @@ def test_metrics_are_those_of_numpy() -> None:
     assert measured["loss"] == pytest.approx(total / labelled)
     assert measured["accuracy"] == pytest.approx(right / labelled)
     again = FrameMetrics(ALONE)
-    again.load_state_dict(metrics.state_dict())
+    again.load_state(MetricsState(**metrics.state_dict()))
     assert again.compute() == measured
     metrics.reset()
     assert metrics.compute() == {"loss": None, "accuracy": None}
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_the_first_loss_that_is_no_number(bad: float) -> None:
+def test_the_first_loss_that_is_not_finite_is_found(bad: float) -> None:
     for before in range(9):
         for after in range(4):
             metrics = FrameMetrics(ALONE, losses=4)

@@ -1,4 +1,4 @@
-"""Ranks meet those of their own start, whatever an earlier one left in the store."""
+"""Ranks meet those of their own start, whatever an earlier start left in the store."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from dali_asr.training.rendezvous import meet
+from dali_asr.training.distributed import meet
 
 
 @pytest.mark.parametrize("late", [0, 1, 2])
-def test_every_start_meets_by_itself(late: int) -> None:
+def test_ranks_meet_only_those_of_their_own_start(late: int) -> None:
     draw = random.Random(late)
     kept = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 

@@ -1,4 +1,4 @@
-"""A step and its learning rate, judged by plain torch."""
+"""A step and its learning rate, compared with plain torch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from dali_asr.config import Config, ScheduleConfig, TrainingConfig
+from dali_asr.config import Config, TrainingConfig
 from dali_asr.corpus.labels import balanced_weights
 from dali_asr.loading import Batch
 from dali_asr.model import MLP, HiddenLayer
+from dali_asr.runs.state import ScheduleState
 from dali_asr.training.distributed import World
-from dali_asr.training.optimization import Schedule, build_optimizer
-from dali_asr.training.step import Stepper
+from dali_asr.training.setup import build_stepper
+from dali_asr.training.step import Schedule, Stepper, build_optimizer
 
 ALONE = World(torch.device("cpu"))
 
@@ -36,14 +37,19 @@ def make_batch(seed: int, size: int = 32) -> Batch:
     return Batch(torch.randn(size, 3, 4, generator=draw), labels, torch.arange(size))
 
 
+def train_on(stepper: Stepper, batch: Batch) -> None:
+    stepper.backward(stepper.forward(batch))
+    stepper.update()
+
+
 def settings(**values: Any) -> TrainingConfig:
     return Config.check({"training": values}).training
 
 
-def test_steps_are_those_of_a_plain_loop() -> None:
-    """Label smoothing, class weights, clipping, weight decay, warm-up, and the average of the weights.
+def test_steps_match_a_plain_loop() -> None:
+    """With label smoothing, class weights, clipping, weight decay, warm-up and averaging.
 
-    Without batch norm, which leaves the bias before it nothing but rounding errors to learn from.
+    Without batch norm, because the bias before it would learn from rounding errors only.
     """
     weights = torch.from_numpy(balanced_weights(torch.tensor([9, 1, 0, 5, 5]).numpy()))
     config = settings(
@@ -52,7 +58,7 @@ def test_steps_are_those_of_a_plain_loop() -> None:
         optimizer={"learning_rate": 0.01, "max_gradient_norm": 0.1, "weight_decay": 0.5},
         schedule={"warmup_steps": 3},
     )
-    stepper = Stepper(make_model("none"), config, ALONE, steps=8, class_weights=weights)
+    stepper = build_stepper(make_model("none"), config, ALONE, steps=8, class_weights=weights)
     model = make_model("none")
     decayed = [p for p in model.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if p.ndim == 1]
@@ -60,7 +66,7 @@ def test_steps_are_those_of_a_plain_loop() -> None:
     optimizer = torch.optim.AdamW(groups, weight_decay=0.5)
     averages: list[torch.Tensor] = []
     for step in range(8):
-        stepper.step(make_batch(step))
+        train_on(stepper, make_batch(step))
         for group in optimizer.param_groups:
             group["lr"] = 0.01 * min(1.0, (step + 1) / 4)
         batch = make_batch(step)
@@ -90,9 +96,11 @@ def test_steps_are_those_of_a_plain_loop() -> None:
 def test_lower_precision_trains_about_the_same(precision: str) -> None:
     losses = {}
     for name in ("fp32", precision):
-        stepper = Stepper(make_model(), settings(precision=name, optimizer={"learning_rate": 0.01}), ALONE, steps=30)
+        stepper = build_stepper(
+            make_model(), settings(precision=name, optimizer={"learning_rate": 0.01}), ALONE, steps=30
+        )
         for _ in range(30):
-            stepper.step(make_batch(0))
+            train_on(stepper, make_batch(0))
         assert all(p.dtype == torch.float32 for p in stepper.model.parameters())
         losses[name] = stepper.metrics.compute()["loss"]
     assert losses[precision] == pytest.approx(losses["fp32"], rel=0.05)
@@ -102,32 +110,31 @@ def test_lower_precision_trains_about_the_same(precision: str) -> None:
 def test_a_compiled_model_trains_the_same() -> None:
     weights = []
     for compiled in (False, True):
-        stepper = Stepper(make_model("layer"), settings(compile=compiled), ALONE, steps=3)
+        stepper = build_stepper(make_model("layer"), settings(compile=compiled), ALONE, steps=3)
         for number in range(3):
-            stepper.step(make_batch(number, size=32 if number < 2 else 27))
+            train_on(stepper, make_batch(number, size=32 if number < 2 else 27))
         weights.append(list(stepper.trained.state_dict().values()))
         assert not any("orig_mod" in name for name in stepper.trained.state_dict())
     for ours, theirs in zip(*weights, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
-def test_windows_that_are_not_aligned() -> None:
-    """The same bits wherever a batch lies."""
+def test_steps_do_not_depend_on_the_address_of_a_batch() -> None:
     found = []
     for shift in range(0, 8, 3):
-        stepper = Stepper(make_model(), settings(), ALONE, steps=1)
+        stepper = build_stepper(make_model(), settings(), ALONE, steps=1)
         batch = make_batch(0)
         memory = torch.zeros(batch.windows.numel() + 8)
         windows = memory[shift : shift + batch.windows.numel()].view(batch.windows.shape)
         windows.copy_(batch.windows)
-        stepper.step(Batch(windows, batch.labels, batch.frame_ids))
+        train_on(stepper, Batch(windows, batch.labels, batch.frame_ids))
         found.append(torch.cat([p.detach().flatten() for p in stepper.model.parameters()]))
     assert all(torch.equal(found[0], other) for other in found)
 
 
-def test_norms_and_biases_do_not_decay() -> None:
+def test_weight_decay_excludes_norms_and_biases() -> None:
     model = make_model()
-    groups = build_optimizer(model, TrainingConfig().optimizer).param_groups
+    groups = build_optimizer(model).param_groups
     decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     for layer in model.layers:
         if isinstance(layer, nn.Linear):
@@ -144,8 +151,8 @@ def test_norms_and_biases_do_not_decay() -> None:
     steps=st.integers(1, 50),
     floor=st.floats(0, 0.9),
 )
-def test_the_rate_of_each_step(kind: Any, warmup: int, steps: int, floor: float) -> None:
-    schedule = Schedule(ScheduleConfig(kind=kind, warmup_steps=warmup, floor=floor), 2.0, steps)
+def test_learning_rates_match_torch(kind: Any, warmup: int, steps: int, floor: float) -> None:
+    schedule = Schedule(2.0, steps, kind=kind, warmup_steps=warmup, floor=floor)
     rates = [schedule.rate(step) for step in range(steps + 1)]
     assert all(0 <= rate <= 2 for rate in rates)
     for before, after in itertools.pairwise(rates[: warmup + 1]):
@@ -162,9 +169,9 @@ def test_the_rate_of_each_step(kind: Any, warmup: int, steps: int, floor: float)
             cosine.step()
 
 
-@given(scores=st.lists(st.integers(0, 4), max_size=30), patience=st.integers(0, 3))
-def test_a_plateau_lowers_the_rate_as_torch_does(scores: list[int], patience: int) -> None:
-    schedule = Schedule(ScheduleConfig(kind="plateau", patience=patience, factor=0.5, floor=0.1), 1.0, 10)
+@given(scores=st.lists(st.integers(0, 4).map(lambda n: n / 4), max_size=30), patience=st.integers(0, 3))
+def test_a_plateau_lowers_the_rate_as_torch_does(scores: list[float], patience: int) -> None:
+    schedule = Schedule(1.0, 10, kind="plateau", patience=patience, factor=0.5, floor=0.1)
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
     judge = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, mode="max", factor=0.5, patience=patience, threshold=0, min_lr=0.1, eps=0
@@ -172,7 +179,7 @@ def test_a_plateau_lowers_the_rate_as_torch_does(scores: list[int], patience: in
     for at, score in enumerate(scores):
         schedule.evaluated(score)
         judge.step(score)
-        again = Schedule(ScheduleConfig(kind="plateau", patience=patience, factor=0.5, floor=0.1), 1.0, 10)
-        again.load_state_dict(schedule.state_dict())
+        again = Schedule(1.0, 10, kind="plateau", patience=patience, factor=0.5, floor=0.1)
+        again.load_state(ScheduleState(**schedule.state_dict()))
         schedule = again
         assert schedule.rate(at) == pytest.approx(optimizer.param_groups[0]["lr"])

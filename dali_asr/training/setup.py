@@ -1,0 +1,207 @@
+"""From configuration and corpus to the objects that a training run works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from dali_asr.build import build_hidden, check_batches, check_size, complete_loader, training_loader
+from dali_asr.corpus.labels import balanced_weights, label_counts, warn_of_missing
+from dali_asr.errors import CheckpointError, UsageError
+from dali_asr.runs.checkpoint import read_checkpoint, read_training, remedy
+from dali_asr.runs.description import ModelDescription
+from dali_asr.runs.folder import RunFolder
+from dali_asr.training.distributed import restore_generators, synchronized
+from dali_asr.training.step import Schedule, Stepper, build_optimizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torch import nn
+
+    from dali_asr.config import Config, TrainingConfig
+    from dali_asr.corpus import Corpus
+    from dali_asr.loading import LoaderState, WindowLoader
+    from dali_asr.model import MLP
+    from dali_asr.runs.checkpoint import Checkpoint
+    from dali_asr.runs.start import Start
+    from dali_asr.runs.state import TrainingState
+    from dali_asr.training.distributed import World
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The loaders and the model of a run, before anything is shared between ranks.
+
+    Attributes:
+        batches: the loader of training batches.
+        dev: the loader of the dev partition; None if none is configured.
+        description: the description of the model.
+        model: the model, initialized, on the CPU.
+        class_weights: weights of the labels in the loss, `[C]`; None for equal weights.
+        warnings: what the user should know, such as symbols without frames.
+    """
+
+    batches: WindowLoader
+    dev: WindowLoader | None
+    description: ModelDescription
+    model: MLP
+    class_weights: torch.Tensor | None
+    warnings: list[str]
+
+
+def set_up(config: Config, corpus: Corpus, world: World) -> Setup:
+    """Build the loaders and the model of a configuration.
+
+    Raises:
+        DataError, UsageError: a partition without labels or with fewer frames than a batch, a model that is too large.
+    """
+    train = corpus.partition(*config.data.train)
+    dev = corpus.partition(config.data.dev) if config.data.dev else None
+    counts = label_counts(train, "data.train")
+    if dev:
+        label_counts(dev, "data.dev")
+    torch.manual_seed(config.training.seed)
+    loader = config.loader
+    ranks: dict[str, Any] = {"device": world.device, "rank": world.rank, "world_size": world.size}
+    batches = training_loader(loader, train, seed=config.training.seed, **ranks)
+    sizes: dict[str, Any] = {"batch_size": loader.batch_size, "memory_budget": loader.memory_budget}
+    description = ModelDescription(
+        loader.context,
+        train.feature_dim,
+        build_hidden(config.model),
+        config.model.activation,
+        config.model.residual,
+        corpus.inventory,
+        corpus.normalization,
+    )
+    check_batches(batches, train, description.hidden)
+    model = description.build()
+    check_size(model, config.model)
+    balanced = config.training.class_weights == "balanced"
+    return Setup(
+        batches,
+        complete_loader(dev, context=loader.context, **sizes, **ranks) if dev else None,
+        description,
+        model,
+        torch.from_numpy(balanced_weights(counts)) if balanced else None,
+        [warning] if (warning := warn_of_missing(counts, corpus.inventory, train.name)) else [],
+    )
+
+
+def build_stepper(
+    model: nn.Module, config: TrainingConfig, world: World, *, steps: int, class_weights: torch.Tensor | None = None
+) -> Stepper:
+    """Return the stepper of a configuration.
+
+    Args:
+        model: the model, on the world's device.
+        config: how to train.
+        world: the ranks, which train one model together.
+        steps: the number of steps of the whole run.
+        class_weights: weights of the labels in the loss, `[C]`; None for equal weights.
+    """
+    optimizer, schedule = config.optimizer, config.schedule
+    model = synchronized(model, world)
+    return Stepper(
+        model,
+        build_optimizer(
+            model,
+            learning_rate=optimizer.learning_rate,
+            weight_decay=optimizer.weight_decay,
+            betas=optimizer.betas,
+            eps=optimizer.eps,
+        ),
+        Schedule(optimizer.learning_rate, steps, **schedule.model_dump()),
+        world,
+        precision=config.precision,
+        label_smoothing=config.label_smoothing,
+        class_weights=None if class_weights is None else class_weights.to(world.device),
+        max_gradient_norm=optimizer.max_gradient_norm,
+        ema=config.ema,
+        compiled=config.compile,
+        losses=config.log_every,
+    )
+
+
+def load_checkpoint(path: Path, setup: Setup, stepper: Stepper, world: World) -> tuple[Checkpoint, TrainingState]:
+    """Load a checkpoint into the loader, the stepper and the random generators.
+
+    Raises:
+        CheckpointError: it is damaged, invalid or of another model.
+        UsageError: its loader has other settings, or the ranks cannot share its global batch.
+    """
+    checkpoint = read_checkpoint(path)
+    differing = checkpoint.description.differences(setup.description)
+    if differing:
+        raise CheckpointError(
+            f"{path}: of another model: {'; '.join(differing)}; "
+            "resume with the run's own configuration, or begin another run"
+        )
+    state = read_training(path)
+    try:
+        setup.batches.load_state_dict(cast("LoaderState", state.loader))
+    except UsageError as error:
+        reason = str(error).removeprefix("loader: ")
+        advice = _batch_size_advice(state.global_batch, world.size)
+        raise UsageError(
+            f"{path}: {reason}; resume with the run's own configuration (name no recipe), and {advice}"
+        ) from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise CheckpointError(f"{path}: invalid (loader: {error!r}); {remedy(path)}") from error
+    try:
+        stepper.load_state(state.stepper, checkpoint.weights)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: invalid (stepper: {error}); {remedy(path)}") from error
+    restore_generators(state.generators, world, remedy(path))
+    return checkpoint, state
+
+
+def schedule_warnings(kind: str, state: TrainingState) -> list[str]:
+    """Return a warning if the run was trained with a lowered rate that the configured schedule does not know."""
+    scale = state.stepper.schedule.scale
+    if kind == "plateau" or scale == 1:
+        return []
+    return [
+        f"training.schedule.kind: the plateau schedule had lowered the learning rate to {scale:g} of its peak; {kind} "
+        "starts from the peak. To keep the lowered rate, resume with training.schedule.kind: plateau"
+    ]
+
+
+def open_folder(
+    start: Start, config: Config, batches: WindowLoader, checkpoint: Checkpoint | None, warn: Callable[[str], None]
+) -> RunFolder:
+    """Return the run's folder, ready to be written to; on rank 0.
+
+    Args:
+        start: where the run begins.
+        config: the resolved configuration.
+        batches: the loader of training batches.
+        checkpoint: the one that training continues from; None for a new run.
+        warn: receives warnings.
+
+    Raises:
+        DataError, UsageError: see `RunFolder` and its method `begin`.
+    """
+    policy = config.training.on_write_error
+    folder = RunFolder(start.run, resumed=start.resumed, on_write_error=policy, warn=warn)
+    try:
+        folder.begin(config, batches, checkpoint, from_last=start.from_last)
+    except BaseException:
+        folder.close()
+        raise
+    return folder
+
+
+def _batch_size_advice(global_batch: int, ranks: int) -> str:
+    """Return how to keep the global batch on a number of ranks."""
+    if global_batch % ranks == 0:
+        return f"loader.batch_size={global_batch // ranks}"
+    fitting = [size for size in range(1, min(global_batch, 2 * ranks) + 1) if global_batch % size == 0]
+    return (
+        f"another number of processes: the global batch of {global_batch} is not divisible by {ranks}, "
+        f"it is by {', '.join(map(str, fitting))}"
+    )
