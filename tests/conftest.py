@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 REAL_SPEECH = Path(__file__).parents[2] / "shared" / "data" / "so762-mini"
 
 os.environ["COLUMNS"] = "200"  # so that messages are not broken into lines
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker has a core
 
 
 @pytest.fixture(autouse=True)

@@ -48,6 +48,7 @@ class RunningPipeline:
         self.outputs: Iterator[Any] | None = outputs
         self._pipeline, self._stop_source, self._device = pipeline, stop_source, device
         self._release: Callable[[], None] | None = None
+        self._stopped = False
         self._ended = Event()
         _running.add(self)
         _reaper.start()
@@ -58,9 +59,14 @@ class RunningPipeline:
         Args:
             release: called when nothing reads the frames any longer.
         """
-        self._release = release
+        self._release, self._stopped = release, True
         self._stop_source()
         _reaper.submit(self)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the shutdown has begun and is not over."""
+        return self._stopped and not self._ended.is_set()
 
     def wait(self) -> None:
         """Wait for the end of the shutdown, or for Ctrl-C."""
@@ -128,6 +134,12 @@ class _Reaper:
 
 
 _reaper = _Reaper()
+
+
+def wait_for_shutdowns() -> None:
+    """Wait until the memory of all dropped loaders is free."""
+    for running in [running for running in list(_running) if running.is_ending]:
+        running.wait()
 
 
 def _stop_all() -> None:

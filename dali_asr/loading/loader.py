@@ -21,6 +21,7 @@ from dali_asr.device import resolve_device
 from dali_asr.errors import UsageError
 from dali_asr.loading.frames import ResidentFrames, StreamedFrames, choose_layout, frame_budget
 from dali_asr.loading.fused import FusedGraph, fused_problem
+from dali_asr.loading.lifecycle import wait_for_shutdowns
 from dali_asr.loading.pipeline import Batch, Feed, release_unused_memory
 from dali_asr.loading.rows import row_bytes
 from dali_asr.loading.sizing import GraphName, IterationSize, Memory
@@ -153,6 +154,7 @@ class WindowLoader:
         self._loop = 0  # number of the loop under way; another number ends it
         self._feed: Feed | None = None
         partition.check_unchanged()
+        wait_for_shutdowns()
         self._build(choose_layout(partition, self.spec, self.device, self._memory_budget, self._size.batch_bytes))
 
     def __repr__(self) -> str:

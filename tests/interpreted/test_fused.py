@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from dali_asr import Corpus, Masking, Partition, WindowLoader
 from dali_asr.errors import LoadingError
@@ -19,7 +18,7 @@ from tests.judge import as_arrays, assert_judged, same_batch
 from tests.makers import make_partition
 from tests.strategies import loaders, streamed
 
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=20, deadline=None)
 
 
 def small(case: tuple[Partition, dict[str, Any]]) -> bool:
@@ -27,23 +26,34 @@ def small(case: tuple[Partition, dict[str, Any]]) -> bool:
     return case[0].frame_count <= 300
 
 
+def quick(case: tuple[Partition, dict[str, Any]]) -> tuple[Partition, dict[str, Any]]:
+    """Limit the number of iterations, each of which takes a third of a second, and of those prefetched for nothing."""
+    partition, arguments = case
+    if "memory_budget" in arguments:  # the size of a batch is limited by that of a group
+        return partition, arguments | {"prefetch": 1, "batches_per_iteration": None}
+    return partition, arguments | {
+        "prefetch": 1,
+        "batch_size": max(arguments["batch_size"], partition.frame_count // 6),
+    }
+
+
 @few
 @given(loaders())
 def test_windows_equal_the_judges_to_the_bit(case: tuple[Partition, dict[str, Any]]) -> None:
-    partition, arguments = case
+    partition, arguments = quick(case)
     assert_judged(partition, WindowLoader(partition, graph="fused", **arguments), arguments)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(streamed().filter(small))
 def test_streamed_windows_equal_the_judges_to_the_bit(case: tuple[Partition, dict[str, Any]]) -> None:
-    partition, arguments = case
+    partition, arguments = quick(case)
     loader = WindowLoader(partition, graph="fused", **arguments)
     assert loader.streamed
     assert_judged(partition, loader, arguments, epochs=1)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(loaders())
 def test_stock_and_fused_give_the_same_batches(case: tuple[Partition, dict[str, Any]]) -> None:
     partition, arguments = case
@@ -64,18 +74,17 @@ def test_a_state_of_the_other_graph_continues() -> None:
     assert all(same_batch(a, b) for a, b in zip(batches, resumed, strict=True))
 
 
-@settings(max_examples=6, deadline=None)
-@given(st.sampled_from([2, 4]), st.booleans())
-def test_ranks_share_every_step(world_size: int, by_batch: bool) -> None:
-    partition = make_partition([50, 33])
-    arguments: dict[str, Any] = {"context": 3, "masking": Masking(scope="batch" if by_batch else "window")}
+@pytest.mark.parametrize(("world_size", "scope"), [(2, "batch"), (3, "window")])
+def test_ranks_share_every_step(world_size: int, scope: Any) -> None:
+    partition = make_partition([40, 33])
+    arguments: dict[str, Any] = {"context": 3, "masking": Masking(scope=scope)}
     ranks = [
         WindowLoader(
-            partition, graph="fused", batch_size=4, rank=rank, world_size=world_size, device="cpu", **arguments
+            partition, graph="fused", batch_size=6, rank=rank, world_size=world_size, device="cpu", **arguments
         )
         for rank in range(world_size)
     ]
-    alone = WindowLoader(partition, graph="stock", batch_size=4 * world_size, device="cpu", **arguments)
+    alone = WindowLoader(partition, graph="stock", batch_size=6 * world_size, device="cpu", **arguments)
     for batch, *parts in zip(alone, *ranks, strict=True):
         joined = [np.concatenate(arrays) for arrays in zip(*map(as_arrays, parts), strict=True)]
         assert all(a.tobytes() == b.tobytes() for a, b in zip(as_arrays(batch), joined, strict=True))

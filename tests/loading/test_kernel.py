@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_kernels_pass_through_the_interpreter() -> None:
     """The interpreter is chosen when Triton is imported, so it needs a process of its own."""
     environment = os.environ | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/interpreted"]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "tests/interpreted"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:]
     assert re.search(r"^\d+ passed", done.stdout.splitlines()[-1]), done.stdout[-400:]

@@ -341,6 +341,7 @@ FREED_SCRIPT = """
 import gc, sys
 from pathlib import Path
 from dali_asr import Corpus, WindowLoader
+from dali_asr.loading.lifecycle import wait_for_shutdowns
 gc.disable()
 
 def anonymous():
@@ -357,6 +358,7 @@ for at in range(6):
     if at % 2:
         loader.close()
     del loader, batches
+    wait_for_shutdowns()
     taken.append(anonymous())
 print(max(taken[1:]) - taken[0])
 """

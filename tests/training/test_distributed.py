@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from dali_asr.runs.checkpoint import find_checkpoint, load_checkpoint
+from dali_asr.runs.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
 from tests.training_runs import finish, start
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
 TWO = (*TORCHRUN, "--nproc-per-node", "2")
 # Without batch norm and dropout, whose results depend on how a batch is split.
+TWO_EPOCHS = ("loader.batch_size=125", "training.epochs=2")
 PLAIN = ("model.norm=layer", "model.dropout=0", "loader.drop_last=false")
 
 
@@ -43,31 +45,45 @@ def assert_same_curve(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) 
             assert x["accuracy"] == pytest.approx(y["accuracy"], abs=2e-3)
 
 
-def test_two_processes_give_the_loss_curve_of_one(alone: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Return a run of two processes that kept all its checkpoints, and what it printed."""
+    run = tmp_path_factory.mktemp("two") / "run"
+    options = (*PLAIN, "loader.batch_size=125", "training.keep_checkpoints=99")
+    return run, finish(run, *options, launcher=TWO)
+
+
+@pytest.fixture(scope="module")
+def two_epochs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of two processes over two epochs, with batch norm and dropout."""
+    run = tmp_path_factory.mktemp("epochs") / "run"
+    finish(run, *TWO_EPOCHS, launcher=TWO)
+    return run
+
+
+def test_two_processes_give_the_loss_curve_of_one(alone: Path, two: tuple[Path, str]) -> None:
     """With the same global batch. The last steps of an epoch are ragged, and unlabelled frames do not count."""
-    printed = finish(tmp_path / "run", *PLAIN, "loader.batch_size=125", launcher=TWO)
+    run, printed = two
     assert printed.splitlines() == [str(step) for step in (*range(4, 97, 4),)], "rank 0 alone reports"
-    assert_same_curve(lines(tmp_path / "run"), lines(alone))
-    ours, theirs = (load_checkpoint(run, "last").weights for run in (tmp_path / "run", alone))
+    assert_same_curve(lines(run), lines(alone))
+    ours, theirs = (load_checkpoint(run, "last").weights for run in (run, alone))
     for name, tensor in theirs.items():
         torch.testing.assert_close(ours[name], tensor, rtol=1e-3, atol=1e-5)
 
 
-def test_one_process_resumes_a_run_of_two(alone: Path, tmp_path: Path) -> None:
+def test_one_process_continues_a_run_of_two(alone: Path, two: tuple[Path, str], tmp_path: Path) -> None:
     run = tmp_path / "run"
-    finish(run, *PLAIN, "loader.batch_size=125", "training.max_steps=40", launcher=TWO)
-    assert load_checkpoint(run, "last").step == 40
-    finish(run, *PLAIN, "loader.batch_size=250", "training.max_steps=60")
-    ours = [line for line in lines(run) if line["kind"] == "step" and 44 < line["step"] <= 56]
-    theirs = [line for line in lines(alone) if line["kind"] == "step" and 44 < line["step"] <= 56]
-    # The schedule has another length and sums begin with the epoch, so only the steps are the same.
-    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
-    assert torch.isfinite(torch.tensor([line["loss"] for line in ours])).all()
+    shutil.copytree(two[0], run)
+    for checkpoint in list_checkpoints(run):
+        if int(checkpoint.name[-8:]) > 42:
+            shutil.rmtree(checkpoint)
+    assert load_checkpoint(run, "last").step == 42
+    finish(run, *PLAIN, "loader.batch_size=250")
+    assert_same_curve(lines(run), lines(alone))
 
 
-def test_batch_norm_and_dropout_train_on_two_processes(tmp_path: Path) -> None:
-    finish(tmp_path / "run", "loader.batch_size=125", "training.epochs=1", launcher=TWO)
-    assert (find_checkpoint(tmp_path / "run", "last") / "training.pt").is_file()
+def test_batch_norm_and_dropout_train_on_two_processes(two_epochs: Path) -> None:
+    assert (find_checkpoint(two_epochs, "last") / "training.pt").is_file()
 
 
 def test_a_rank_that_dies_ends_the_others(tmp_path: Path) -> None:
@@ -80,15 +96,13 @@ def test_a_rank_that_dies_ends_the_others(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "run", "last").step == 28
 
 
-def test_an_elastic_restart_continues_from_the_last_checkpoint(tmp_path: Path) -> None:
+def test_an_elastic_restart_continues_from_the_last_checkpoint(two_epochs: Path, tmp_path: Path) -> None:
     restarting = (*TWO, "--max-restarts", "1")
-    options = ("loader.batch_size=125", "training.epochs=2")
-    printed = finish(tmp_path / "run", *options, launcher=restarting, DIE_ON_RANK="1", DIE_AT_STEP="30")
-    finish(tmp_path / "whole", *options, launcher=TWO)
+    printed = finish(tmp_path / "run", *TWO_EPOCHS, launcher=restarting, DIE_ON_RANK="1", DIE_AT_STEP="30")
     steps = [int(line) for line in printed.splitlines()]
     assert steps == [*range(4, 29, 4), *range(32, 47, 4), 46]
     for name in ("metrics.jsonl", "checkpoints/epoch-0002-step-00000046/model.safetensors"):
-        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "run" / name).read_bytes() == (two_epochs / name).read_bytes()
 
 
 def test_a_full_disk_ends_all_ranks_with_its_error(tmp_path: Path) -> None:
