@@ -21,6 +21,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +199,9 @@ def _die_at_step(number: int) -> None:
 
 def fork() -> None:
     """Serve a `Forker`."""
-    from dali_asr.training import train  # noqa: F401 - imported before the forks
+    # Imported before the forks, also what torch and the curves import when they are first used.
+    for name in ("dali_asr.training", "nvidia.dali.plugin.pytorch", "torch._dynamo", "matplotlib.figure"):
+        import_module(name)
 
     for line in sys.stdin:
         run, overrides, environment = json.loads(line)

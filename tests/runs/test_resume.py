@@ -70,7 +70,7 @@ def test_killed_at_ten_random_moments(undisturbed: Path, forker: Forker, tmp_pat
 def test_killed_at_every_write_of_a_checkpoint(undisturbed: Path, forker: Forker, tmp_path: Path) -> None:
     """From the first flush of the run's description to the removal of an old checkpoint."""
     run = tmp_path / "run"
-    for number in range(1, 20):
+    for number in range(1, 27):
         forker.start(run, DIE_AT_WRITE=str(number))
         assert forker.wait() == -signal.SIGKILL, number
     forker.start(run)
