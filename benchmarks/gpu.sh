@@ -22,7 +22,7 @@ part() {
 
 cores=$(nproc)
 part doctor 20 "$python" -m dali_asr doctor
-part tests 100 "$python" -m pytest -q -p no:cacheprovider tests/gpu
+part tests 100 "$python" -m pytest -q -o addopts= -p no:cacheprovider tests/gpu
 part loader 230 "$python" -m dali_asr bench loader --force --repeats 3 --seconds 0.15 \
     --workers 0 --workers $((cores / 2)) --workers "$cores" \
     --json "$folder/loader.json" --table "$folder/loader.md" --chart "$folder/loader.png"

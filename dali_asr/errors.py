@@ -90,6 +90,10 @@ class TrainingInterrupted(DaliAsrError):  # noqa: N818 - not a fault
         self.exit_code = exit_code
 
 
+class DaliAsrWarning(UserWarning):
+    """Work continues, but not as well as it could; the message says why."""
+
+
 def did_you_mean(received: str, allowed: Iterable[str]) -> str:
     """Return `; did you mean X?` for the closest allowed name, or an empty string if none is close."""
     by_lower = {name.lower(): name for name in allowed}

@@ -113,3 +113,9 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     code = f"import sys, dali_asr, dali_asr.cli; print(sorted({heavy} & set(sys.modules)))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
+
+
+def test_test_modules_do_not_import_each_other() -> None:
+    """What they share is in modules that are not collected."""
+    for path in Path(__file__).parent.rglob("test_*.py"):
+        assert not [name for name in imported(path) if name.startswith("tests.") and ".test_" in name], path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from multiprocessing import active_children
 from typing import Annotated, Any, NoReturn
 
@@ -13,9 +14,10 @@ from typer.core import TyperGroup
 
 from dali_asr import __version__
 from dali_asr.cli import bench, config, data, doctor, evaluate, model, predict, train
-from dali_asr.cli.console import stderr
-from dali_asr.errors import DaliAsrError
+from dali_asr.cli.console import stderr, warn
+from dali_asr.errors import DaliAsrError, DaliAsrWarning
 
+_SHOW_WARNING = warnings.showwarning
 INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -88,12 +90,21 @@ app.add_typer(bench.app, name="bench")
 
 def main() -> None:
     """Run the command line."""
+    warnings.showwarning = _show_warning
     try:
         app()
     except SystemExit as end:
         if end.code == INTERRUPTED:
             _leave_at_once()
         raise
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+    """Print a warning of this package on one line, and others as Python does."""
+    if issubclass(category, DaliAsrWarning):
+        warn(str(message))
+    else:
+        _SHOW_WARNING(message, category, *place, **options)
 
 
 def _leave_at_once() -> NoReturn:

@@ -18,7 +18,7 @@ import torch
 
 from dali_asr.corpus import Partition
 from dali_asr.device import resolve_device
-from dali_asr.errors import UsageError
+from dali_asr.errors import DaliAsrWarning, UsageError
 from dali_asr.loading.frames import ResidentFrames, StreamedFrames, choose_layout, frame_budget
 from dali_asr.loading.fused import FusedGraph, fused_problem
 from dali_asr.loading.lifecycle import wait_for_shutdowns
@@ -354,7 +354,8 @@ def choose_graph(graph: GraphChoice, device: torch.device) -> GraphName:
     problem = fused_problem(device)
     if problem is None:
         return "fused"
-    warnings.warn(f"loader: graph stock instead of fused, which is faster: {problem}", stacklevel=3)
+    message = f"loader: graph stock instead of fused, which is faster: {problem}"
+    warnings.warn(message, DaliAsrWarning, stacklevel=3)
     return "stock"
 
 

@@ -7,7 +7,9 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +230,17 @@ def test_piped_output_has_no_progress_and_no_colors(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
+
+
+def test_a_warning_of_the_package_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dali_asr.errors import DaliAsrWarning
+
+    app = import_module("dali_asr.cli.app")
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr(app, "app", lambda: warnings.warn("loader: something is slower", DaliAsrWarning, stacklevel=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        app.main()
+    assert capsys.readouterr().err == "warning: loader: something is slower\n"

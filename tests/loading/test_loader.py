@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dali_asr import Bands, Batch, Corpus, Masking, WindowLoader
-from dali_asr.errors import DeviceError, LoadingError, UsageError
+from dali_asr.errors import DaliAsrWarning, DeviceError, LoadingError, UsageError
 from tests.judge import as_arrays, assert_judged, judge_windows, same_batch, same_bits
 from tests.makers import make_partition
 from tests.strategies import loaders
@@ -279,7 +279,7 @@ def test_auto_warns_when_it_falls_back_to_stock(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(loader, "fused_problem", lambda _: None)
     assert loader.choose_graph("auto", gpu) == "fused"
     monkeypatch.setattr(loader, "fused_problem", lambda _: "Triton cannot launch kernels (no C compiler)")
-    with pytest.warns(UserWarning, match=r"graph stock instead of fused.*cannot launch kernels \(no C compiler\)"):
+    with pytest.warns(DaliAsrWarning, match=r"graph stock instead of fused.*cannot launch kernels \(no C compiler\)"):
         assert loader.choose_graph("auto", gpu) == "stock"
 
 
