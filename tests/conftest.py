@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 from tests.makers import make_course
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from tests.training_runs import Forker
 
 
 REAL_SPEECH = Path(__file__).parents[2] / "shared" / "data" / "so762-mini"
@@ -26,6 +28,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give every test a cache folder of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def forker() -> Iterator[Forker]:
+    """Return a process that forks training runs."""
+    from tests.training_runs import Forker  # which imports torch
+
+    forker = Forker()
+    yield forker
+    forker.close()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import traceback
@@ -80,6 +81,7 @@ class Forker:
     """
 
     def __init__(self) -> None:
+        self.printed: list[str] = []
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.training_runs", "--fork"],
             cwd=ROOT,
@@ -104,9 +106,19 @@ class Forker:
 
     def wait(self) -> int:
         """Wait for the run and return its exit code, negative for a signal."""
+        self.printed = []
         while not (line := self.read()).startswith("ended "):
-            pass
+            self.printed.append(line)
         return int(line.removeprefix("ended "))
+
+    def finish(self, run: Path, *overrides: str, ranks: int = 1) -> list[str]:
+        """Run to the end, on several processes as torchrun starts them; return the lines that were printed."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        place = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        self.start(run, *overrides, **(place if ranks > 1 else {}))
+        assert self.wait() == 0
+        return self.printed
 
     def close(self) -> None:
         """End the process."""
@@ -212,6 +224,7 @@ def fork() -> None:
             code = 1
             try:
                 print(f"process {os.getpid()}", flush=True)
+                os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(_fork_ranks())
                 main()
                 code = 0
             except BaseException:  # noqa: BLE001 - the parent reads the exit code
@@ -220,6 +233,14 @@ def fork() -> None:
                 os._exit(code)
         _, status = os.waitpid(child, 0)
         print(f"ended {os.waitstatus_to_exitcode(status)}", flush=True)
+
+
+def _fork_ranks() -> int:
+    """Fork a process for each further rank of `WORLD_SIZE`; return the rank of this one."""
+    for rank in range(1, int(os.environ.get("WORLD_SIZE", "1"))):
+        if not os.fork():
+            return rank
+    return 0
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Loaders with a Python operator that are built, dropped, collected and left behind, again and again.
 
-    TRITON_INTERPRET=1 python -m tests.loading.lifecycle_patterns PATTERN COUNT
+    TRITON_INTERPRET=1 python -m tests.loading.lifecycle_patterns PATTERN=COUNT [PATTERN=COUNT ...]
 
 A watchdog prints all stacks and exits with 1 when nothing has happened for half a minute. The operator is a stand-in
 for the fused kernels: Python code that lets other threads run while an iteration is under way.
@@ -138,16 +138,18 @@ PATTERNS = {
 
 
 def main() -> None:
-    """Repeat a pattern."""
-    pattern, count = PATTERNS[sys.argv[1]], int(sys.argv[2])
+    """Repeat patterns."""
     operate()
     gc.collect()
     gc.freeze()  # so that collecting is quick
-    for number in range(count):
-        faulthandler.dump_traceback_later(SECONDS, exit=True)
-        pattern(number)
+    done = 0
+    for pattern, count in (argument.split("=") for argument in sys.argv[1:]):
+        for number in range(int(count)):
+            faulthandler.dump_traceback_later(SECONDS, exit=True)
+            PATTERNS[pattern](number)
+            done += 1
     faulthandler.dump_traceback_later(SECONDS, exit=True)
-    print("done", count)
+    print("done", done)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +33,6 @@ def outcome(run: Path) -> tuple[bytes, ...]:
 
 def resumed(run: Path, *overrides: str, resume: Any = "auto") -> Any:
     return train(Config.load("demo", [*OVERRIDES, *overrides]), run=None if resume != "auto" else run, resume=resume)
-
-
-@pytest.fixture(scope="module")
-def forker() -> Iterator[Forker]:
-    """Return a process that forks runs."""
-    forker = Forker()
-    yield forker
-    forker.close()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from dali_asr.runs.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
-from tests.training_runs import finish, start
+from tests.training_runs import Forker, finish, start
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
 TWO = (*TORCHRUN, "--nproc-per-node", "2")
@@ -29,9 +29,9 @@ def lines(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(forker: Forker, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("alone") / "run"
-    finish(run, *PLAIN, "loader.batch_size=250")
+    forker.finish(run, *PLAIN, "loader.batch_size=250")
     return run
 
 
@@ -46,39 +46,41 @@ def assert_same_curve(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) 
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def two(forker: Forker, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """Return a run of two processes that kept all its checkpoints, and what it printed."""
     run = tmp_path_factory.mktemp("two") / "run"
     options = (*PLAIN, "loader.batch_size=125", "training.keep_checkpoints=99")
-    return run, finish(run, *options, launcher=TWO)
+    return run, forker.finish(run, *options, ranks=2)
 
 
 @pytest.fixture(scope="module")
-def two_epochs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_epochs(forker: Forker, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run of two processes over two epochs, with batch norm and dropout."""
     run = tmp_path_factory.mktemp("epochs") / "run"
-    finish(run, *TWO_EPOCHS, launcher=TWO)
+    forker.finish(run, *TWO_EPOCHS, ranks=2)
     return run
 
 
-def test_two_processes_give_the_loss_curve_of_one(alone: Path, two: tuple[Path, str]) -> None:
+def test_two_processes_give_the_loss_curve_of_one(alone: Path, two: tuple[Path, list[str]]) -> None:
     """With the same global batch. The last steps of an epoch are ragged, and unlabelled frames do not count."""
     run, printed = two
-    assert printed.splitlines() == [str(step) for step in (*range(4, 97, 4),)], "rank 0 alone reports"
+    assert printed == [str(step) for step in (*range(4, 97, 4),)], "rank 0 alone reports"
     assert_same_curve(lines(run), lines(alone))
     ours, theirs = (load_checkpoint(run, "last").weights for run in (run, alone))
     for name, tensor in theirs.items():
         torch.testing.assert_close(ours[name], tensor, rtol=1e-3, atol=1e-5)
 
 
-def test_one_process_continues_a_run_of_two(alone: Path, two: tuple[Path, str], tmp_path: Path) -> None:
+def test_one_process_continues_a_run_of_two(
+    alone: Path, two: tuple[Path, list[str]], forker: Forker, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     shutil.copytree(two[0], run)
     for checkpoint in list_checkpoints(run):
         if int(checkpoint.name[-8:]) > 42:
             shutil.rmtree(checkpoint)
     assert load_checkpoint(run, "last").step == 42
-    finish(run, *PLAIN, "loader.batch_size=250")
+    forker.finish(run, *PLAIN, "loader.batch_size=250")
     assert_same_curve(lines(run), lines(alone))
 
 
