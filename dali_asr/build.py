@@ -79,7 +79,7 @@ def complete_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> WindowLoader:
-    """Return a loader of every frame, in order and without masks: to evaluate and predict by."""
+    """Return a loader of every frame, in order and unmasked, for evaluation and prediction."""
     return WindowLoader(
         partition,
         context=context,
@@ -110,10 +110,10 @@ def build_hidden(config: ModelConfig) -> tuple[HiddenLayer, ...]:
 
 
 def check_size(model: nn.Module, config: ModelConfig) -> None:
-    """Check that a model has no more parameters than it may.
+    """Check a model against `model.max_parameters`.
 
     Raises:
-        UsageError: it has.
+        UsageError: it has more parameters.
     """
     count = parameter_count(model)
     if config.max_parameters is not None and count > config.max_parameters:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _SUFFIX = ".partial"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # fcntl.h, linux/fs.h
 
@@ -38,10 +39,9 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         OSError: the disk is full or cannot be written; see `disk_errors`.
     """
     path = path.resolve()
-    partial = _partial_name(path)
-    with partial.open("xb") as file:
+    partial, file = _locked_file(path)
+    with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -154,18 +154,41 @@ def _partial_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{_SUFFIX}")
 
 
+def _locked_file(path: Path) -> tuple[Path, BinaryIO]:
+    """Make a partial file and lock it."""
+    while True:
+        partial = _partial_name(path)
+        file = partial.open("xb")
+        _lock(file.fileno())
+        if partial.exists():
+            return partial, file
+        file.close()  # swept before it was locked
+
+
 def _locked_folder(path: Path) -> tuple[Path, int]:
     """Make a partial folder and lock it; return it and the descriptor of the lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         partial = _partial_name(path)
         partial.mkdir()
-        with suppress(OSError):  # swept before it was locked
+        try:
             lock = os.open(partial, os.O_RDONLY)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if partial.exists():
-                return partial, lock
-            os.close(lock)
+        except FileNotFoundError:  # swept before it was locked
+            continue
+        _lock(lock)
+        if partial.exists():
+            return partial, lock
+        os.close(lock)
+
+
+def _lock(descriptor: int) -> None:
+    """Lock a partial file or folder; on file systems without locks, a sweep cannot lock it either and leaves it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            os.close(descriptor)
+            raise
 
 
 def _replace_folder(partial: Path, path: Path) -> None:
@@ -182,9 +205,10 @@ def _exchange(a: Path, b: Path) -> None:
 
     See renameat2(2). File systems that cannot do it rename twice.
     """
-    if _LIBC.renameat2(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0:
+    rename = getattr(_LIBC, "renameat2", None)  # since glibc 2.28
+    if rename and rename(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0:
         return
-    number = ctypes.get_errno()
+    number = ctypes.get_errno() if rename else errno.ENOSYS
     if number not in (errno.ENOSYS, errno.EINVAL):
         raise OSError(number, os.strerror(number), str(b))
     old = _partial_name(b)

@@ -35,7 +35,7 @@ def deferred_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
-    handle_deferred_interrupt()
+        handle_deferred_interrupt()
 
 
 def handle_deferred_interrupt() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,11 @@ REAL_SPEECH = Path(__file__).parents[2] / "shared" / "data" / "so762-mini"
 os.environ["COLUMNS"] = "200"  # so that messages are not broken into lines
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker has a core
+
+
+def pytest_unconfigure() -> None:
+    """Limit what happens after the last test: garbage is collected and pipelines are shut down."""
+    faulthandler.dump_traceback_later(120, exit=True)
 
 
 @pytest.fixture(autouse=True)

@@ -150,7 +150,7 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
         ("model: {residual: 1}", "model.residual: received 1; input should be a valid boolean"),
         ("model: {hidden: [0, 5], dropout: [0.1, 0.2]}", "model.hidden[0]: received 0"),
         ("data: {train: [a, a]}", "data.train: received 'a' twice; name each once"),
-        ("loader: {context: 1, masking: {}}", "loader.masking: received time.width up to 7, a window has 3 frames"),
+        ("loader: {context: 1, masking: {}}", "loader.masking: time masks up to 7 wide, but a window has 3 frames"),
         ("a: [1", "line 1, column"),
         ("model: {norm: [batch, none]}", "model.norm: received ['batch', 'none'] for 3 hidden layers"),
         ("training: {optimizer: {eps: .inf}}", "training.optimizer.eps: received inf; input should be a finite"),

@@ -203,6 +203,8 @@ def test_the_figures_of_accuracy_are_the_recorded_ones() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for path in (ROOT / folder / "README.md" for folder in (".", "configs", "dali_asr/loading", "benchmarks")):
+    for path in (
+        ROOT / folder / "README.md" for folder in (".", "configs", "dali_asr", "dali_asr/loading", "benchmarks")
+    ):
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
             assert target.startswith("https://") or (path.parent / target).exists(), target

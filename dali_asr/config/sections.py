@@ -27,6 +27,7 @@ from dali_asr.config.problems import problem_lines
 from dali_asr.config.reading import apply_override, find_config, read_yaml
 from dali_asr.errors import ConfigError
 from dali_asr.plan import Masking
+from dali_asr.plan.spec import Dtype  # noqa: TC001 - pydantic evaluates annotations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -164,7 +165,7 @@ class LoaderConfig(Section):
     """Frames before and after a window's own frame: one number, or [left, right]."""
     batch_size: Positive = 512
     """Windows per batch, on each process."""
-    dtype: Literal["float32", "float16"] = "float32"
+    dtype: Dtype = "float32"
     """Dtype of the windows."""
     shuffle: bool = True
     """Read the training frames in a new random order in each epoch."""
@@ -189,10 +190,8 @@ class LoaderConfig(Section):
     @field_validator("masking")
     @classmethod
     def _fits(cls, masking: Masking | None, info: ValidationInfo) -> Masking | None:
-        if masking and masking.time.count[1] and "context" in info.data:
-            width, frames = masking.time.width[1], sum(info.data["context"]) + 1
-            if width > frames:
-                raise ValueError(f"received time.width up to {width}, a window has {frames} frames; make it narrower")
+        if masking and "context" in info.data:
+            masking.check_fits(window=sum(info.data["context"]) + 1)
         return masking
 
 

@@ -193,7 +193,7 @@ def open_arrays(folder: Path, manifest: Manifest) -> PackedArrays:
     _check_array(frames, (count, *(columns if len(columns) == 1 else "D")), np.dtype(manifest.dtype))
     _check_array(labels, (count,), manifest.inventory.label_dtype)
     if not utterances or not columns[0] or offsets[0] != 0 or (offsets[1:] <= offsets[:-1]).any():
-        raise DataError(f"{folder}: offsets and frames do not fit each other; pack the corpus again")
+        raise DataError(f"{folder}: offsets and frames are inconsistent; pack the corpus again")
     return PackedArrays(frames, labels, offsets, checksums)
 
 
@@ -245,7 +245,7 @@ def _names(values: object, what: str) -> tuple[str, ...]:
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and is_text(v) for v in values):
         raise ValueError(what)
     if len(set(values)) < len(values):
-        raise ValueError(f"{what}: a name stands twice")
+        raise ValueError(f"{what}: duplicate name")
     return tuple(values)
 
 

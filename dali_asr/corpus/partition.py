@@ -233,7 +233,7 @@ def join(partitions: Sequence[Partition]) -> Partition:
     """
     names = [p.name for p in partitions]
     if not names or len(set(names)) < len(names):
-        raise UsageError(f"partitions {names}: give at least one, and none twice")
+        raise UsageError(f"partitions {names}: name at least one, without duplicates")
     if len(partitions) == 1:
         return partitions[0]
     for a, b in pairwise(partitions):

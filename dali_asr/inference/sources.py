@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dali_asr.build import corpus_path
 from dali_asr.corpus import Corpus, PackSettings
 from dali_asr.corpus.cache import is_cached
-from dali_asr.corpus.course import is_course_folder, read_features
+from dali_asr.corpus.course import is_course_folder, is_npy_name, read_features
 from dali_asr.corpus.packed import is_packed
 from dali_asr.corpus.packing import quiet
 from dali_asr.errors import CheckpointError, DataError, UsageError
@@ -47,7 +47,7 @@ def open_source(
     """
     paths = [corpus_path(str(source)) for source in sources]
     if len(paths) == 1 and paths[0].is_dir() and not (is_packed(paths[0]) or is_course_folder(paths[0])):
-        paths = sorted(paths[0].glob("*.npy")) or paths
+        paths = sorted(path for path in paths[0].iterdir() if is_npy_name(path.name)) or paths
     if all(path.suffix == ".npy" for path in paths):
         return _open_files(paths, partition, description, data)
     if len(paths) > 1:

@@ -217,7 +217,7 @@ class _GroupReader(Thread):
 
 
 def frame_budget(device: torch.device, memory_budget: int | None, batch_bytes: int) -> int:
-    """Return the bytes for frames and labels: the budget, or a share of the memory that is free beside the batches."""
+    """Return the bytes for frames and labels: the budget, or a share of the memory that the batches leave free."""
     if memory_budget is not None:
         return memory_budget
     return max(0, int((free_memory(device) - batch_bytes) * _SHARE_OF_FREE[device.type]))
@@ -232,7 +232,7 @@ def choose_layout(
         partition: partition to read.
         spec: spec of the loader.
         device: where its rows will be.
-        memory_budget: bytes for frames and labels; None for a share of the memory that is free beside the batches.
+        memory_budget: bytes for frames and labels; None for a share of the memory that the batches leave free.
         batch_bytes: bytes of the batches.
 
     Raises:

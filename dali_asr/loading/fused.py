@@ -55,6 +55,8 @@ def fused_problem(device: torch.device) -> str | None:
         with _current_device(device):
             probe[(1,)](found)
         return None if int(found) == 1 else "Triton ran a kernel without effect"
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # noqa: BLE001 - compilers and drivers raise anything
         return f"Triton cannot launch kernels ({' '.join(f'{type(error).__name__}: {error}'.split())[:200]})"
 

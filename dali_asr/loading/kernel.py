@@ -35,6 +35,8 @@ GRID_COLUMNS: tl.constexpr = tl.constexpr(description.GRID_COLUMNS)
 KEYS: tl.constexpr = tl.constexpr(description.KEYS)
 TABLES: tl.constexpr = tl.constexpr(description.TABLES)
 ROUNDS: tl.constexpr = tl.constexpr(order.ROUNDS)
+HASH_1: tl.constexpr = tl.constexpr(order.HASH_MULTIPLIERS[0])
+HASH_2: tl.constexpr = tl.constexpr(order.HASH_MULTIPLIERS[1])
 MASK_COUNTS: tl.constexpr = tl.constexpr(order.Stream.MASK_COUNTS)
 FREQUENCY: tl.constexpr = tl.constexpr(order.Stream.FREQUENCY)
 TIME: tl.constexpr = tl.constexpr(order.Stream.TIME)
@@ -272,9 +274,9 @@ def _feistel(value, rows, columns, record):
 def _hash(value, key, size):
     mixed = value ^ key
     mixed ^= mixed >> 16
-    mixed *= 0x7FEB352D
+    mixed *= HASH_1
     mixed ^= mixed >> 15
-    mixed *= 0x846CA68B
+    mixed *= HASH_2
     mixed ^= mixed >> 16
     return _multiply_high(mixed, size)
 

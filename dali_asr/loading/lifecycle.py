@@ -15,7 +15,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from queue import SimpleQueue
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
@@ -59,13 +59,15 @@ class RunningPipeline:
         Args:
             release: called when nothing reads the frames any longer.
         """
+        if self._stopped:
+            return
         self._release, self._stopped = release, True
         self._stop_source()
         _reaper.submit(self)
 
     @property
     def is_ending(self) -> bool:
-        """Whether the shutdown has begun and is not over."""
+        """Whether the shutdown is in progress."""
         return self._stopped and not self._ended.is_set()
 
     def wait(self) -> None:
@@ -75,8 +77,10 @@ class RunningPipeline:
 
     def shut_down(self) -> None:
         """Drain the pipeline and shut it down."""
+        on_device = torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
         try:
-            self._drain()
+            with on_device:
+                self._drain()
             self._pipeline._shutdown()  # DALI calls this when a process exits; it has no public name
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
@@ -94,6 +98,7 @@ class RunningPipeline:
         if backend is not None:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(backend))
             self._pipeline._pipe = None
+        self._ended = Event()  # another thread may have held the lock of the old one
         self._ended.set()
 
     def _drain(self) -> None:
@@ -116,10 +121,11 @@ class _Reaper:
         self._thread: Thread | None = None
 
     def start(self) -> None:
-        """Start the thread unless it runs."""
+        """Start the thread unless it is already running."""
         if self._thread is None:
-            self._thread = Thread(target=self._run, name="dali-asr shuts pipelines down", daemon=True)
-            self._thread.start()
+            thread = Thread(target=self._run, name="dali-asr shuts pipelines down", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def submit(self, running: RunningPipeline) -> None:
         """Queue a pipeline; safe in a finalizer, which may interrupt any thread at any instruction."""

@@ -61,8 +61,8 @@ class WindowLoader:
     The frames are copied to the device once and stay there; DALI cuts every window from them. Frames that exceed the
     memory budget are streamed in groups: the order is then random among the groups and within each of them.
 
-    Each `for` loop is the next epoch, in an order of its own; an epoch that was left early is not continued. A state
-    that was taken after any batch and loaded into another loader continues with the batch after it.
+    Each `for` loop runs the next epoch, in a new order. Leaving a loop early abandons its epoch. A state that was taken
+    after any batch and loaded into another loader continues with the batch after it.
 
     Arguments that decide the sequence (they make up `spec`):
         partition: partition to read.
@@ -182,7 +182,7 @@ class WindowLoader:
             yield batch
             if loop != self._loop:
                 raise UsageError(
-                    "loader: it was closed, a state was loaded, or another loop begun; use one loader per loop"
+                    "loader: it was closed, a state was loaded, or another loop has begun; use one loader per loop"
                 )
 
     def __reduce__(self) -> NoReturn:
@@ -316,6 +316,7 @@ class WindowLoader:
 
     def _rebuild(self, layout: Layout) -> None:
         """Read in another layout, if it fits the memory budget."""
+        Planner(self.spec, layout)  # raises before anything is dropped
         groups = 1 if layout.is_whole else 2
         needed = groups * layout.group_rows(self.spec.gap) * row_bytes(self._partition)
         self._drop()

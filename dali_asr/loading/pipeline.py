@@ -1,4 +1,4 @@
-"""The DALI pipeline under its source, and the batches that come out of it.
+"""The DALI pipeline that the source feeds, and the batches that it delivers.
 
     StepSource ──▶ Graph.arrays ──▶ DALI pipeline ──▶ DALIGenericIterator ──▶ Feed ──▶ Batch
 
@@ -24,6 +24,7 @@ from nvidia.dali.pipeline import Pipeline
 
 from dali_asr.errors import DaliAsrError, LoadingError
 from dali_asr.loading.lifecycle import RunningPipeline
+from dali_asr.loading.source import SourceOfPipeline
 from dali_asr.signals import deferred_interrupts
 
 if TYPE_CHECKING:
@@ -154,10 +155,11 @@ class Feed:
         # DALI's torch plugin is slow to import.
         from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
-        self._source.start()
-        pipeline, names = self._graph.pipeline(self._source)
+        self._source.issued.clear()
+        source = SourceOfPipeline(self._source)
+        pipeline, names = self._graph.pipeline(source)
         outputs = DALIGenericIterator([pipeline], names, size=-1, prepare_first_batch=False)
-        return RunningPipeline(pipeline, outputs, self._source.stop, self._device)
+        return RunningPipeline(pipeline, outputs, source.stop, self._device)
 
 
 def _batches(output: dict[str, torch.Tensor], iteration: Iteration) -> Iterable[Batch]:

@@ -90,7 +90,7 @@ class HostRows:
         """Wait until everything is written."""
 
     def order_after_reads(self) -> None:
-        """Write from now on only after everything that was queued to read the rows; on the host, it is over."""
+        """Make later writes wait for reads that are already queued. On the host there are none."""
 
 
 class DeviceRows:
@@ -132,7 +132,7 @@ class DeviceRows:
         self._stream.synchronize()
 
     def order_after_reads(self) -> None:
-        """Write from now on only after everything that was queued to read the rows."""
+        """Make later writes wait for reads that are already queued."""
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
 
     def _send(self) -> None:

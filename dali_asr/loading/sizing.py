@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 GraphName = Literal["stock", "fused"]
 
 # Bytes of windows per iteration, unless `batches_per_iteration` is given: enough to make DALI's fixed cost small. On
-# the CPU, more than the caches hold costs more than it brings, and the host work of `stock` grows with it.
+# the CPU, an iteration larger than the caches is slower, and the host work of `stock` grows with it.
 _ITERATION_BYTES: dict[GraphName, int] = {"stock": 32 << 20, "fused": 256 << 20}
 _ITERATION_SHARE = 64  # an iteration takes at most this part of the free memory
 

@@ -80,7 +80,6 @@ class StepSource:
         self.seeks = 0
         self._planner, self._frames, self._graph, self._max_steps = planner, frames, graph, max_steps
         self._next = (0, 0)
-        self._stopped = False
 
     @property
     def upcoming(self) -> tuple[int, int]:
@@ -89,15 +88,6 @@ class StepSource:
             if iteration.steps:
                 return iteration.epoch, iteration.step
         return self._next
-
-    def start(self) -> None:
-        """Feed a new pipeline: no iteration is pending in it."""
-        self.issued.clear()
-        self._stopped = False
-
-    def stop(self) -> None:
-        """End: the next call raises StopIteration."""
-        self._stopped = True
 
     def seek(self, epoch: int, step: int) -> None:
         """Continue with another step."""
@@ -114,11 +104,8 @@ class StepSource:
         """Return the inputs of the next iteration.
 
         Raises:
-            StopIteration: the source was stopped.
             DataError: the corpus is damaged or changed.
         """
-        if self._stopped:
-            raise StopIteration
         iteration = self._next_iteration()
         if not self.issued:
             self._release(iteration)
@@ -153,3 +140,29 @@ class StepSource:
         oldest = self.issued[0] if self.issued else upcoming
         if oldest:
             self._frames.release(oldest.parts[0][0])
+
+
+class SourceOfPipeline:
+    """The source as one pipeline sees it, which can end for this pipeline alone.
+
+    Args:
+        source: source of the iterations.
+    """
+
+    def __init__(self, source: StepSource) -> None:
+        self._source = source
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End: every later call raises StopIteration."""
+        self._stopped = True
+
+    def __call__(self, number: int) -> tuple[list[NDArray[Any]], ...]:
+        """Return the inputs of the next iteration, see `StepSource`.
+
+        Raises:
+            StopIteration: the source was stopped.
+        """
+        if self._stopped:
+            raise StopIteration
+        return self._source(number)

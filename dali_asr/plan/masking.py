@@ -1,6 +1,6 @@
 """Masks: bands of features and spans of frames that are set to zero (Park et al. 2019, SpecAugment).
 
-Kinds of masks always come in one order: time, then frequency.
+Arrays and arguments of masks always come in one order: time, then frequency.
 
 Shape letters: `B` windows of a batch, `W` frames of a window, `D` features of a frame, `M` bands per window.
 """
@@ -97,17 +97,19 @@ class Masking:
         if self.scope not in ("window", "batch"):
             raise UsageError(f"masking: scope {self.scope!r}; expected window or batch")
 
-    def check_fits(self, *, window: int, feature_dim: int) -> None:
-        """Check that every band fits a window `[W, D]`.
+    def check_fits(self, *, window: int, feature_dim: int | None = None) -> None:
+        """Check that every band fits a window `[W, D]`; D may be unknown.
 
         Raises:
             UsageError: a band can be wider than the window.
         """
-        for name, bands, size in (("time", self.time, window), ("frequency", self.frequency, feature_dim)):
-            if bands.count[1] and bands.width[1] > size:
-                raise UsageError(
-                    f"masking.{name}: width up to {bands.width[1]}, but a window has {size}; make it narrower"
-                )
+        for name, bands, size, unit in (
+            ("time", self.time, window, "frames"),
+            ("frequency", self.frequency, feature_dim, "features"),
+        ):
+            width = bands.width[1]
+            if size is not None and bands.count[1] and width > size:
+                raise UsageError(f"{name} masks up to {width} wide, but a window has {size} {unit}; make them narrower")
 
 
 def draw_masks(

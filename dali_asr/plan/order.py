@@ -2,11 +2,11 @@
 
 The bijection is a Feistel network with cycle walking (Mitchell et al. 2022, "Bandwidth-Optimal Random Shuffling for
 GPUs", ACM TOPC 9(1)), generalized to rows x columns (Black and Rogaway 2002, "Ciphers with Arbitrary Finite Domains").
-The domain exceeds N by less than one row; a power of two could exceed it twofold. So few positions walk.
+The domain is less than one row larger than N, where a power of two could be twice as large, so few values need to walk.
 
-The keys come from Philox 4x32-10 (Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2, 3"), a counter-based
-generator: each draw is a function of what it is for, and nothing has a state. Integers are taken from 32-bit draws by
-multiply-high (Lemire 2019), never by floats or modulo.
+The keys come from Philox 4x32-10 (Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2, 3"), a counter-based,
+stateless generator: each draw is a function of what it is for. Integers are taken from 32-bit draws by multiply-high
+(Lemire 2019), never by floats or modulo.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Words = NDArray[np.uint32]
 
 ROUNDS = 24  # with fewer, permutations of five or six positions are visibly non-uniform
+HASH_MULTIPLIERS = 0x7FEB352D, 0x846CA68B  # of lowbias32
 _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
@@ -116,9 +117,9 @@ def _hash(values: Words, key: int, size: np.uint32) -> Words:
     """Hash uint32 values into [0, size) by lowbias32 (Wellons 2018), after MurmurHash3's finalizer."""
     mixed = values ^ np.uint32(key)
     mixed ^= mixed >> np.uint32(16)
-    mixed *= np.uint32(0x7FEB352D)
+    mixed *= np.uint32(HASH_MULTIPLIERS[0])
     mixed ^= mixed >> np.uint32(15)
-    mixed *= np.uint32(0x846CA68B)
+    mixed *= np.uint32(HASH_MULTIPLIERS[1])
     mixed ^= mixed >> np.uint32(16)
     hashed: Words = (mixed.astype(np.uint64) * np.uint64(size) >> np.uint64(32)).astype(np.uint32)
     return hashed

@@ -184,7 +184,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read the checkpoint in a folder.
 
     Raises:
-        CheckpointError: it is damaged or invalid; the message names the one before.
+        CheckpointError: it is damaged or invalid; the message names the previous checkpoint.
     """
     about = _read_about(path)
     values = about.model_dump()

@@ -56,7 +56,7 @@ def find_start(config: RunConfig, run: str | Path | None, recipe: str, resume: s
 
 
 def config_of(resume: str | Path) -> Path | None:
-    """Return the configuration file of the run that a folder, the run's or a checkpoint's, belongs to."""
+    """Return a run's configuration file, given its folder or one of its checkpoints."""
     path = run_of(Path(resume).expanduser()) / CONFIG
     return path if path.is_file() else None
 

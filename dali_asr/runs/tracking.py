@@ -59,7 +59,7 @@ def open_trackers(config: Config, run: Path, step: int, warn: Callable[[str], No
 
 
 class _Guarded:
-    """A tracker that is given up after its first error, with a warning."""
+    """A tracker that is disabled after its first error, with a warning."""
 
     def __init__(self, name: str, tracker: Tracker, warn: Callable[[str], None]) -> None:
         self._name, self._tracker, self._warn = name, tracker, warn

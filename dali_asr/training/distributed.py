@@ -124,7 +124,7 @@ class World:
 
 @contextmanager
 def joined(device_name: str) -> Iterator[World]:
-    """Join the processes that torchrun started; a process that it did not start is alone.
+    """Join the processes that torchrun started. Without torchrun, the world is this one process.
 
     Args:
         device_name: `auto`, `cpu`, `cuda` or, for a process alone, `cuda:N`. With several processes, `cuda` is the GPU

@@ -233,8 +233,9 @@ class _Training:
         """
         measured = self.stepper.metrics.compute()
         ago = self.stepper.metrics.first_bad()
-        if ago is not None:
-            self._diverged("the loss", self.stepper.steps - ago)
+        with self.world.together():
+            if ago is not None:
+                self._diverged("the loss", self.stepper.steps - ago)
         return measured
 
     @torch.inference_mode()
@@ -258,8 +259,9 @@ class _Training:
     def _save(self, *, final: bool = False) -> None:
         """Save a checkpoint. If `final`, a failure always raises; else as `training.on_write_error` says."""
         weights = self.stepper.trained.state_dict()
-        if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
-            self._diverged("a weight", self.stepper.steps)
+        with self.world.together():  # the statistics of batch norm differ between ranks
+            if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
+                self._diverged("a weight", self.stepper.steps)
         state = {
             "stepper": self.stepper.state_dict(),
             "loader": self.batches.state_dict(),
@@ -301,7 +303,7 @@ class _Training:
             command = f"the same torchrun command and --resume {shlex.quote(str(self.path))}"
         with self.world.together():
             raise TrainingInterrupted(
-                f"interrupted at step {self.stepper.steps:,} of {self.total_steps:,}, which is saved; "
+                f"interrupted at step {self.stepper.steps:,} of {self.total_steps:,}; the checkpoint is saved, "
                 f"continue with: {command}",
                 self.stop.exit_code,
             )
@@ -309,11 +311,10 @@ class _Training:
     def _diverged(self, what: str, step: int) -> None:
         found = list_checkpoints(self.path)
         kept = f"{self.path} keeps the checkpoint {found[-1].name}" if found else "nothing was saved yet"
-        with self.world.together():
-            raise TrainingError(
-                f"{what} is not finite at step {step:,}, learning rate {self.stepper.schedule.rate(step - 1):g}; "
-                f"{kept}; lower training.optimizer.learning_rate, or set training.optimizer.max_gradient_norm: 1"
-            )
+        raise TrainingError(
+            f"{what} is not finite at step {step:,}, learning rate {self.stepper.schedule.rate(step - 1):g}; "
+            f"{kept}; lower training.optimizer.learning_rate, or set training.optimizer.max_gradient_norm: 1"
+        )
 
     def _remark(self, *, nothing_left: bool) -> str | None:
         step, total = self.stepper.steps, self.total_steps

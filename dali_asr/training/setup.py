@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from dali_asr.build import build_hidden, check_batches, check_size, complete_loader, training_loader
 from dali_asr.corpus.labels import balanced_weights, label_counts, warn_of_missing
 from dali_asr.errors import CheckpointError, UsageError
+from dali_asr.plan.steps import MIN_WINDOWS_PER_RANK
 from dali_asr.runs.checkpoint import read_checkpoint, read_training, remedy
 from dali_asr.runs.description import ModelDescription
 from dali_asr.runs.folder import RunFolder
@@ -66,9 +67,20 @@ def set_up(config: Config, corpus: Corpus, world: World) -> Setup:
         label_counts(dev, "data.dev")
     torch.manual_seed(config.training.seed)
     loader = config.loader
-    ranks: dict[str, Any] = {"device": world.device, "rank": world.rank, "world_size": world.size}
-    batches = training_loader(loader, train, seed=config.training.seed, **ranks)
-    sizes: dict[str, Any] = {"batch_size": loader.batch_size, "memory_budget": loader.memory_budget}
+    batches = training_loader(
+        loader, train, seed=config.training.seed, device=world.device, rank=world.rank, world_size=world.size
+    )
+    dev_batches = None
+    if dev:
+        dev_batches = complete_loader(
+            dev,
+            context=loader.context,
+            batch_size=loader.batch_size,
+            memory_budget=loader.memory_budget,
+            device=world.device,
+            rank=world.rank,
+            world_size=world.size,
+        )
     description = ModelDescription(
         loader.context,
         train.feature_dim,
@@ -84,7 +96,7 @@ def set_up(config: Config, corpus: Corpus, world: World) -> Setup:
     balanced = config.training.class_weights == "balanced"
     return Setup(
         batches,
-        complete_loader(dev, context=loader.context, **sizes, **ranks) if dev else None,
+        dev_batches,
         description,
         model,
         torch.from_numpy(balanced_weights(counts)) if balanced else None,
@@ -198,10 +210,14 @@ def open_folder(
 
 def _batch_size_advice(global_batch: int, ranks: int) -> str:
     """Return how to keep the global batch on a number of ranks."""
-    if global_batch % ranks == 0:
+    fitting = [
+        count
+        for count in range(1, max(2 * ranks, 9))
+        if global_batch % count == 0 and (count == 1 or global_batch // count >= 2 * MIN_WINDOWS_PER_RANK)
+    ]
+    if ranks in fitting:
         return f"loader.batch_size={global_batch // ranks}"
-    fitting = [size for size in range(1, min(global_batch, 2 * ranks) + 1) if global_batch % size == 0]
     return (
-        f"another number of processes: the global batch of {global_batch} is not divisible by {ranks}, "
-        f"it is by {', '.join(map(str, fitting))}"
+        f"another number of processes: {ranks} cannot share the global batch of {global_batch}, "
+        f"use {', '.join(map(str, fitting))}"
     )

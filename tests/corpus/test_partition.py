@@ -106,7 +106,7 @@ def test_partitions_that_differ_cannot_be_joined() -> None:
     with pytest.raises(DataError, match="a and b differ in inventory, features or dtype"):
         both.partition("a", "b")
     for names in ((), ("a", "a")):
-        with pytest.raises(UsageError, match="give at least one, and none twice"):
+        with pytest.raises(UsageError, match="name at least one, without duplicates"):
             both.partition(*names)
 
 

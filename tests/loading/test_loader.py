@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import time
 from typing import Any
 
 import numpy as np
@@ -312,3 +313,44 @@ def test_memory_counts_frames_labels_and_batches() -> None:
     rows = 150 + 3 * 3
     assert (loader.memory.frames, loader.memory.labels) == (rows * 8 * 4, rows)
     assert loader.memory.total >= loader.memory.frames + 16 * 6 * 8 * 4
+
+
+def test_an_interrupt_during_a_shutdown_does_not_mix_two_pipelines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old pipeline still drains while the new one delivers."""
+    from dali_asr.loading.lifecycle import RunningPipeline
+
+    partition = make_partition([40, 30])
+    arguments: dict[str, Any] = {"context": 1, "batch_size": 5, "batches_per_iteration": 1}
+    whole = WindowLoader(partition, **arguments)
+    expected = [list(whole) for _ in range(3)]
+    loader = WindowLoader(partition, **arguments)
+    batches = iter(loader)
+    next(batches)
+    drain, wait = RunningPipeline._drain, RunningPipeline.wait
+
+    def slow(self: RunningPipeline) -> None:
+        time.sleep(0.3)
+        drain(self)
+
+    def interrupted(_: RunningPipeline) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunningPipeline, "_drain", slow)
+    monkeypatch.setattr(RunningPipeline, "wait", interrupted)
+    assert loader._feed is not None
+    with pytest.raises(KeyboardInterrupt):
+        loader._feed.stop()
+    monkeypatch.setattr(RunningPipeline, "wait", wait)
+    for epoch in (1, 2):
+        assert all(same_batch(a, b) for a, b in zip(loader, expected[epoch], strict=True))
+
+
+def test_a_refused_state_leaves_the_loader_usable() -> None:
+    loader = WindowLoader(make_partition([8] * 20), context=2, batch_size=30, memory_budget=3300)
+    assert loader.streamed
+    state = loader.state_dict()
+    assert state["groups"] is not None
+    tiny: Any = {**state, "groups": {"chunk_frames": 8, "chunks": 1}}
+    with pytest.raises(UsageError, match="but a global batch has 30"):
+        loader.load_state_dict(tiny)
+    assert len(list(loader)) == len(loader)

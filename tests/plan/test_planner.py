@@ -217,7 +217,7 @@ def test_steps_cover_the_epoch(frames: int, batch: int, subset: int, drop_last: 
         ({"batch_size": 0}, "batch_size 0"),
         ({"subset": 0}, "subset 0"),
         ({"seed": -1}, "seed -1"),
-        ({"masking": Masking(time=Bands((0, 1), (1, 8)))}, "masking.time: width up to 8, but a window has 7"),
+        ({"masking": Masking(time=Bands((0, 1), (1, 8)))}, "time masks up to 8 wide, but a window has 7 frames"),
     ],
 )
 def test_invalid_arguments_are_refused(changed: dict[str, object], message: str) -> None:

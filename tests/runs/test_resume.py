@@ -86,7 +86,8 @@ def test_a_signal_saves_and_ends_the_run(number: int, code: int, undisturbed: Pa
         _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     found = re.fullmatch(
-        r"interrupted at step (\d+) of 92, which is saved; continue with: dali-asr train --resume (.*)\n", errors
+        r"interrupted at step (\d+) of 92; the checkpoint is saved, continue with: dali-asr train --resume (.*)\n",
+        errors,
     )
     assert found, errors
     assert load_checkpoint(run, "last").step == int(found[1])
@@ -196,7 +197,7 @@ def test_a_signal_at_the_last_step_leaves_the_evaluation_to_the_resumed_run(step
     last = 30 if "max_steps" in steps else 46
     config = Config.load("demo", [*OVERRIDES, steps, "training.log_every=1"])
     whole = train(config, run=tmp_path / "whole")
-    with pytest.raises(TrainingInterrupted, match=f"interrupted at step {last} of {last}, which is saved"):
+    with pytest.raises(TrainingInterrupted, match=f"interrupted at step {last} of {last}; the checkpoint is saved"):
         train(config, run=tmp_path / "run", reporter=Stop(last))
     assert load_checkpoint(tmp_path / "run", "last").epoch == 1
     again = train(config, run=tmp_path / "run", resume="auto")

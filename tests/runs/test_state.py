@@ -206,4 +206,4 @@ def test_partial_files_of_killed_processes_are_removed(run: Path) -> None:
 def test_the_advice_on_the_batch_size_fits() -> None:
     assert _batch_size_advice(500, 2) == "loader.batch_size=250"
     advice = _batch_size_advice(500, 3)
-    assert advice.endswith("the global batch of 500 is not divisible by 3, it is by 1, 2, 4, 5")
+    assert advice.endswith("3 cannot share the global batch of 500, use 1, 2, 4, 5")
