@@ -11,6 +11,8 @@
     ├── BenchError             exit 1        loaders under benchmark disagree about the windows
     └── TrainingInterrupted    exit 128 + N  signal N arrived; the training state is saved
 
+    DaliAsrWarning                           work continues, but not as well as it could
+
 Every message says what is wrong, where, what was received and what to do.
 """
 
