@@ -18,7 +18,7 @@ from tests.judge import as_arrays, assert_judged, same_batch
 from tests.makers import make_partition
 from tests.strategies import loaders, streamed
 
-few = settings(max_examples=20, deadline=None)
+few = settings(max_examples=14, deadline=None)
 
 
 def small(case: tuple[Partition, dict[str, Any]]) -> bool:
@@ -44,7 +44,7 @@ def test_windows_equal_the_judges_to_the_bit(case: tuple[Partition, dict[str, An
     assert_judged(partition, WindowLoader(partition, graph="fused", **arguments), arguments)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(streamed().filter(small))
 def test_streamed_windows_equal_the_judges_to_the_bit(case: tuple[Partition, dict[str, Any]]) -> None:
     partition, arguments = quick(case)

@@ -247,7 +247,7 @@ loader = WindowLoader(partition, context=30, batch_size=int(sys.argv[3]), maskin
 assert loader.streamed
 for number, batch in enumerate(loader):
     peak = max(peak, anonymous())
-    if number * batch.windows.shape[0] > 800_000:
+    if number * batch.windows.shape[0] > 500_000:
         break
 print(peak - before, loader.memory.total)
 """
