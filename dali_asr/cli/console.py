@@ -1,4 +1,4 @@
-"""Output of the command line: results on standard output; progress, warnings and errors on standard error."""
+"""Output of the command line: results on standard output, errors on standard error, progress on the terminal."""
 
 from __future__ import annotations
 
@@ -31,16 +31,18 @@ def warn(text: str) -> None:
 
 def progress_bar(*columns: ProgressColumn) -> Progress:
     """Return a progress bar, which is shown only on a terminal."""
+    # Lines printed by the console that draws the bar appear above it. Another console would write into it.
+    console = stdout if stdout.is_terminal else stderr
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=16),
         MofNCompleteColumn(),
         *columns,
         TimeRemainingColumn(compact=True),
-        console=stderr,
+        console=console,
         transient=True,
         redirect_stdout=stdout.is_terminal,  # output in a file or pipe stays there
-        disable=not stderr.is_terminal or stdout.quiet,
+        disable=not console.is_terminal or stdout.quiet,
     )
 
 
