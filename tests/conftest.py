@@ -30,8 +30,7 @@ SLOW = {
 }
 
 os.environ["COLUMNS"] = "200"  # so that messages are not broken into lines
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker has a core
+os.environ["OMP_NUM_THREADS"] = "1"  # each worker has a core, and the same bits as the processes that it starts
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

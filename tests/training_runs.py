@@ -66,7 +66,7 @@ def start(run: Path, *overrides: str, launcher: tuple[str, ...] = (), **environm
     return subprocess.Popen(
         [*launcher, *module, str(run), *OVERRIDES, *overrides],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -85,7 +85,6 @@ class Forker:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.training_runs", "--fork"],
             cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -112,7 +112,8 @@ def test_bench_loader_writes_and_prints_all_repeats(run_cli: Callable[..., Any],
 
 
 def test_bench_loader_measures_a_recipes_corpus(run_cli: Callable[..., Any]) -> None:
-    result = run_cli("bench", "loader", "demo", "--batch-size", 32, "--repeats", 1, "--seconds", 0.01, "--workers", 0)
+    options = ["--batch-size", 32, "--repeats", 1, "--seconds", 0.01, "--workers", 0, "--dtype", "float32"]
+    result = run_cli("bench", "loader", "demo", *options)
     assert result.exit_code == 0, result.output
     assert "52,297 frames of 28 features, windows of 12 + 1 + 12 frames" in result.output
 

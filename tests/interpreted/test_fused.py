@@ -76,7 +76,7 @@ def test_a_state_of_the_other_graph_continues() -> None:
 
 @pytest.mark.parametrize(("world_size", "scope"), [(2, "batch"), (3, "window")])
 def test_ranks_share_every_step(world_size: int, scope: Any) -> None:
-    partition = make_partition([40, 33])
+    partition = make_partition([20, 17])
     arguments: dict[str, Any] = {"context": 3, "masking": Masking(scope=scope)}
     ranks = [
         WindowLoader(

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +71,15 @@ def test_killed_at_every_write_of_a_checkpoint(undisturbed: Path, forker: Forker
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_ends_the_run(number: int, code: int, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_signal_saves_and_ends_the_run(
+    number: int, code: int, undisturbed: Path, tmp_path: Path, run_cli: Callable[..., Any]
+) -> None:
     run = tmp_path / "run"
     options = [part for override in OVERRIDES for part in ("--set", override)]
     command = [sys.executable, "-m", "dali_asr", "train", "demo", "--run-folder", str(run), *options]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as process:  # fmt: skip
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         assert process.stdout
         for line in process.stdout:
             if line.startswith("epoch 1  dev"):
@@ -91,11 +93,8 @@ def test_a_signal_saves_and_ends_the_run(number: int, code: int, undisturbed: Pa
     )
     assert found, errors
     assert load_checkpoint(run, "last").step == int(found[1])
-    command = [sys.executable, "-m", "dali_asr", "train", "--resume", found[2]]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_cli("train", "--resume", found[2])
+    assert done.exit_code == 0, done.stderr
     assert f"resumed after step {found[1]}" in done.stdout
     assert outcome(run) == outcome(undisturbed)
 
