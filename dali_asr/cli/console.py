@@ -26,13 +26,13 @@ def say(text: str = "") -> None:
 
 def warn(text: str) -> None:
     """Print a warning on one line."""
-    stderr.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+    console = _drawing_console() if stderr.is_terminal else stderr
+    console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
 
 def progress_bar(*columns: ProgressColumn) -> Progress:
     """Return a progress bar, which is shown only on a terminal."""
-    # Lines printed by the console that draws the bar appear above it. Another console would write into it.
-    console = stdout if stdout.is_terminal else stderr
+    console = _drawing_console()
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=16),
@@ -44,6 +44,11 @@ def progress_bar(*columns: ProgressColumn) -> Progress:
         redirect_stdout=stdout.is_terminal,  # output in a file or pipe stays there
         disable=not console.is_terminal or stdout.quiet,
     )
+
+
+def _drawing_console() -> Console:
+    """Return the console that draws bars: lines that it prints appear above them, those of another one within them."""
+    return stdout if stdout.is_terminal else stderr
 
 
 @contextmanager

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
+import termios
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyte
 import pytest
 
 from dali_asr import Corpus
@@ -169,6 +174,35 @@ def test_progress_on_a_terminal_leaves_piped_output_alone(tmp_path: Path) -> Non
     assert done.stdout == b"result\n"
     assert "stage" in shown
     assert "result" not in shown
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_lines_and_warnings_leave_no_piece_of_the_bar_on_a_terminal(columns: int, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import time; from rich.progress import TextColumn; from dali_asr.cli.console import progress_bar, say, warn\n"
+        "with progress_bar(TextColumn('loss {task.fields[loss]}')) as bar:\n"
+        "    task = bar.add_task('training', total=9, loss='1')\n"
+        "    for at in range(9):\n"
+        "        bar.update(task, completed=at, loss='1' * at); time.sleep(0.03); bar.refresh()\n"
+        "        say(f'epoch {at}') if at % 2 else warn('w' * (columns // 2))\n".replace("columns", str(columns))
+    )
+    main, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"TERM": "xterm"}
+    with subprocess.Popen([sys.executable, str(script)], stdout=terminal, stderr=terminal, env=environment) as process:
+        os.close(terminal)
+        screen = pyte.Screen(columns, 40)
+        stream = pyte.ByteStream(screen)
+        with suppress(OSError):  # the other end is closed
+            while written := os.read(main, 100_000):
+                stream.feed(written)
+    os.close(main)
+    assert process.returncode == 0
+    warning = "warning: " + "w" * (columns // 2)
+    assert [line.rstrip() for line in screen.display if line.strip()] == [
+        f"epoch {at}" if at % 2 else warning for at in range(9)
+    ]
 
 
 @pytest.mark.parametrize("module", ["torch", "nvidia.dali"])
