@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from dali_asr.corpus.checksums import checksum
+from dali_asr.corpus.checksums import checksums
 from dali_asr.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from dali_asr.corpus.npy import NpyFile
+    from dali_asr.corpus.regular import Verify
 
 FRAMES_COLUMN, LABELS_COLUMN = 0, 1  # of checksums
 
@@ -92,16 +93,12 @@ class MemoryBlock:
     def checksums(self) -> NDArray[np.uint64]:
         """Checksums of each utterance's frames and labels, `[U, 2]`; computed on first use."""
         rows = [slice(*bounds) for bounds in pairwise(self.offsets.tolist())]
-        return np.array(
-            [
-                (
-                    checksum(np.ascontiguousarray(self.frames[part])),
-                    0 if self.labels is None else checksum(np.ascontiguousarray(self.labels[part])),
-                )
-                for part in rows
-            ],
-            np.uint64,
-        ).reshape(-1, 2)
+        of_frames = checksums(np.ascontiguousarray(self.frames[part]) for part in rows)
+        of_labels = [0] * len(rows)
+        if self.labels is not None:
+            labels = np.ascontiguousarray(self.labels)
+            of_labels = checksums(labels[part] for part in rows)
+        return np.array([of_frames, of_labels], np.uint64).T
 
     def read_frames_into(self, arrays: Sequence[NDArray[Any]], first: int) -> None:
         """Copy the frames of consecutive utterances, from utterance `first` on, into one `[T, D]` array each."""
@@ -186,14 +183,16 @@ class PackedBlock:
         self.frames.file.check_unchanged()
         self.labels.file.check_unchanged()
 
-    def _verifier(self, path: Path, first: int, count: int, column: int) -> Callable[[int, NDArray[Any]], None]:
+    def _verifier(self, path: Path, first: int, count: int, column: int) -> Verify:
         """Return what compares `count` utterances, from `first` on, with their checksums."""
         expected = self.packed_checksums[first : first + count, column].tolist()
 
-        def verify(index: int, array: NDArray[Any]) -> None:
-            if checksum(array) != expected[index]:
+        def verify(start: int, arrays: Sequence[NDArray[Any]]) -> None:
+            found = checksums(arrays)
+            if found != expected[start : start + len(arrays)]:
+                damaged = next(at for at, (a, b) in enumerate(zip(found, expected[start:], strict=False)) if a != b)
                 raise DataError(
-                    f"{path}: utterance {self.utterances[first + index]} is damaged (checksum differs); "
+                    f"{path}: utterance {self.utterances[first + start + damaged]} is damaged (checksum differs); "
                     "pack the corpus again, or delete it if it is in the cache"
                 )
 

@@ -24,10 +24,12 @@ from dali_asr.corpus.regular import OpenedFile, open_regular, read_regular
 from dali_asr.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from dali_asr.corpus.regular import Verify
 
 HEADER_SIZE = 128  # bytes; of the files that we write
 _MAX_HEADER = 4096  # bytes read; NumPy writes 128 for arrays of numbers and strings
@@ -88,15 +90,13 @@ class NpyFile:
         """Path of the file."""
         return self.file.path
 
-    def read_rows_into(
-        self, arrays: Sequence[NDArray[Any]], first: int, verify: Callable[[int, NDArray[Any]], None] | None = None
-    ) -> None:
+    def read_rows_into(self, arrays: Sequence[NDArray[Any]], first: int, verify: Verify | None = None) -> None:
         """Fill contiguous arrays of the file's dtype, one after the other, with its rows from `first` on.
 
         Args:
             arrays: arrays to fill.
             first: first row.
-            verify: called with the index of each array and the array.
+            verify: see `OpenedFile.read_into`.
 
         Raises:
             DataError: the file changed since it was opened; or as raised by `verify`.

@@ -13,8 +13,11 @@ from dali_asr.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+    from typing import TypeAlias
 
     from numpy.typing import NDArray
+
+    Verify: TypeAlias = Callable[[int, Sequence[NDArray[Any]]], None]
 
 _MAX_BUFFERS = 1000  # per call of preadv, which accepts 1024
 _RUN_BYTES = 512 << 10  # read at once: what was read is verified while it is in the cache
@@ -108,7 +111,7 @@ class OpenedFile:
         self._compare(OpenedFile.of(self.path))
 
     def read_into(
-        self, arrays: Sequence[NDArray[Any]], offset: int, verify: Callable[[int, NDArray[Any]], None] | None = None
+        self, arrays: Sequence[NDArray[Any]], offset: int, verify: Verify | None = None
     ) -> None:
         """Fill contiguous arrays, one after the other, with the bytes from `offset` on.
 
@@ -118,7 +121,8 @@ class OpenedFile:
         Args:
             arrays: arrays to fill.
             offset: position of the first byte in the file.
-            verify: called with the index of each array and the array, while its bytes are still in the CPU's cache.
+            verify: called with runs of filled arrays, while their bytes are still in the CPU's cache, and the index of
+                the first of them.
 
         Raises:
             DataError: the file changed before or during the read; or as raised by `verify`.
@@ -133,8 +137,7 @@ class OpenedFile:
                 if part:
                     raise self._changed()
                 if verify:
-                    for index in range(first, end):
-                        verify(index, arrays[index])
+                    verify(first, arrays[first:end])
             self._compare(self.of_descriptor(self.path, file))
 
     def _compare(self, now: OpenedFile) -> None:
