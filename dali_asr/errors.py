@@ -19,10 +19,17 @@ Every message says what is wrong, where, what was received and what to do.
 from __future__ import annotations
 
 from difflib import get_close_matches
+from reprlib import Repr
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+
+_SHORT = Repr()
+_SHORT.maxlevel = 3
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 8
+_SHORT.maxstring = _SHORT.maxother = 120
 
 
 class DaliAsrError(Exception):
@@ -94,6 +101,11 @@ class TrainingInterrupted(DaliAsrError):  # noqa: N818 - not a fault
 
 class DaliAsrWarning(UserWarning):
     """Work continues, but not as well as it could; the message says why."""
+
+
+def brief(value: object) -> str:
+    """Return the `repr` of a value for a message, shortened where it is long or deeply nested."""
+    return _SHORT.repr(value)
 
 
 def did_you_mean(received: str, allowed: Iterable[str]) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import tracemalloc
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
@@ -12,7 +16,7 @@ from jsonschema.exceptions import ValidationError as SchemaError
 from pydantic import BaseModel
 
 from dali_asr.config import Config, recipe_names, recipes_folder
-from dali_asr.errors import ConfigError, UsageError
+from dali_asr.errors import ConfigError, DaliAsrError, UsageError
 
 RECIPES = ["course-best", "course-full", "course-tiny", "demo", "so762-mini"]
 
@@ -228,3 +232,81 @@ def test_depths_of_the_presets_agree_with_the_model() -> None:
         Config.check({"model": {"preset": preset, "dropout": [0.1] * len(layers)}})
         with pytest.raises(ConfigError):
             Config.check({"model": {"preset": preset, "dropout": [0.1] * (len(layers) + 1)}})
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n" for before, name in pairwise("abcdefghi")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (f"{BOMB}data: {{root: *i}}", "its aliases expand to more values than a configuration has"),
+        ("data: &d {root: *d}", "its aliases expand to more values than a configuration has"),
+        ("data: {root: 2026-02-30}", "day is out of range for month"),
+        ("data: {root: 0x_}", "invalid literal for int"),
+        ("data: {root: !!bool maybe}", "'maybe'"),
+        ("data: {root: !!timestamp soon}", ""),
+        ('data: {root: "\\U00110000"}', ""),
+        ('data: {root: "a\\0b"}', "line 1, column 14: text with characters that no name can have"),
+        ('data: {root: "\\ud800"}', "line 1, column 14: text with characters that no name can have"),
+        (f"data: {'[' * 600}", "nested too deeply"),
+        (f"data: {{root: {'9' * 5000}}}", "Exceeds the limit"),
+        ("? [a]\n: b", "found unhashable key"),
+    ],
+    ids=range(12),
+)
+def test_yaml_with_no_place_in_a_configuration_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    """In a file and on the command line, at once and in few words."""
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    tracemalloc.start()
+    with pytest.raises(ConfigError) as error:
+        Config.load(file)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 50e6
+    (line,) = error.value.problems
+    assert problem in line
+    assert len(line) < 400
+    value = text.removeprefix("data: {root: ").removesuffix("}").removeprefix("data: ")
+    if not text.startswith(("?", "a:", "data: &d")):
+        with pytest.raises(UsageError, match="the value is not YAML"):
+            Config.load(None, [f"data.root={value}"])
+
+
+def test_received_values_are_shortened() -> None:
+    with pytest.raises(ConfigError) as error:
+        Config.check({"data": {"root": ["x" * 10_000] * 1000}, "loader": {"graph": "y" * 10_000}})
+    assert all(len(line) < 1500 for line in error.value.problems)
+
+
+MUTATIONS = int(os.environ.get("DALI_ASR_FUZZ", "300"))
+FRAGMENTS = "&a *a << ? ! !!int !!float !!binary !!set !!omap !!timestamp {} [] [[ }} : - ~ | > % @ 0x_ .inf -.nan".split()
+FRAGMENTS += ["2026-02-30", '"\\U00110000"', '"\\ud800"', "\0", "\ufeff", "\u2028", "1e999", "9" * 4500, "\n", "\t"]
+
+
+def test_mutated_configurations_give_no_other_errors(tmp_path: Path) -> None:
+    """Set DALI_ASR_FUZZ to the number of mutations."""
+    rng = np.random.default_rng(3)
+    texts = [path.read_text() for path in recipes_folder().glob("*.yaml")] + [BAD, BOMB, Config().to_yaml()]
+    file, refused = tmp_path / "mutated.yaml", 0
+    for _ in range(MUTATIONS):
+        text = texts[rng.integers(len(texts))]
+        for _ in range(rng.integers(1, 6)):
+            at = int(rng.integers(len(text)))
+            draw = rng.random()
+            if draw < 0.5:
+                text = f"{text[:at]}{FRAGMENTS[rng.integers(len(FRAGMENTS))]}{text[at + int(rng.integers(4)) :]}"
+            elif draw < 0.8:
+                text = text[:at] + text[at + int(rng.integers(1, 9)) :]
+            else:
+                text = text[:at] + chr(rng.integers(32, 127)) + text[at:]
+        file.write_text(text)
+        try:
+            Config.load(file).to_yaml()
+        except DaliAsrError as error:
+            refused += 1
+            assert len(str(error)) < 20_000
+    assert refused > MUTATIONS / 4

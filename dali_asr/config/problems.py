@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from pydantic import BaseModel
 
-from dali_asr.errors import did_you_mean
+from dali_asr.errors import brief, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,11 +48,12 @@ def _explain(error: ErrorDetails, root: type[BaseModel]) -> str:
         return str(context["error"])
     if kind == "literal_error":
         allowed = _literals(str(context["expected"]))
-        return f"received {received!r}; allowed are {', '.join(allowed)}{did_you_mean(str(received), allowed)}"
+        near = did_you_mean(received, allowed) if isinstance(received, str) else ""
+        return f"received {brief(received)}; allowed are {', '.join(allowed)}{near}"
     if kind in ("model_type", "dataclass_type"):
         keys = ", ".join(_keys_beside((*error["loc"], ""), root))
-        return f"received {received!r}; expected a section, {{}} for its defaults, with the keys {keys}"
-    return f"received {received!r}; {error['msg'][:1].lower()}{error['msg'][1:]}"
+        return f"received {brief(received)}; expected a section, {{}} for its defaults, with the keys {keys}"
+    return f"received {brief(received)}; {error['msg'][:1].lower()}{error['msg'][1:]}"
 
 
 def _literals(expected: str) -> list[str]:

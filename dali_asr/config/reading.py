@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dali_asr.errors import ConfigError, UsageError, did_you_mean
+from dali_asr.errors import ConfigError, UsageError, brief, did_you_mean
+from dali_asr.inventory import is_text
+
+_MAX_VALUES = 100_000  # in a configuration, its aliases expanded
 
 
 def recipes_folder() -> Path:
@@ -39,16 +43,58 @@ def find_config(source: str) -> Path:
     return path
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """A safe loader that refuses duplicate keys, of which PyYAML silently keeps the last."""
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses what has no place in a configuration, with its line and column."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        """Compose the document, as the base class does, and check its texts and its size."""
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None and _expanded_size(node, {}) > _MAX_VALUES:
+            raise _refusal("its aliases expand to more values than a configuration has", node)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping, as the base class does."""
+        """Build a mapping, as the base class does, but refuse duplicate keys, of which it silently keeps the last."""
         keys = [self.construct_object(key) for key, _ in node.value]
         for at, key in enumerate(keys):
             if key in keys[:at]:
-                raise yaml.MarkedYAMLError(problem=f"duplicate key {key!r}", problem_mark=node.value[at][0].start_mark)
+                raise _refusal(f"duplicate key {key!r}", node.value[at][0])
         return super().construct_mapping(node, deep)
+
+
+def _expanded_size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return the number of values in a document after its aliases are expanded; `known` holds those of nodes seen."""
+    if isinstance(node, yaml.ScalarNode):
+        if "\0" in node.value or not is_text(node.value):
+            raise _refusal("text with characters that no name can have", node)
+        return 1
+    if id(node) not in known:
+        known[id(node)] = _MAX_VALUES + 1  # a node within itself has no end
+        children = node.value if isinstance(node, yaml.SequenceNode) else chain.from_iterable(node.value)
+        known[id(node)] = 1 + sum(_expanded_size(child, known) for child in children)
+    return known[id(node)]
+
+
+def _refusal(problem: str, node: yaml.Node) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+
+
+def _parse(text: str) -> Any:
+    """Return the value of a YAML document.
+
+    Raises:
+        ValueError: it is not YAML, or not of the kind that a configuration is; says where.
+    """
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ValueError(f"{where}{error.problem}; correct the YAML") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply; correct the YAML") from error
+    except Exception as error:  # PyYAML's constructors of numbers, dates and characters raise what Python raises
+        raise ValueError(f"{' '.join(str(error).split())[:200]}; correct the YAML") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -59,21 +105,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: the file is not YAML, repeats a key, or does not contain sections.
     """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - a SafeLoader
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(str(path), [_yaml_problem(error)]) from error
+    try:
+        values = _parse(text)
+    except ValueError as error:
+        raise ConfigError(str(path), [str(error)]) from error
     if not isinstance(values or {}, dict):
-        raise ConfigError(str(path), [f"contains {values!r}; expected sections (data, loader, model, training, run)"])
+        raise ConfigError(
+            str(path), [f"contains {brief(values)}; expected sections (data, loader, model, training, run)"]
+        )
     return values or {}
-
-
-def _yaml_problem(error: yaml.YAMLError) -> str:
-    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return " ".join(str(error).split())
-    mark = error.problem_mark
-    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}; correct the YAML"
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
@@ -86,9 +129,9 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     if not equals or not all(part.strip() for part in path.split(".")):
         raise UsageError(f"--set {override}: not a setting; write section.key=value")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--set {override}: the value is not YAML; quote it") from error
+        value = _parse(text)
+    except ValueError as error:
+        raise UsageError(f"--set {brief(override)}: the value is not YAML ({error}); quote it") from error
     *parents, last = path.strip().split(".")
     at = values
     for key in parents:

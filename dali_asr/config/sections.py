@@ -25,7 +25,7 @@ from pydantic import (
 
 from dali_asr.config.problems import problem_lines
 from dali_asr.config.reading import apply_override, find_config, read_yaml
-from dali_asr.errors import ConfigError
+from dali_asr.errors import ConfigError, brief
 from dali_asr.plan import Masking
 from dali_asr.plan.spec import Dtype  # noqa: TC001 - pydantic evaluates annotations
 
@@ -50,7 +50,7 @@ def _both_sides(value: Any) -> Any:
         return value
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_CONTEXT:
         return [value, value]
-    raise ValueError(f"received {value!r}; expected one number of frames, 0 to {_MAX_CONTEXT}, or [left, right]")
+    raise ValueError(f"received {brief(value)}; expected one number of frames, 0 to {_MAX_CONTEXT}, or [left, right]")
 
 
 def _unique(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
@@ -58,7 +58,7 @@ def _unique(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         raise ValueError("received nothing; give at least one name")
     if not isinstance(value, str) and len(set(value)) < len(value):
         twice = next(symbol for at, symbol in enumerate(value) if symbol in value[:at])
-        raise ValueError(f"received {twice!r} twice; name each once")
+        raise ValueError(f"received {brief(twice)} twice; name each once")
     return value
 
 
@@ -69,13 +69,13 @@ def _as_list(value: Any) -> Any:
 def _device_name(value: str) -> str:
     if re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
         return value
-    raise ValueError(f"received {value!r}; allowed are auto, cpu, cuda, cuda:N")
+    raise ValueError(f"received {brief(value)}; allowed are auto, cpu, cuda, cuda:N")
 
 
 def _file_name(value: str | None) -> str | None:
     if value is None or re.fullmatch(r"\w[\w.-]*", value):
         return value
-    raise ValueError(f"received {value!r}; allowed are letters, digits, '_', '.' and '-'")
+    raise ValueError(f"received {brief(value)}; allowed are letters, digits, '_', '.' and '-'")
 
 
 _Side = Annotated[int, Field(ge=0, le=_MAX_CONTEXT, strict=True)]
@@ -94,8 +94,8 @@ Names = Annotated[
 
 
 def _some_bytes(value: Any) -> Any:
-    if isinstance(value, bool) or not (isinstance(value, int) or re.fullmatch(_BYTES, str(value))):
-        raise ValueError(f"received {value!r}; allowed are bytes, or a number with KB, MB, GB, KiB, MiB or GiB")
+    if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, str) and re.fullmatch(_BYTES, value))):
+        raise ValueError(f"received {brief(value)}; allowed are bytes, or a number with KB, MB, GB, KiB, MiB or GiB")
     return value
 
 
