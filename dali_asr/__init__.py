@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dali_asr.config import Config
     from dali_asr.corpus import Corpus, Normalization, PackedWriter, PackSettings, Partition, pack_course
-    from dali_asr.inference import evaluate, predict
+    from dali_asr.inference.evaluate import evaluate
+    from dali_asr.inference.predict import predict
+    from dali_asr.inference.trained import TrainedModel, load_model
     from dali_asr.inventory import Inventory
     from dali_asr.loading import Batch, WindowLoader
     from dali_asr.model import MLP, HiddenLayer
@@ -40,8 +42,10 @@ __all__ = [
     "PackSettings",
     "PackedWriter",
     "Partition",
+    "TrainedModel",
     "WindowLoader",
     "evaluate",
+    "load_model",
     "pack_course",
     "predict",
     "train",
@@ -60,10 +64,12 @@ _HOME = {
     "PackSettings": "corpus",
     "PackedWriter": "corpus",
     "Partition": "corpus",
+    "TrainedModel": "inference.trained",
     "WindowLoader": "loading",
-    "evaluate": "inference",
+    "evaluate": "inference.evaluate",
+    "load_model": "inference.trained",
     "pack_course": "corpus",
-    "predict": "inference",
+    "predict": "inference.predict",
     "train": "training",
 }
 

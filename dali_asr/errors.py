@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 
 
 _SHORT = Repr()
-_SHORT.maxlevel = 3
-_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 8
-_SHORT.maxstring = _SHORT.maxother = 120
+for limit, size in {"level": 3, "list": 8, "tuple": 8, "dict": 8, "string": 120, "other": 120}.items():
+    setattr(_SHORT, f"max{limit}", size)
 
 
 class DaliAsrError(Exception):

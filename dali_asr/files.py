@@ -144,7 +144,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     if path.exists() and not path.is_file():
         raise UsageError(f"{path}: is not a regular file; name one, or - for standard output")
     if path.exists() and not overwrite:
-        raise UsageError(f"{path}: exists; choose another file, or overwrite it (--force)")
+        raise UsageError(f"{path}: exists; choose another file, or overwrite it (overwrite=True)")
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise DataError(f"{path}: {above} is not a writable folder; choose another place")

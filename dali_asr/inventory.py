@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dali_asr.errors import DataError, did_you_mean
+from dali_asr.errors import DataError, UsageError, brief, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,6 +126,23 @@ def is_text(value: str) -> bool:
 
 
 ARPABET = Inventory(ARPABET_SYMBOLS)
+
+
+def as_inventory(symbols: object) -> Inventory:
+    """Return an inventory, given as such or as a sequence of symbols in label order.
+
+    Raises:
+        UsageError: neither.
+        DataError: as `Inventory`.
+    """
+    if isinstance(symbols, Inventory):
+        return symbols
+    if isinstance(symbols, (list, tuple)) and all(isinstance(symbol, str) for symbol in symbols):
+        return Inventory(tuple(symbols))
+    raise UsageError(
+        f"inventory {brief(symbols)}; expected an Inventory, or a list of symbols in label order; "
+        "Inventory.read(PATH) reads a file"
+    )
 
 
 def resolve_inventory(name: str | Sequence[str]) -> Inventory:

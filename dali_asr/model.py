@@ -38,6 +38,8 @@ class HiddenLayer:
     norm: str = "none"
 
     def __post_init__(self) -> None:
+        if self.width < 1:
+            raise UsageError(f"MLP: hidden width {self.width}; expected 1 or more")
         if self.norm not in NORMS:
             raise UsageError(f"MLP: norm {self.norm!r}; expected one of {', '.join(NORMS)}")
 
@@ -69,7 +71,7 @@ class MLP(nn.Module):
         residual: add the input of a hidden layer to its output if both have the same width (He et al. 2016).
 
     Raises:
-        UsageError: an unknown preset, norm or activation.
+        UsageError: an unknown preset, norm or activation, or a size below 1.
 
     Example:
         MLP(window=61, feature_dim=28, classes=42, hidden="tiny")(batch.windows)  # [B, 42]
@@ -88,6 +90,9 @@ class MLP(nn.Module):
         super().__init__()
         if activation not in ACTIVATIONS:
             raise UsageError(f"MLP: activation {activation!r}; expected one of {', '.join(ACTIVATIONS)}")
+        for name, size in (("window", window), ("feature_dim", feature_dim), ("classes", classes)):
+            if size < 1:
+                raise UsageError(f"MLP: {name} {size}; expected 1 or more")
         layers = _hidden_layers(hidden)
         widths = [window * feature_dim, *(layer.width for layer in layers)]
         modules: list[nn.Module] = [nn.Flatten()]

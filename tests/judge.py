@@ -38,8 +38,7 @@ def same_bits(a: NDArray[Any], b: NDArray[Any]) -> bool:
 
 
 def as_arrays(batch: Any) -> tuple[Any, ...]:
-    labels = None if batch.labels is None else batch.labels.cpu().numpy()
-    return batch.windows.cpu().numpy(), labels, batch.frame_ids.cpu().numpy()
+    return tuple(tensor.cpu().numpy() for tensor in batch)
 
 
 def same_batch(a: Any, b: Any) -> bool:

@@ -283,15 +283,18 @@ def test_received_values_are_shortened() -> None:
 
 
 MUTATIONS = int(os.environ.get("DALI_ASR_FUZZ", "300"))
-FRAGMENTS = "&a *a << ? ! !!int !!float !!binary !!set !!omap !!timestamp {} [] [[ }} : - ~ | > % @ 0x_ .inf -.nan".split()
-FRAGMENTS += ["2026-02-30", '"\\U00110000"', '"\\ud800"', "\0", "\ufeff", "\u2028", "1e999", "9" * 4500, "\n", "\t"]
+FRAGMENTS = [
+    *("&a", "*a", "<<", "?", "!", "!!int", "!!float", "!!binary", "!!set", "!!omap", "!!timestamp", "{}", "[]", "[["),
+    *("}}", ":", "-", "~", "|", ">", "%", "@", "0x_", ".inf", "-.nan", "2026-02-30", '"\\U00110000"', '"\\ud800"'),
+    *("\0", "\ufeff", "\u2028", "1e999", "9" * 4500, "\n", "\t"),
+]
 
 
 def test_mutated_configurations_give_no_other_errors(tmp_path: Path) -> None:
     """Set DALI_ASR_FUZZ to the number of mutations."""
     rng = np.random.default_rng(3)
     texts = [path.read_text() for path in recipes_folder().glob("*.yaml")] + [BAD, BOMB, Config().to_yaml()]
-    file, refused = tmp_path / "mutated.yaml", 0
+    file, messages = tmp_path / "mutated.yaml", []
     for _ in range(MUTATIONS):
         text = texts[rng.integers(len(texts))]
         for _ in range(rng.integers(1, 6)):
@@ -307,6 +310,6 @@ def test_mutated_configurations_give_no_other_errors(tmp_path: Path) -> None:
         try:
             Config.load(file).to_yaml()
         except DaliAsrError as error:
-            refused += 1
-            assert len(str(error)) < 20_000
-    assert refused > MUTATIONS / 4
+            messages.append(str(error))
+    assert len(messages) > MUTATIONS / 4
+    assert max(map(len, messages)) < 20_000

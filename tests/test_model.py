@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 import torch
 from torch import nn
 
 from dali_asr.build import build_hidden
 from dali_asr.config import Config
+from dali_asr.errors import UsageError
 from dali_asr.model import MLP, PRESETS, HiddenLayer, parameter_count, summarize
 
 
@@ -57,3 +59,12 @@ def test_hidden_layers_are_built_from_the_configuration() -> None:
     assert built(hidden=[7, 5]) == [(7, 0.0, "none"), (5, 0.0, "none")]
     assert built(hidden=[7, 5], dropout=0.5, norm=["batch", "layer"]) == [(7, 0.5, "batch"), (5, 0.5, "layer")]
     assert built(preset="tiny", dropout=0)[0] == (512, 0.0, "batch")
+
+
+@pytest.mark.parametrize("size", ["window", "feature_dim", "classes"])
+def test_a_size_below_1_is_refused(size: str) -> None:
+    sizes = {"window": 3, "feature_dim": 2, "classes": 4}
+    with pytest.raises(UsageError, match=f"MLP: {size} 0; expected 1 or more"):
+        MLP(**{**sizes, size: 0})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="MLP: hidden width 0; expected 1 or more"):
+        MLP(window=3, feature_dim=2, classes=4, hidden=(8, 0))

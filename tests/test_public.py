@@ -24,7 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "inventory": BASE,
     "model": BASE,
     "plan": BASE,
-    "config": BASE | {"plan"},
+    "config": BASE | {"inventory", "plan"},
     "audio": BASE,
     "corpus": BASE | {"inventory"},
     "demo": BASE | {"inventory", "audio", "corpus"},
@@ -33,7 +33,8 @@ ROOMS: dict[str, set[str]] = {
     "runs": BASE | {"environment", "device", "inventory", "model", "config", "corpus", "loading", "build"},
     "training": BASE | {"device", "inventory", "model", "plan", "config", "corpus", "loading", "build", "runs"},
     "inference": BASE | {"device", "inventory", "model", "config", "corpus", "loading", "build", "runs"},
-    "bench": BASE | {"environment", "device", "model", "plan", "config", "corpus", "loading", "build", "training"},
+    "bench": BASE
+    | {"environment", "device", "inventory", "model", "plan", "config", "corpus", "loading", "build", "training"},
 }
 
 

@@ -185,7 +185,6 @@ def _loader(
 def _endless(loader: WindowLoader) -> Windows:
     batch: Batch
     for batch in chain.from_iterable(repeat(loader)):
-        assert batch.labels is not None
         yield batch.windows, batch.labels
 
 

@@ -18,6 +18,7 @@ from dali_asr.corpus import Corpus
 from dali_asr.device import resolve_device
 from dali_asr.environment import environment
 from dali_asr.errors import UsageError
+from dali_asr.inventory import ARPABET
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +38,7 @@ def synthetic_corpus(frames: int, seed: int = 0) -> Corpus:
     features = rng.standard_normal((frames, FEATURE_DIM), dtype=np.float32)
     labels = rng.integers(0, 40, frames)
     cuts = np.arange(UTTERANCE_FRAMES, frames, UTTERANCE_FRAMES)
-    return Corpus.from_arrays(np.split(features, cuts), np.split(labels, cuts))
+    return Corpus.from_arrays(np.split(features, cuts), np.split(labels, cuts), ARPABET)
 
 
 def bench_loader(
@@ -156,5 +157,5 @@ def _check_partition(partition: Partition, largest: int) -> None:
     if partition.frame_count < CHECKED_BATCHES * largest:
         raise UsageError(
             f"{partition.name}: {partition.frame_count} frames are too few for batches of {largest}; "
-            "give a smaller --batch-size, or more frames"
+            "give a smaller batch size, or more frames"
         )

@@ -79,7 +79,7 @@ def bench_train(
     if partition.frame_count < max(batch_sizes):
         raise UsageError(
             f"{partition.name}: {partition.frame_count} frames are fewer than a batch of {max(batch_sizes)}; "
-            "give a smaller --batch-size, or more frames"
+            "give a smaller batch size, or more frames"
         )
     results = []
     with matrix_precision(where, allow_tf32=True):
@@ -172,7 +172,6 @@ class _Race:
         return done / (time.perf_counter() - begun)
 
     def _step(self, batch: Batch) -> None:
-        assert batch.labels is not None
         self._optimizer.zero_grad(set_to_none=True)
         logits = forward(self._model, batch.windows, self._precision)
         functional.cross_entropy(logits, batch.labels).backward()  # type: ignore[no-untyped-call]

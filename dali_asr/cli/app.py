@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import warnings
+from io import TextIOWrapper
 from multiprocessing import active_children
 from typing import Annotated, Any, NoReturn
 
@@ -14,7 +15,7 @@ from typer.core import TyperGroup
 
 from dali_asr import __version__
 from dali_asr.cli import bench, config, data, doctor, evaluate, model, predict, train
-from dali_asr.cli.console import stderr, warn
+from dali_asr.cli.console import say, stderr, stdout, warn, with_flags
 from dali_asr.errors import DaliAsrError, DaliAsrWarning
 
 _SHOW_WARNING = warnings.showwarning
@@ -33,9 +34,6 @@ class _Commands(TyperGroup):
             kind = "" if error.exit_code > 128 else "error: "  # stopping on a signal is not an error
             _complain(f"{kind}{error}")
             raise typer.Exit(error.exit_code) from error
-        except BrokenPipeError:  # the reader closed the pipe, like `| head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            raise typer.Exit(0) from None
         except KeyboardInterrupt:
             _complain("interrupted; no partial files are left")
             raise typer.Exit(INTERRUPTED) from None
@@ -49,7 +47,7 @@ class _Commands(TyperGroup):
 
 def _complain(text: str) -> None:
     """Print an error on one line, as it is."""
-    stderr.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+    stderr.print(with_flags(text), style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 app = typer.Typer(
@@ -63,7 +61,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"dali-asr {__version__}")
+        say(f"dali-asr {__version__}")
         raise typer.Exit
 
 
@@ -91,11 +89,16 @@ app.add_typer(bench.app, name="bench")
 def main() -> None:
     """Run the command line."""
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may be no text
     try:
         app()
     except SystemExit as end:
         if end.code == INTERRUPTED:
             _leave_at_once()
+        if stdout.lost and not end.code:
+            raise SystemExit(1) from None
         raise
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from dali_asr.cli.console import counting, say, stdout
+from dali_asr.cli.console import counting, say, show
 from dali_asr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class _Files:
                 shown.add_column(column, justify="left" if column in found.left else "right")
             for row in found.rows:
                 shown.add_row(*row)
-            stdout.print(shown)
+            show(shown)
         for line in LEGENDS[values["benchmark"]]:
             say(line)
         for path in (self.json, self.table, self.chart):

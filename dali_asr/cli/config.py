@@ -33,9 +33,9 @@ def show(
     from dali_asr.config import Config, find_config
 
     if full:
-        typer.echo(Config.load(name).to_yaml(), nl=False)
+        say(Config.load(name).to_yaml(), end="")
         return
-    typer.echo(find_config(name).read_text(encoding="utf-8"), nl=False)
+    say(find_config(name).read_text(encoding="utf-8"), end="")
 
 
 @app.command()
@@ -70,4 +70,4 @@ def schema() -> None:
     """Print the JSON Schema with which editors complete and check the YAML."""
     from dali_asr.config import Config
 
-    typer.echo(json.dumps(Config.model_json_schema(), indent=2))
+    say(json.dumps(Config.model_json_schema(), indent=2))

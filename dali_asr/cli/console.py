@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,23 +12,75 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rich.console import RenderableType
     from rich.progress import ProgressColumn
 
     from dali_asr.corpus.packing import Progress as Report
 
-stdout = Console(highlight=False)
-stderr = Console(stderr=True, highlight=False)
+
+class _Output(Console):
+    """Standard output.
+
+    Attributes:
+        lost: whether something could not be printed, for another reason than that nobody reads it.
+    """
+
+    lost = False
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error, where rich would end the process."""
+        raise
 
 
-def say(text: str = "") -> None:
-    """Print a line of the result."""
-    stdout.print(text, markup=False, soft_wrap=True)
+_OPTIONS = {
+    "overwrite=True": "--force",
+    "run=FOLDER": "--run-folder",
+    "resume='auto'": "--resume auto",
+    "checkpoint='last'": "--checkpoint last",
+    "partition=NAME": "--partition",
+    "zero_nonfinite=True": "data.zero_nonfinite, or data pack --zero-nonfinite",
+    "train=NAME": "data.train, or data pack --train",
+}
+stdout = _Output(highlight=False, emoji=False)
+stderr = Console(stderr=True, highlight=False, emoji=False)
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """Go on without standard output if the block cannot write to it: nobody reads it (`| head`), or a full disk."""
+    try:
+        yield
+    except OSError as error:
+        stdout.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is still buffered
+        if not isinstance(error, BrokenPipeError):
+            stdout.lost = True
+            warn(f"standard output: {(error.strerror or str(error)).lower()}; what follows is not printed")
+
+
+def say(text: str = "", end: str = "\n") -> None:
+    """Print a text of the result, as it is."""
+    with printing():
+        stdout.print(text, markup=False, soft_wrap=True, end=end)
+
+
+def show(table: RenderableType) -> None:
+    """Print a table of the result."""
+    with printing():
+        stdout.print(table, markup=False)
+
+
+def with_flags(message: str) -> str:
+    """Return a message of the library, which names arguments, with the options of the command line that set them."""
+    for argument, option in _OPTIONS.items():
+        message = message.replace(argument, option)
+    return message
 
 
 def warn(text: str) -> None:
     """Print a warning on one line."""
     console = _drawing_console() if stderr.is_terminal else stderr
-    console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+    console.print(f"warning: {with_flags(text)}", style="yellow", markup=False, soft_wrap=True)
 
 
 def progress_bar(*columns: ProgressColumn) -> Progress:

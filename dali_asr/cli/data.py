@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from dali_asr.cli.console import counting, say, stdout
+from dali_asr.cli.console import counting, say, show
 
 if TYPE_CHECKING:
     from dali_asr.corpus import Corpus, Partition
@@ -86,7 +86,7 @@ def info(
         f"normalized: {opened.normalization.kind}, {len(opened.inventory)} symbols"
         + (", checksums right" if verify else "")
     )
-    stdout.print(_partition_table(opened))
+    show(_partition_table(opened))
     for partition in opened.partitions.values():
         if partition.labelled:
             _histogram(partition)

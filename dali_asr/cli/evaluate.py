@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from dali_asr.cli.console import counting, say, stdout
+from dali_asr.cli.console import counting, say, show
 
 if TYPE_CHECKING:
     from dali_asr.inference.scores import Scores
@@ -55,8 +55,8 @@ def evaluate(
             trained, opened, device=device, progress=lambda done, total: report("evaluating", done, total)
         )
         values, picture = write_evaluation(evaluation, run_of(run))
-    stdout.print(_symbol_table(evaluation.scores), markup=False)
-    stdout.print(_score_table(evaluation.scores), markup=False)
+    show(_symbol_table(evaluation.scores))
+    show(_score_table(evaluation.scores))
     say("The phoneme error rate compares runs of equal labels, without smoothing; it can exceed 100%")
     say(f"Scores and confusion matrix written to {values}, drawn in {picture}")
 

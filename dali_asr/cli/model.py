@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from dali_asr.cli.console import say, stdout
+from dali_asr.cli.console import say
+from dali_asr.cli.console import show as show_table
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Show models.")
 
@@ -50,6 +51,6 @@ def show(
     table.add_row("windows", f"[B, {window}, {features}]", "")
     for line in summarize(model, window, features):
         table.add_row(line.name, line.output, f"{line.parameters:,}" if line.parameters else "")
-    stdout.print(table, markup=False)
+    show_table(table)
     say(f"{parameter_count(model):,} parameters; B is the batch size")
     check_size(model, checked.model)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dali_asr.cli.console import counting, say
+from dali_asr.cli.console import counting, printing, say
 
 
 def predict(
@@ -77,7 +77,9 @@ def predict(
             progress=lambda done, total: report("predicting", done, total),
         )
         if to_stdout:
-            encode(prediction, form, sys.stdout.buffer)
+            with printing():
+                encode(prediction, form, sys.stdout.buffer)
+                sys.stdout.buffer.flush()
             return
         write_prediction(prediction, path, form, overwrite=force)
     frames, utterances = len(prediction.labels), len(prediction.utterances)

@@ -14,7 +14,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ByteSize,
     ConfigDict,
     Field,
     ValidationError,
@@ -25,9 +24,9 @@ from pydantic import (
 
 from dali_asr.config.problems import problem_lines
 from dali_asr.config.reading import apply_override, find_config, read_yaml
-from dali_asr.errors import ConfigError, brief
+from dali_asr.errors import ConfigError, UsageError, brief
 from dali_asr.plan import Masking
-from dali_asr.plan.spec import Dtype  # noqa: TC001 - pydantic evaluates annotations
+from dali_asr.plan.spec import BYTES, Dtype, as_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,6 +77,14 @@ def _file_name(value: str | None) -> str | None:
     raise ValueError(f"received {brief(value)}; allowed are letters, digits, '_', '.' and '-'")
 
 
+def _bytes(value: Any) -> int:
+    try:
+        return as_bytes("bytes", value)
+    except UsageError as error:
+        expected = str(error).partition("; ")[2]
+        raise ValueError(f"received {brief(value)}; {expected}") from error
+
+
 _Side = Annotated[int, Field(ge=0, le=_MAX_CONTEXT, strict=True)]
 Context = Annotated[
     tuple[_Side, _Side],
@@ -93,24 +100,10 @@ Names = Annotated[
 ]
 
 
-def _some_bytes(value: Any) -> Any:
-    if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, str) and re.fullmatch(_BYTES, value))):
-        raise ValueError(f"received {brief(value)}; allowed are bytes, or a number with KB, MB, GB, KiB, MiB or GiB")
-    return value
-
-
-def _not_zero(value: ByteSize) -> ByteSize:
-    if value <= 0:
-        raise ValueError(f"received {int(value)} bytes; give more")
-    return value
-
-
-_BYTES = r"\d+(\.\d+)? ?([KMG]i?B)?"
 Bytes = Annotated[
-    ByteSize,
-    BeforeValidator(_some_bytes),
-    AfterValidator(_not_zero),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": f"^{_BYTES}$"}]}),
+    int,
+    BeforeValidator(_bytes),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": f"^{BYTES}$"}]}),
 ]
 
 

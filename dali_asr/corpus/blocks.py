@@ -98,7 +98,8 @@ class MemoryBlock:
         if self.labels is not None:
             labels = np.ascontiguousarray(self.labels)
             of_labels = checksums(labels[part] for part in rows)
-        return np.array([of_frames, of_labels], np.uint64).T
+        both: NDArray[np.uint64] = np.array([of_frames, of_labels], np.uint64).T
+        return both
 
     def read_frames_into(self, arrays: Sequence[NDArray[Any]], first: int) -> None:
         """Copy the frames of consecutive utterances, from utterance `first` on, into one `[T, D]` array each."""

@@ -9,24 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from dali_asr.corpus.arrays import partitions_from_arrays
 from dali_asr.corpus.cache import open_cached
 from dali_asr.corpus.course import is_course_folder
-from dali_asr.corpus.normalize import Kind, Normalization, as_normalization
+from dali_asr.corpus.normalize import Normalization
 from dali_asr.corpus.packed import Manifest, is_packed, open_arrays
 from dali_asr.corpus.packing import PackSettings, quiet
 from dali_asr.corpus.partition import Partition, join
-from dali_asr.corpus.writer import check_stored_dtype, check_utterance, store
 from dali_asr.errors import DataError, UsageError, did_you_mean
-from dali_asr.inventory import ARPABET, Inventory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    import numpy as np
+    from numpy.typing import ArrayLike
 
+    from dali_asr.corpus.arrays import ByPartition
+    from dali_asr.corpus.normalize import Kind
     from dali_asr.corpus.packing import Progress
+    from dali_asr.inventory import Inventory
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,51 +84,44 @@ class Corpus:
     @classmethod
     def from_arrays(
         cls,
-        frames: Sequence[ArrayLike],
-        labels: Sequence[ArrayLike] | None = None,
-        inventory: Inventory = ARPABET,
+        frames: ByPartition[ArrayLike],
+        labels: ByPartition[ArrayLike] | None = None,
+        inventory: Inventory | Sequence[str] | None = None,
         *,
         normalization: Kind | Normalization = "none",
+        train: Sequence[str] = (),
         dtype: str = "float32",
-        names: Sequence[str] | None = None,
+        names: ByPartition[str] | None = None,
         partition: str = "all",
     ) -> Corpus:
-        """Make a corpus of one partition from arrays in memory.
+        """Make a corpus from arrays in memory.
 
         Args:
-            frames: `[T, D]` floats per utterance.
-            labels: `[T]` integers per utterance, −100 where a frame has none; None if there are no labels.
-            inventory: the label set.
-            normalization: `none`, `utterance`, or a `Normalization` with statistics.
+            frames: `[T, D]` floats per utterance: a list for one partition, or a dict of lists by partition.
+            labels: `[T]` integers per utterance, −100 where a frame has none, in the same form. A dict may leave out
+                partitions without labels; None if there are no labels at all.
+            inventory: the label set, or its symbols in label order; by default the numbers up to the highest label.
+            normalization: `none`, `utterance`, `global`, or a `Normalization` with statistics.
+            train: partitions whose statistics `global` uses; by default the first one.
             dtype: of the stored frames, `float32` or `float16`.
-            names: of the utterances; by default `0`, `1`, ...
-            partition: name of the partition.
+            names: of the utterances, in the form of `frames`; by default `0`, `1`, ...
+            partition: name of the partition if `frames` is a list.
 
         Raises:
             DataError: shapes or values do not fit.
-            UsageError: there are no utterances, the numbers of arrays differ, or `global` has no statistics.
+            UsageError: there are no utterances, or the arguments do not fit each other.
         """
-        applied = as_normalization(normalization)
-        check_stored_dtype(dtype)
-        names = tuple(names) if names is not None else tuple(map(str, range(len(frames))))
-        if not len(frames) or len(names) != len(frames) or (labels is not None and len(labels) != len(frames)):
-            counts = f"{len(frames)} frames, {'no' if labels is None else len(labels)} labels, {len(names)} names"
-            raise UsageError(f"from_arrays: {counts}; give one array per utterance, and at least one")
-        checked = [
-            check_utterance(name, f, labels[i] if labels is not None else None, inventory)
-            for i, (name, f) in enumerate(zip(names, frames, strict=True))
-        ]
-        for name, (features, _) in zip(names, checked, strict=True):
-            applied.check(name, features.shape[1])
-        blocks = [store(name, applied.apply(f), np.dtype(dtype)) for name, (f, _) in zip(names, checked, strict=True)]
-        _check_feature_dims(names, blocks)
-        stored = None
-        if labels is not None:
-            stored = np.concatenate([row for _, row in checked if row is not None])
-            stored = stored.astype(inventory.label_dtype)
-        lengths = np.array([len(b) for b in blocks], np.int64)
-        made = Partition.from_memory(partition, inventory, names, lengths, np.concatenate(blocks), stored)
-        return cls({partition: made}, inventory, applied)
+        made = partitions_from_arrays(
+            frames,
+            labels,
+            inventory,
+            normalization=normalization,
+            train=train,
+            dtype=dtype,
+            names=names,
+            partition=partition,
+        )
+        return cls(*made)
 
     def partition(self, *names: str) -> Partition:
         """Return a partition by name, or several partitions joined in the order given.
@@ -179,12 +173,3 @@ class Corpus:
             raise UsageError(f"{self.path}: packed with other statistics than asked for; pack the corpus again")
         for name in settings.partitions:
             self.partition(name)
-
-
-def _check_feature_dims(names: Sequence[str], blocks: Sequence[NDArray[Any]]) -> None:
-    for name, block in zip(names, blocks, strict=True):
-        if block.shape[1] != blocks[0].shape[1]:
-            raise DataError(
-                f"{name}: {block.shape[1]} features per frame, {blocks[0].shape[1]} in {names[0]}; "
-                "all utterances must agree"
-            )

@@ -146,7 +146,7 @@ def _finite(path: Path, features: NDArray[Any], zero_nonfinite: bool, first: int
     row, column = np.argwhere(~finite)[0]
     raise DataError(
         f"{path}: {features[row, column]} at frame {first + row}, feature {column} (one of {(~finite).sum()}); "
-        "repair the file, or have such values zeroed (data.zero_nonfinite, data pack --zero-nonfinite)"
+        "repair the file, or have such values zeroed (zero_nonfinite=True)"
     )
 
 

@@ -138,7 +138,7 @@ def check_destination(dest: Path, *, overwrite: bool) -> None:
         if not dest.exists() and not dest.is_symlink():
             return
     if not overwrite:
-        raise UsageError(f"{dest}: exists; choose another place, or overwrite it (--force)")
+        raise UsageError(f"{dest}: exists; choose another place, or overwrite it (overwrite=True)")
     if not is_packed(dest):
         raise UsageError(f"{dest}: exists and is not a packed corpus, so it is not overwritten; choose another place")
 

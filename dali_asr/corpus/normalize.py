@@ -10,6 +10,7 @@ Shape letters: `T` frames of an utterance, `D` features of a frame.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -17,6 +18,8 @@ import numpy as np
 from dali_asr.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from numpy.typing import NDArray
 
 Kind = Literal["utterance", "global", "none"]
@@ -37,6 +40,23 @@ class Normalization:
     mean: tuple[float, ...] = ()
     deviation: tuple[float, ...] = ()
     partitions: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, utterances: Iterable[NDArray[Any]], partitions: Sequence[str] = ("train",)) -> Normalization:
+        """Return the `global` normalization with the statistics of utterances.
+
+        Args:
+            utterances: frames `[T, D]` of each; read once, one at a time.
+            partitions: names of the partitions that they belong to.
+
+        Raises:
+            UsageError: there are no utterances.
+        """
+        moments = map(Moments.of, utterances)
+        first = next(moments, None)
+        if first is None:
+            raise UsageError("Normalization.of: received no utterances; give those of the training partitions")
+        return reduce(Moments.merge, moments, first).normalization(tuple(partitions))
 
     def check(self, where: str, feature_dim: int) -> None:
         """Check that the statistics fit features of D = `feature_dim`; `where` is named in the error.
@@ -113,7 +133,9 @@ def as_normalization(kind: Kind | Normalization) -> Normalization:
     if isinstance(kind, Normalization):
         return kind
     if kind not in ("utterance", "none"):
-        raise UsageError(f"normalization {kind!r}; expected none, utterance, or a Normalization with global statistics")
+        raise UsageError(
+            f"normalization {kind!r}; expected none, utterance, or global statistics: Normalization.of(FRAMES)"
+        )
     return Normalization(kind)
 
 

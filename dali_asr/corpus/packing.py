@@ -166,8 +166,8 @@ def _normalization(
     if unknown or not settings.train:
         problem = f"training partition {unknown[0]!r} is not packed" if unknown else "no training partition is named"
         raise UsageError(
-            f"global normalization: {problem}; name the partitions to compute statistics from (data.train, "
-            f"data pack --train), out of {', '.join(packed)}{did_you_mean(unknown[0], packed) if unknown else ''}"
+            f"global normalization: {problem}; name the partitions to compute statistics from (train=NAME) "
+            f"out of {', '.join(packed)}{did_you_mean(unknown[0], packed) if unknown else ''}"
         )
     train = [u for u in utterances if u.partition in settings.train]
     work = partial(_moments, zero_nonfinite=settings.zero_nonfinite)

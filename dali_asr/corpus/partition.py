@@ -19,7 +19,7 @@ from dali_asr.errors import DataError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from numpy.typing import DTypeLike, NDArray
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
 
     from dali_asr.corpus.blocks import Block
     from dali_asr.inventory import Inventory
@@ -128,6 +128,22 @@ class Partition:
         for block in self.blocks:
             digest.update(block.checksums.tobytes())
         return digest.hexdigest()
+
+    def utterance_of(self, frame_ids: ArrayLike) -> NDArray[np.int64]:
+        """Return the number of the utterance that each frame belongs to, an index into `utterances`.
+
+        Args:
+            frame_ids: numbers of frames within the partition, such as those of a batch (on the CPU).
+
+        Raises:
+            UsageError: a number is outside the partition.
+        """
+        frames = np.asarray(frame_ids)
+        if frames.size and not 0 <= frames.min() <= frames.max() < self.frame_count:
+            wrong = frames[(frames < 0) | (frames >= self.frame_count)].flat[0]
+            raise UsageError(f"{self.name}: frame {wrong}; the partition has frames 0 to {self.frame_count - 1}")
+        found: NDArray[np.int64] = np.searchsorted(self.offsets, frames, side="right") - 1
+        return found
 
     def check_unchanged(self) -> None:
         """Check that the files are those that were opened, by inode, size and time of change.

@@ -110,9 +110,7 @@ class OpenedFile:
         """
         self._compare(OpenedFile.of(self.path))
 
-    def read_into(
-        self, arrays: Sequence[NDArray[Any]], offset: int, verify: Verify | None = None
-    ) -> None:
+    def read_into(self, arrays: Sequence[NDArray[Any]], offset: int, verify: Verify | None = None) -> None:
         """Fill contiguous arrays, one after the other, with the bytes from `offset` on.
 
         Several threads may read at once. Accessing a memory map of a file that was cut short would end the process;

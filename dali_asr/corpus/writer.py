@@ -16,9 +16,10 @@ from dali_asr.corpus.normalize import Kind, Normalization, as_normalization
 from dali_asr.corpus.packed import STORED_DTYPES, PartitionEntry, check_partition_name
 from dali_asr.corpus.partition import NO_LABEL
 from dali_asr.errors import DataError, UsageError
-from dali_asr.inventory import is_text
+from dali_asr.inventory import as_inventory, is_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from numpy.typing import ArrayLike, NDArray
@@ -32,8 +33,9 @@ class PackedWriter:
 
     Args:
         dest: the folder to write; it appears when the `with` block ends without an error.
-        inventory: the label set.
-        normalization: `none`, `utterance`, or a `Normalization` with statistics; applied to the frames that are added.
+        inventory: the label set, or its symbols in label order.
+        normalization: `none`, `utterance`, or a `Normalization` with statistics (`Normalization.of`); applied to the
+            frames that are added.
         dtype: of the stored frames, `float32` or `float16`.
         overwrite: whether a packed corpus at `dest` is replaced.
 
@@ -49,13 +51,13 @@ class PackedWriter:
         self,
         dest: str | Path,
         *,
-        inventory: Inventory,
+        inventory: Inventory | Sequence[str],
         normalization: Kind | Normalization = "none",
         dtype: str = "float32",
         overwrite: bool = False,
     ) -> None:
         check_stored_dtype(dtype)
-        self.dest, self.inventory, self.dtype = Path(dest), inventory, dtype
+        self.dest, self.inventory, self.dtype = Path(dest), as_inventory(inventory), dtype
         self.normalization = as_normalization(normalization)
         self._overwrite = overwrite
         check_destination(self.dest, overwrite=overwrite)

@@ -1,6 +1,1 @@
-"""From a run to labels and scores."""
-
-from dali_asr.inference.evaluate import Evaluation, evaluate
-from dali_asr.inference.predict import Prediction, predict
-
-__all__ = ["Evaluation", "Prediction", "evaluate", "predict"]
+"""From a run to labels and scores. Nothing is imported here: a trained model does not need DALI."""

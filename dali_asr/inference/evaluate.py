@@ -103,7 +103,7 @@ def prepare_evaluation(
         checkpoint=checkpoint,
         packing=packing,
     )
-    label_counts(opened, "--partition")
+    label_counts(opened, "partition=NAME")
     return trained, opened
 
 
@@ -125,7 +125,6 @@ def score(
     in_top = np.empty(len(true), np.bool_)
     done = 0
     for batch, logits in classify(checkpoint, partition, resolve_device(device)):
-        assert batch.labels is not None
         part = slice(done, done + len(logits))
         best, labels = logits.max(dim=1)
         # The softmax of the best label alone: that of all labels would double the memory.

@@ -59,7 +59,7 @@ def _open_files(
     paths: Sequence[Path], partition: str | None, description: ModelDescription, data: DataConfig
 ) -> Partition:
     if partition:
-        raise UsageError(f"--partition {partition}: single files have no partitions; leave it out")
+        raise UsageError(f"partition {partition}: single files have no partitions; leave it out")
     frames = [read_features(path, zero_nonfinite=data.zero_nonfinite) for path in paths]
     for path, features in zip(paths, frames, strict=True):
         _check_feature_dim(path, features.shape[1], description)
@@ -131,7 +131,7 @@ def _choose(path: Path, names: Sequence[str], default: str | None) -> str:
         return str(default)
     if len(names) == 1:
         return names[0]
-    raise UsageError(f"{path}: which partition? It has {', '.join(names)}; name one with --partition")
+    raise UsageError(f"{path}: which partition? It has {', '.join(names)}; name one (partition=NAME)")
 
 
 def _check_corpus(path: Path, corpus: Corpus, description: ModelDescription) -> None:

@@ -18,7 +18,7 @@ from torch.utils.dlpack import from_dlpack, to_dlpack  # type: ignore[attr-defin
 
 from dali_asr.errors import UsageError
 from dali_asr.loading.description import Describer
-from dali_asr.loading.pipeline import new_pipeline, resident_input
+from dali_asr.loading.pipeline import OUTPUTS, new_pipeline, resident_input
 from dali_asr.plan.masking import BATCH_SCOPE
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class FusedGraph:
         self._frames, self._device = frames, device
         self._prefetch, self._capacity = prefetch, capacity
         self._spec, self._chunks = planner.spec, planner.layout.max_group_chunks
-        self._dtype = getattr(torch, self._spec.dtype)
+        self._dtype = getattr(torch, self._spec.cut_dtype)
         self._offsets = torch.from_numpy(frames.layout.offsets).to(device)
         self._labelled = frames.labels is not None
         self._describer = Describer(planner, frames)
@@ -102,7 +102,7 @@ class FusedGraph:
     def pipeline(self, source: Callable[[int], Any]) -> tuple[Pipeline, list[str]]:
         """Build the pipeline, see `Graph`."""
         on_gpu = self._device.type == "cuda"
-        outputs = ["windows", "frame_ids", *(["labels"] if self._labelled else [])]
+        outputs = list(OUTPUTS[: 2 + self._labelled])
         pipeline = new_pipeline(self._device, prefetch=self._prefetch)
         with pipeline:
             (described,) = fn.external_source(source, num_outputs=1, device="cpu", batch=True)

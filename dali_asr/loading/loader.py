@@ -28,7 +28,7 @@ from dali_asr.loading.sizing import GraphName, IterationSize, Memory
 from dali_asr.loading.source import StepSource
 from dali_asr.loading.stock import StockGraph
 from dali_asr.plan import Layout, LoaderSpec, Planner
-from dali_asr.plan.spec import MAX_EPOCHS, Dtype, as_masking, both_sides, checked_integer
+from dali_asr.plan.spec import MAX_EPOCHS, Dtype, as_bytes, as_dtype, as_masking, both_sides, checked_integer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +73,7 @@ class WindowLoader:
         masking: None for no masks, True for the defaults, or a `Masking`.
         subset: read every `subset`-th frame.
         drop_last: whether a short last batch is dropped; otherwise the last two batches share the rest evenly.
-        dtype: `float32` or `float16`, data type of the windows.
+        dtype: data type of the windows: `float32`, `float16` or `bfloat16`, or torch's object of this name.
         rank: number of this process, from 0.
         world_size: number of processes that share the steps. The batches of all ranks at a step are the global batch.
 
@@ -82,7 +82,8 @@ class WindowLoader:
         graph: `stock`, made of DALI's own operators; `fused`, one GPU operator; `auto` takes `fused` on a GPU where
             Triton can launch kernels, and otherwise warns and takes `stock`.
         prefetch: number of iterations that DALI prepares ahead, at least 1.
-        memory_budget: bytes of device memory for frames and labels; None for a share of what is free.
+        memory_budget: device memory for frames and labels, in bytes or as text (`2GiB`); None for a share of what is
+            free.
         batches_per_iteration: maximum number of batches that DALI cuts at once; None to choose.
 
     Attributes:
@@ -115,13 +116,13 @@ class WindowLoader:
         masking: Masking | bool | None = None,
         subset: int = 1,
         drop_last: bool = False,
-        dtype: Dtype = "float32",
+        dtype: Dtype | torch.dtype = "float32",
         rank: int = 0,
         world_size: int = 1,
         device: str | torch.device = "auto",
         graph: GraphChoice = "auto",
         prefetch: int = 2,
-        memory_budget: int | None = None,
+        memory_budget: int | str | None = None,
         batches_per_iteration: int | None = None,
     ) -> None:
         if not isinstance(partition, Partition):
@@ -136,14 +137,14 @@ class WindowLoader:
             masking=as_masking(masking),
             subset=subset,
             drop_last=drop_last,
-            dtype=dtype,
+            dtype=as_dtype(dtype),
             rank=rank,
             world_size=world_size,
         )
         self.device = resolve_device(str(device))
         self.graph = choose_graph(graph, self.device)
         self._prefetch = checked_integer("prefetch", prefetch, 1)
-        self._memory_budget = None if memory_budget is None else checked_integer("memory_budget", memory_budget, 1)
+        self._memory_budget = None if memory_budget is None else as_bytes("memory_budget", memory_budget)
         self._size = IterationSize.choose(
             self.spec, self.graph, partition.dtype.name, self._prefetch, batches_per_iteration, self.device
         )
@@ -159,8 +160,9 @@ class WindowLoader:
 
     def __repr__(self) -> str:
         return (
-            f"WindowLoader({self._partition.name!r}, context={self.spec.context}, batch_size={self.spec.batch_size}, "
-            f"{len(self)} batches per epoch, device={str(self.device)!r}, graph={self.graph!r})"
+            f"WindowLoader({self._partition.name!r}, context={self.spec.context}, batch_size={self.batch_size}: "
+            f"{len(self)} batches [{self.batch_size}, {self.spec.window}, {self.spec.feature_dim}] {self.spec.dtype} "
+            f"per epoch, on {self.device} by {self.graph}{', streamed' if self.streamed else ''})"
         )
 
     def __len__(self) -> int:
@@ -238,6 +240,11 @@ class WindowLoader:
             torch.cuda.empty_cache()
 
     @property
+    def batch_size(self) -> int:
+        """Number of windows per batch on this rank, B; ragged last batches have fewer."""
+        return self.spec.batch_size
+
+    @property
     def batches_ahead(self) -> int:
         """Number of batches that may be prepared before they are asked for."""
         return (self._prefetch + 1) * self._size.within(self.planner).max_steps
@@ -287,7 +294,7 @@ class WindowLoader:
         else:
             graph = StockGraph(planner, frames, self.device, self._prefetch)
         source = StepSource(planner, frames, graph, size.max_steps)
-        self._feed = Feed(source, graph, self.device, may_skip=layout.is_whole)
+        self._feed = Feed(source, graph, self.device, getattr(torch, self.spec.dtype), may_skip=layout.is_whole)
         self._finalizer = weakref.finalize(self, self._feed.stop_later, frames.close)
         self._finalizer.atexit = False  # at exit, `lifecycle` stops every pipeline
         self._close_frames = frames.close

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections import deque
 from contextlib import nullcontext
-from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -22,6 +21,7 @@ os.environ.setdefault("DALI_MALLOC_POOL_THRESHOLD", "64k")
 from nvidia.dali import backend, fn, types
 from nvidia.dali.pipeline import Pipeline
 
+from dali_asr.corpus import NO_LABEL
 from dali_asr.errors import DaliAsrError, LoadingError
 from dali_asr.loading.lifecycle import RunningPipeline
 from dali_asr.loading.source import SourceOfPipeline
@@ -34,22 +34,35 @@ if TYPE_CHECKING:
     from dali_asr.loading.source import Graph, Iteration, StepSource
 
 DALI_TYPES = {"float32": types.FLOAT, "float16": types.FLOAT16}
+OUTPUTS = ("windows", "frame_ids", "labels")  # of a pipeline; without labels in an unlabelled partition
 
 
 class Batch(NamedTuple):
     """The windows of one step, on the loader's device.
 
-    The batches of one DALI iteration are views of the same memory: keeping one keeps all of them.
+    The batches of one DALI iteration are views of the same memory: keeping one keeps all of them. A pickled or copied
+    batch has memory of its own.
 
     Attributes:
-        windows: `[B, W, D]`, float32 or float16.
-        labels: int64 `[B]`, label of each window's own frame, −100 for none; None in an unlabelled partition.
-        frame_ids: int64 `[B]`, number of each window's own frame within the partition.
+        windows: `[B, W, D]` float32, float16 or bfloat16.
+        labels: `[B]` int64, label of each window's own frame, −100 for none; all −100 in an unlabelled partition.
+        frame_ids: `[B]` int64, number of each window's own frame within the partition.
     """
 
     windows: torch.Tensor
-    labels: torch.Tensor | None
+    labels: torch.Tensor
     frame_ids: torch.Tensor
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """Return the batch on a device."""
+        return Batch(*(tensor.to(device, non_blocking=non_blocking) for tensor in self))
+
+    def pin_memory(self) -> Batch:
+        """Return a copy in pinned host memory."""
+        return Batch(*(tensor.pin_memory() for tensor in self))
+
+    def __reduce__(self) -> tuple[type[Batch], tuple[torch.Tensor, ...]]:
+        return Batch, tuple(tensor.clone() for tensor in self)
 
 
 class Feed:
@@ -61,12 +74,16 @@ class Feed:
         source: source of the pipeline.
         graph: graph that cuts the windows.
         device: where the batches are.
+        dtype: data type of the windows that are delivered.
         may_skip: whether prefetched iterations may be skipped after a seek. False for streamed frames, whose buffers
             get overwritten.
     """
 
-    def __init__(self, source: StepSource, graph: Graph, device: torch.device, *, may_skip: bool) -> None:
+    def __init__(
+        self, source: StepSource, graph: Graph, device: torch.device, dtype: torch.dtype, *, may_skip: bool
+    ) -> None:
         self._source, self._graph, self._device, self._may_skip = source, graph, device, may_skip
+        self._dtype = dtype
         self._running: RunningPipeline | None = None
         self._intact = False  # no error or interrupt since the pipeline was built
         self._ready: deque[Batch] = deque()
@@ -93,7 +110,7 @@ class Feed:
         while not self._ready:
             iteration, output = self._deliver()
             if iteration.steps:
-                self._ready.extend(_batches(output, iteration))
+                self._ready.extend(_batches(output, iteration, self._dtype))
                 self._ready_end = (iteration.epoch, iteration.step + iteration.steps)
         return self._ready.popleft()
 
@@ -162,16 +179,18 @@ class Feed:
         return RunningPipeline(pipeline, outputs, source.stop, self._device)
 
 
-def _batches(output: dict[str, torch.Tensor], iteration: Iteration) -> Iterable[Batch]:
+def _batches(output: dict[str, torch.Tensor], iteration: Iteration, dtype: torch.dtype) -> Iterable[Batch]:
     """Split the outputs of an iteration into batches; the samples of DALI's batch follow one another."""
     steps, size = iteration.steps, iteration.size
 
-    def split(name: str) -> Iterable[torch.Tensor]:
-        rows = output[name].flatten(0, 1)[: iteration.windows]
+    def split(rows: torch.Tensor) -> Iterable[torch.Tensor]:
         return rows.view(steps, size, *rows.shape[1:]).unbind()
 
-    labels = split("labels") if "labels" in output else repeat(None, steps)
-    return map(Batch, split("windows"), labels, split("frame_ids"))
+    windows, frame_ids, *labels = (
+        output[name].flatten(0, 1)[: iteration.windows] for name in OUTPUTS if name in output
+    )
+    known = labels[0] if labels else torch.full_like(frame_ids, NO_LABEL)
+    return map(Batch, split(windows.to(dtype)), split(known), split(frame_ids))
 
 
 def new_pipeline(device: torch.device, *, prefetch: int, samples: int = 1) -> Pipeline:

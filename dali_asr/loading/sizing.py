@@ -86,7 +86,7 @@ class IterationSize:
             UsageError: `batches_per_iteration` is not a positive integer.
         """
         steps = spec.steps
-        window_bytes = spec.window * spec.feature_dim * np.dtype(spec.dtype).itemsize
+        window_bytes = spec.window * spec.feature_dim * np.dtype(spec.cut_dtype).itemsize
         if batches_per_iteration is not None:
             wanted = checked_integer("batches_per_iteration", batches_per_iteration, 1)
         else:
@@ -96,7 +96,8 @@ class IterationSize:
         capacity = max_steps * steps.max_size
         # The prefetched iterations, the delivered one and the one before it; and the intermediate results of one: the
         # kernel's output beside DALI's copy, or the windows of `stock` before conversion and masking.
-        unfinished = 1 if graph == "fused" else (stored != spec.dtype) + spec.masks_frequency
+        unfinished = 1 if graph == "fused" else (stored != spec.cut_dtype) + spec.masks_frequency
+        unfinished += spec.dtype != spec.cut_dtype
         return cls(max_steps, capacity, (prefetch + 2 + unfinished) * capacity * window_bytes)
 
     def within(self, planner: Planner) -> IterationSize:

@@ -65,7 +65,7 @@ class StockGraph:
         if self._frames.labels is not None:
             arrays.append((first + self._frames.layout.left).astype(np.int32))
         if self._spec.masks_frequency:
-            arrays.append(mask_bits(plan, self._spec.feature_dim, self._spec.dtype))
+            arrays.append(mask_bits(plan, self._spec.feature_dim, self._spec.cut_dtype))
         return [np.split(array, self._samples) for array in arrays]
 
     def pipeline(self, source: Callable[[int], Any]) -> tuple[Pipeline, list[str]]:
@@ -79,8 +79,8 @@ class StockGraph:
             rows = resident_input(lambda: self._frames.rows, device, samples)
             windows = fn.sequence_rearrange(rows, new_order=order)
             windows = fn.reshape(windows, shape=[-1, spec.window, spec.feature_dim])
-            if str(self._frames.rows.dtype).removeprefix("torch.") != spec.dtype:  # type: ignore[union-attr]
-                windows = fn.cast(windows, dtype=DALI_TYPES[spec.dtype])
+            if str(self._frames.rows.dtype).removeprefix("torch.") != spec.cut_dtype:  # type: ignore[union-attr]
+                windows = fn.cast(windows, dtype=DALI_TYPES[spec.cut_dtype])
             if masked:
                 windows = self._masked(windows, self._on_device(rest[-1]))
             outputs = {"windows": windows, "frame_ids": self._on_device(frame_ids)}
@@ -96,9 +96,9 @@ class StockGraph:
         return node.gpu() if self._device.type == "cuda" else node
 
     def _masked(self, windows: Any, bits: Any) -> Any:
-        word = mask_word(self._spec.dtype, self._spec.feature_dim)
+        word = mask_word(self._spec.cut_dtype, self._spec.feature_dim)
         kept = fn.reinterpret(windows, dtype=_MASK_TYPES[word.itemsize]) & bits
-        return fn.reinterpret(kept, dtype=DALI_TYPES[self._spec.dtype])
+        return fn.reinterpret(kept, dtype=DALI_TYPES[self._spec.cut_dtype])
 
     def _label_column(self) -> Any:
         labels = self._frames.labels

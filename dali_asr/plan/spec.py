@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import json
 import operator
+import re
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
-from dali_asr.errors import UsageError
+from dali_asr.errors import UsageError, brief
 from dali_asr.plan.masking import Masking
 from dali_asr.plan.steps import MIN_WINDOWS_PER_RANK, Steps
 
-Dtype = Literal["float32", "float16"]
+Dtype = Literal["float32", "float16", "bfloat16"]
 
+BYTES = r"(\d+(?:\.\d+)?) ?(?:([KMG])(i?)B)?"  # a text that `as_bytes` takes
 MAX_ROWS = 1 << 31  # DALI numbers rows by int32
 MAX_EPOCHS = (1 << 32) - 1  # an epoch is one word of the draws' counter, and the source runs one epoch ahead
 
@@ -71,8 +73,7 @@ class LoaderSpec:
             ("world_size", 1, MAX_ROWS),
         ):
             self._set(name, checked_integer(name, getattr(self, name), minimum, limit))
-        if self.dtype not in get_args(Dtype):
-            raise UsageError(f"loader: dtype {self.dtype!r}; expected float32 or float16")
+        self._set("dtype", as_dtype(self.dtype))
         if self.masking:
             self.masking.check_fits(window=self.window, feature_dim=self.feature_dim)
         self._check_ranks()
@@ -81,6 +82,11 @@ class LoaderSpec:
     def window(self) -> int:
         """Number of frames per window, W."""
         return sum(self.context) + 1
+
+    @property
+    def cut_dtype(self) -> Literal["float32", "float16"]:
+        """Data type in which DALI cuts the windows. It has no bfloat16, to which torch rounds them."""
+        return "float16" if self.dtype == "float16" else "float32"
 
     @property
     def gap(self) -> int:
@@ -146,6 +152,35 @@ def checked_integer(name: str, value: object, minimum: int, limit: int = 1 << 62
         upper = "or more" if limit >= 1 << 62 else f"to {limit - 1}"
         raise UsageError(f"loader: {name} {number}; expected {minimum} {upper}")
     return number
+
+
+def as_dtype(dtype: object) -> Dtype:
+    """Return the name of a data type of windows, given its name or an object of torch or NumPy.
+
+    Raises:
+        UsageError: windows cannot have it.
+    """
+    name = str(getattr(dtype, "__name__", dtype)).removeprefix("torch.")
+    for known in get_args(Dtype):
+        if name == known:
+            return cast("Dtype", known)
+    raise UsageError(f"loader: dtype {brief(dtype)}; expected {', '.join(get_args(Dtype))}")
+
+
+def as_bytes(name: str, value: object) -> int:
+    """Return a number of bytes, given as such or as text (`2GiB`).
+
+    Raises:
+        UsageError: neither, or zero.
+    """
+    if not isinstance(value, str):
+        return checked_integer(name, value, 1)
+    found = re.fullmatch(BYTES, value)
+    if not found:
+        raise UsageError(f"loader: {name} {brief(value)}; expected bytes, or a number with KB, MB, GB, KiB, MiB or GiB")
+    number, unit, binary = found.groups()
+    size = float(number) * (1024 if binary else 1000) ** ("KMG".index(unit) + 1 if unit else 0)
+    return checked_integer(name, int(size), 1)
 
 
 def both_sides(context: object) -> tuple[int, int]:

@@ -119,7 +119,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, training: dict[str, An
     with new_folder(folder / checkpoint.name) as partial:
         for name, content in {**files, _SUMS: sums.encode()}.items():
             write_file(partial / name, content)
-    _remove_old(folder, keep)
+    remove_old(folder, keep)
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -150,8 +150,8 @@ def find_checkpoint(run: Path, which: Which) -> Path:
     if not found:
         if (run / CONFIG).is_file():
             raise CheckpointError(
-                f"{run}: the run ended before its first checkpoint; start it again with the same command and "
-                f"--run-folder {run} --resume auto"
+                f"{run}: the run ended before its first checkpoint; start it again with the same configuration and "
+                "folder (run=FOLDER, resume='auto')"
             )
         raise CheckpointError(
             f"{run}: not a run, it has no checkpoints; train one first, or give the folder that dali-asr train prints"
@@ -161,7 +161,7 @@ def find_checkpoint(run: Path, which: Which) -> Path:
     best = _read_about(found[-1]).best
     if best is None:
         raise CheckpointError(
-            f"{run}: no best checkpoint, because none was evaluated yet; use the last one (--checkpoint last), or "
+            f"{run}: no best checkpoint, because none was evaluated yet; use the last one (checkpoint='last'), or "
             "train on"
         )
     return run / "checkpoints" / str(best[0])
@@ -247,6 +247,19 @@ def remove_later(path: Path) -> list[str]:
     return [other.name for other in later]
 
 
+def remove_old(folder: Path, keep: int) -> None:
+    """Remove all checkpoints in a folder but the last `keep` and those that one of them calls the best."""
+    found = list_checkpoints(folder.parent)
+    best = set()
+    for path in found[-keep:]:
+        with suppress(CheckpointError):
+            about = _read_about(path)
+            best.add(about.best and about.best[0])
+    for path in found[:-keep]:
+        if path.name not in best:
+            remove_folder(path)
+
+
 def _read_about(path: Path) -> StoredCheckpoint:
     try:
         values = json.loads(_read_checked(path, _ABOUT))
@@ -286,16 +299,3 @@ def remedy(path: Path) -> str:
     """Return what to do if a checkpoint cannot be used."""
     before = [other for other in list_checkpoints(path.parent.parent) if other.name < path.name]
     return f"use the checkpoint before: {before[-1]}" if before else "train again"
-
-
-def _remove_old(folder: Path, keep: int) -> None:
-    """Remove all checkpoints but the last `keep` and those that one of them calls the best."""
-    found = list_checkpoints(folder.parent)
-    best = set()
-    for path in found[-keep:]:
-        with suppress(CheckpointError):
-            about = _read_about(path)
-            best.add(about.best and about.best[0])
-    for path in found[:-keep]:
-        if path.name not in best:
-            remove_folder(path)

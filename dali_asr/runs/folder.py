@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from dali_asr.environment import environment
 from dali_asr.errors import CheckpointError, DataError, UsageError
 from dali_asr.files import disk_errors, sweep, write_file
-from dali_asr.runs.checkpoint import CONFIG, list_checkpoints, remedy, remove_later, save_checkpoint
+from dali_asr.runs.checkpoint import CONFIG, list_checkpoints, remedy, remove_later, remove_old, save_checkpoint
 from dali_asr.runs.curves import draw_curves
 from dali_asr.runs.tracking import open_trackers
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
 _LOCK = ".lock"
-_REMEDY = "choose another folder (--run-folder)"
+_REMEDY = "choose another folder (run=FOLDER)"
 
 
 def _ignore(_: str) -> None:
@@ -112,6 +112,7 @@ class RunFolder:
         if source:
             with disk_errors(self.path, _REMEDY):
                 later = remove_later(source)
+                remove_old(self.checkpoints, config.training.keep_checkpoints)  # a kill may have left more
             if later:
                 self._warn(f"{self.path}: removed the later checkpoints {', '.join(later)}")
         self.cut(size)
@@ -251,11 +252,10 @@ def check_folder(path: Path, *, resumed: bool) -> None:
         UsageError: it is a file, holds something else, or another process trains in it.
     """
     if path.exists() and not path.is_dir():
-        raise UsageError(f"{path}: is a file; choose a folder (--run-folder)")
+        raise UsageError(f"{path}: is a file; choose a folder (run=FOLDER)")
     if path.exists() and not resumed and any(not entry.name.startswith(".") for entry in path.iterdir()):
         raise UsageError(
-            f"{path}: exists and is not empty; choose another folder (--run-folder), or continue its run "
-            "(--resume auto)"
+            f"{path}: exists and is not empty; choose another folder (run=FOLDER), or continue its run (resume='auto')"
         )
     if (path / _LOCK).exists():
         with disk_errors(path, _REMEDY):
@@ -268,6 +268,6 @@ def _locked(path: Path) -> FileLock:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise UsageError(
-            f"{path}: another process trains in this run; wait for it, or choose another folder (--run-folder)"
+            f"{path}: another process trains in this run; wait for it, or choose another folder (run=FOLDER)"
         ) from error
     return lock

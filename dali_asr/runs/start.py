@@ -73,7 +73,7 @@ def _find(config: RunConfig, run: str | Path | None, recipe: str, resume: str | 
     path = run_of(given)
     if run is not None and Path(run).expanduser().absolute() != path.absolute():
         raise UsageError(
-            f"--run-folder {run} with --resume {resume}: a run continues in its own folder; leave out --run-folder"
+            f"run {run} with resume {resume}: a run continues in its own folder; leave out the former (run=FOLDER)"
         )
     if of_checkpoint and given not in list_checkpoints(path):
         raise CheckpointError(f"{given}: not a checkpoint; give the folder of a run, or one in its checkpoints/")
@@ -86,9 +86,7 @@ def _continue_or_begin(path: Path) -> Start:
     if not path.is_dir() or not [entry for entry in path.iterdir() if not entry.name.startswith(".")]:
         return Start(path, resumed=True, from_last=True)
     if not is_run(path):
-        raise CheckpointError(
-            f"{path}: not a run, and not empty; give the folder of a run, or a new one (--run-folder)"
-        )
+        raise CheckpointError(f"{path}: not a run, and not empty; give the folder of a run, or a new one (run=FOLDER)")
     found = list_checkpoints(path)
     return Start(path, resumed=True, checkpoint=found[-1] if found else None, from_last=True)
 

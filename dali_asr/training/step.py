@@ -91,7 +91,6 @@ class Stepper:
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the loss of a batch, a mean over the labelled frames of all ranks."""
         labels = batch.labels
-        assert labels is not None
         # Counted over all ranks, so that a frame weighs the same on a rank that has fewer.
         labelled = self._world.sum((labels != NO_LABEL).sum()).clamp(min=1)
         logits = forward(self._called, batch.windows, self._precision)

@@ -205,6 +205,40 @@ def test_lines_and_warnings_leave_no_piece_of_the_bar_on_a_terminal(columns: int
     ]
 
 
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "dali_asr", *map(str, arguments)]
+
+
+def test_training_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
+    """As in `dali-asr train | head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    options = ["loader.device=cpu", "loader.subset=9", "training.max_steps=3", "model.preset=null", "model.hidden=[8]"]
+    overrides = [part for option in options for part in ("--set", option)]
+    done = subprocess.run(
+        command("train", "--run-folder", tmp_path / "run", *overrides),
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "run/checkpoints/epoch-0001-step-00000003").is_dir()
+
+
+@pytest.mark.parametrize("arguments", [["data", "info", "demo"], ["config", "schema"], ["--version"]])
+def test_output_that_cannot_be_written_is_one_warning_and_an_exit_code(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command(*arguments), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "warning: standard output: no space left on device; what follows is not printed\n"
+
+
+def test_texts_are_printed_as_they_are(run_cli: Run, tmp_path: Path) -> None:
+    result = run_cli("config", "copy", "demo", tmp_path / ":fire: [red].yaml")
+    assert f"Copied to {tmp_path}/:fire: [red].yaml." in result.stdout
+
+
 @pytest.mark.parametrize("module", ["torch", "nvidia.dali"])
 def test_doctor_names_a_missing_package(module: str) -> None:
     """In a process of its own, in which nothing is imported yet."""

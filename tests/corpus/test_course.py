@@ -180,7 +180,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "object transcript": (save(TRANSCRIPT, lambda a: a.astype(object)), (TRANSCRIPT, "Python objects")),
     "no .npy": (put(ARRAY, lambda _: b"hello, world"), (ARRAY, "not a .npy file")),
     "NaN": (value(np.nan), (ARRAY, "nan at frame 3, feature 2", "zero_nonfinite")),
-    "infinity": (value(np.inf), (ARRAY, "inf at frame 3, feature 2", "--zero-nonfinite")),
+    "infinity": (value(np.inf), (ARRAY, "inf at frame 3, feature 2", "zero_nonfinite=True")),
 }
 
 

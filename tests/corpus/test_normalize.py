@@ -70,7 +70,7 @@ def test_global_statistics_survive_json() -> None:
     frames = np.array([[3.0, 2.0], [1.0, 5.0]])
     assert normalization.apply(frames).tolist() == [[1.0, 0.0], [0.0, 0.0]]
     assert Normalization.from_json(normalization.to_json()) == normalization
-    with pytest.raises(UsageError, match="with global statistics"):
+    with pytest.raises(UsageError, match="or global statistics"):
         as_normalization("global")
 
 

@@ -174,7 +174,7 @@ def test_memory_does_not_grow_with_the_cores(monkeypatch: pytest.MonkeyPatch) ->
 def test_an_existing_folder_is_not_overwritten(course: Path, tmp_path: Path) -> None:
     dest = tmp_path / "p"
     pack_course(course, dest)
-    with pytest.raises(UsageError, match=r"exists; choose another place, or overwrite it \(--force\)"):
+    with pytest.raises(UsageError, match=r"exists; choose another place, or overwrite it \(overwrite=True\)"):
         pack_course(course, dest)
     pack_course(course, dest, PackSettings(dtype="float16"), overwrite=True)
     assert Corpus.open(dest).dtype == np.float16

@@ -94,11 +94,11 @@ def test_an_utterance_that_is_refused_leaves_no_files(tmp_path: Path, calls: lis
 
 
 def test_from_arrays_refuses_invalid_arrays() -> None:
-    with pytest.raises(UsageError, match="give one array per utterance"):
+    with pytest.raises(UsageError, match="all has no utterances"):
         Corpus.from_arrays([], [])
     with pytest.raises(UsageError, match="1 frames, 2 labels"):
         Corpus.from_arrays([np.ones((1, 2))], [[1], [2]])
-    with pytest.raises(DataError, match="3 features per frame, 2 in 0"):
+    with pytest.raises(DataError, match="utterance 1: 3 features per frame, 2 in utterance 0"):
         Corpus.from_arrays([np.ones((1, 2)), np.ones((1, 3))])
     with pytest.raises(UsageError, match="dtype 'float64'"):
         Corpus.from_arrays([np.ones((1, 2))], dtype="float64")

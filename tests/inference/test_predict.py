@@ -18,7 +18,7 @@ from dali_asr import Corpus, Inventory, PackedWriter, predict
 from dali_asr.config import Config
 from dali_asr.corpus import PackSettings, pack_course
 from dali_asr.errors import CheckpointError, DataError, UsageError
-from dali_asr.inference import Prediction
+from dali_asr.inference.predict import Prediction
 from dali_asr.inference.writers import Format, encode, write_prediction
 from dali_asr.inventory import ARPABET
 from dali_asr.runs.checkpoint import load_checkpoint
@@ -162,7 +162,7 @@ def test_npz(tmp_path: Path) -> None:
 def test_an_existing_output_is_kept_unless_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     path.write_text("mine")
-    with pytest.raises(UsageError, match=r"exists; choose another file, or overwrite it \(--force\)"):
+    with pytest.raises(UsageError, match=r"exists; choose another file, or overwrite it \(overwrite=True\)"):
         write_prediction(made(), path, "kaggle")
     assert path.read_text() == "mine"
     write_prediction(made(), path, "kaggle", overwrite=True)
@@ -211,7 +211,7 @@ def test_a_checkpoint_that_disagrees_with_its_configuration_is_refused(
 
 def test_unclear_sources_are_refused(run: Path, course: Path, tmp_path: Path) -> None:
     make_course(tmp_path / "two", {"x": [4], "y": [4]})
-    with pytest.raises(UsageError, match="which partition\\? It has x, y; name one with --partition"):
+    with pytest.raises(UsageError, match="which partition\\? It has x, y; name one \\(partition=NAME\\)"):
         predict(run, tmp_path / "two")
     with pytest.raises(UsageError, match=r"no partition 'tset'.*did you mean test"):
         predict(run, course, partition="tset")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from dali_asr import Bands, Batch, Corpus, Masking, WindowLoader
 from dali_asr.errors import DaliAsrWarning, DeviceError, LoadingError, UsageError
+from dali_asr.plan.spec import as_bytes
 from tests.judge import as_arrays, assert_judged, judge_windows, same_batch, same_bits
 from tests.makers import make_partition
 from tests.strategies import loaders
@@ -114,10 +115,10 @@ def test_labels_of_unlabelled_frames_and_partitions() -> None:
     some = Corpus.from_arrays(frames, [np.array([5, -100, 7])]).partition("all")
     none = Corpus.from_arrays(frames).partition("all")
     arguments: dict[str, Any] = {"context": 1, "batch_size": 3, "shuffle": False}
-    labels = next(iter(WindowLoader(some, **arguments))).labels
-    assert labels is not None
-    assert labels.tolist() == [5, -100, 7]
-    assert next(iter(WindowLoader(none, **arguments))).labels is None
+    for partition, expected in ((some, [5, -100, 7]), (none, [-100] * 3)):
+        labels = next(iter(WindowLoader(partition, **arguments))).labels
+        assert labels.dtype == torch.int64
+        assert labels.tolist() == expected
 
 
 def test_a_state_of_another_loader_is_refused() -> None:
@@ -149,7 +150,7 @@ def test_joined_partitions_read_as_one(course: Any) -> None:
     ("changed", "message"),
     [
         ({"context": -1}, "context -1"),
-        ({"dtype": "float64"}, "dtype 'float64'; expected float32 or float16"),
+        ({"dtype": "float64"}, "dtype 'float64'; expected float32, float16, bfloat16"),
         ({"graph": "fast"}, "graph 'fast'; expected auto, stock or fused"),
         ({"memory_budget": 0}, "memory_budget 0; expected 1 or more"),
         ({"batches_per_iteration": 0}, "batches_per_iteration 0"),
@@ -287,14 +288,13 @@ def test_auto_warns_when_it_falls_back_to_stock(monkeypatch: pytest.MonkeyPatch)
 def test_repr_says_what_the_loader_reads() -> None:
     loader = WindowLoader(make_partition([9]), context=(2, 1), batch_size=4, device="cpu")
     assert repr(loader) == (
-        "WindowLoader('all', context=(2, 1), batch_size=4, 3 batches per epoch, device='cpu', graph='stock')"
+        "WindowLoader('all', context=(2, 1), batch_size=4: 3 batches [4, 4, 5] float32 per epoch, on cpu by stock)"
     )
 
 
 def test_a_batch_unpacks_and_its_windows_belong_to_its_frame_ids() -> None:
     partition = make_partition([9])
     windows, labels, frame_ids = next(iter(WindowLoader(partition, context=0, batch_size=9)))
-    assert labels is not None
     truth = partition.labels()
     assert truth is not None
     assert labels.tolist() == truth[frame_ids].tolist()
@@ -354,3 +354,31 @@ def test_a_refused_state_leaves_the_loader_usable() -> None:
     with pytest.raises(UsageError, match="but a global batch has 30"):
         loader.load_state_dict(tiny)
     assert len(list(loader)) == len(loader)
+
+
+def test_bfloat16_windows_are_the_float32_windows_rounded() -> None:
+    partition = make_partition([40, 9])
+    arguments: dict[str, Any] = {"context": 4, "batch_size": 8, "masking": Masking(), "device": "cpu"}
+    exact = WindowLoader(partition, **arguments)
+    for rounded, batch in zip(WindowLoader(partition, dtype="bfloat16", **arguments), exact, strict=True):
+        assert rounded.windows.dtype == torch.bfloat16
+        assert torch.equal(rounded.windows.view(torch.int16), batch.windows.bfloat16().view(torch.int16))
+        assert torch.equal(rounded.frame_ids, batch.frame_ids)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, np.float16, np.dtype("float16"), "float16", "torch.float16"])
+def test_a_dtype_is_named_or_an_object_of_torch_or_numpy(dtype: Any) -> None:
+    loader = WindowLoader(make_partition([9]), context=1, batch_size=9, dtype=dtype)
+    assert loader.spec.dtype == "float16"
+    assert next(iter(loader)).windows.dtype == torch.float16
+
+
+@pytest.mark.parametrize(("budget", "size"), [("2GiB", 2 << 30), ("1.5 MB", 1_500_000), (10**9, 10**9), ("400", 400)])
+def test_a_memory_budget_is_a_number_of_bytes_or_a_text(budget: Any, size: int) -> None:
+    assert as_bytes("memory_budget", budget) == size
+
+
+@pytest.mark.parametrize("budget", ["2 bytes", "GiB", "-1GB", "0", 0, 1.5, True, "1e9"])
+def test_another_memory_budget_is_refused(budget: Any) -> None:
+    with pytest.raises(UsageError, match="loader: memory_budget"):
+        WindowLoader(make_partition([9]), context=1, batch_size=9, memory_budget=budget)

@@ -128,6 +128,15 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     assert len(resumed(run, "training.epochs=2").epochs) == 2, "and can be prolonged"
 
 
+def test_a_finished_run_removes_the_checkpoints_that_a_kill_left(tmp_path: Path) -> None:
+    """Which came between saving the last one and removing an old one."""
+    run = tmp_path / "run"
+    resumed(run, "training.epochs=1", "training.keep_checkpoints=9")
+    *_, before, last = list_checkpoints(run)
+    assert resumed(run, "training.epochs=1", "training.keep_checkpoints=2").remark
+    assert list_checkpoints(run) == [before, last]
+
+
 def test_auto_resumes_the_latest_run_of_the_recipe(tmp_path: Path) -> None:
     options = [*OVERRIDES, f"run.folder={tmp_path}", "training.max_steps=3"]
     first = train(Config.load("demo", options), recipe="mine", resume="auto").run
@@ -169,7 +178,7 @@ def test_folders_that_cannot_be_resumed_are_refused(tmp_path: Path) -> None:
     run = resumed(tmp_path / "run", "training.max_steps=3").run
     with pytest.raises(CheckpointError, match="not a checkpoint; give the folder of a run, or one in its checkpoints"):
         resumed(run, resume=run / "checkpoints/epoch-0009-step-00000009")
-    with pytest.raises(UsageError, match="a run continues in its own folder; leave out --run-folder"):
+    with pytest.raises(UsageError, match="a run continues in its own folder; leave out the former"):
         train(Config.load("demo", [*OVERRIDES]), run=tmp_path / "other", resume=run)
     with pytest.raises(UsageError, match=r"exists and is not empty; choose another folder .*, or continue"):
         train(Config.load("demo", [*OVERRIDES]), run=run)

@@ -87,7 +87,6 @@ def test_reported_metrics_match_the_saved_weights(tmp_path: Path) -> None:
     model = checkpoint.build(torch.device("cpu"))
     dev = Corpus.open(DEMO_CORPUS).partition("dev")
     batch = next(iter(WindowLoader(dev, context=1, batch_size=dev.frame_count, shuffle=False, device="cpu")))
-    assert batch.labels is not None
     with torch.inference_mode():
         logits = model(batch.windows)
     measured = result.epochs[-1]["dev"]

@@ -1,0 +1,114 @@
+"""Corpora from arrays in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dali_asr import Corpus, Inventory, Normalization, PackedWriter, WindowLoader
+from dali_asr.errors import DataError, UsageError
+from tests.makers import make_features, make_partition
+
+FRAMES = [make_features(length, seed=length) for length in (4, 7, 5)]
+LABELS = [np.arange(length) % 3 for length in (4, 7, 5)]
+
+
+def test_a_list_of_symbols_is_an_inventory() -> None:
+    corpus = Corpus.from_arrays(FRAMES, LABELS, ["a", "b", "c"])
+    assert corpus.inventory == Inventory(("a", "b", "c"))
+    assert np.array_equal(corpus.partition("all").labels(), np.concatenate(LABELS))  # type: ignore[arg-type]
+
+
+def test_without_an_inventory_labels_are_named_by_their_numbers() -> None:
+    assert Corpus.from_arrays(FRAMES, LABELS).inventory.symbols == ("0", "1", "2")
+
+
+@pytest.mark.parametrize("inventory", [42, "abc", [1, 2, 3], {"a": 0}])
+def test_another_inventory_is_refused(inventory: Any) -> None:
+    with pytest.raises(UsageError, match=r"inventory .*; expected an Inventory, or a list of symbols in label order"):
+        Corpus.from_arrays(FRAMES, LABELS, inventory)
+
+
+def test_several_partitions_share_global_statistics_of_the_training_partitions() -> None:
+    frames = {"train": FRAMES[:2], "more": FRAMES[2:], "test": FRAMES[:1]}
+    labels = {"train": LABELS[:2], "more": LABELS[2:]}
+    corpus = Corpus.from_arrays(frames, labels, normalization="global", train=("train", "more"), names={"test": ["x"]})
+    every = np.concatenate(FRAMES).astype(np.float64)
+    assert list(corpus.partitions) == ["train", "more", "test"]
+    assert [p.labelled for p in corpus.partitions.values()] == [True, True, False]
+    assert corpus.partition("test").utterances == ("x",)
+    assert corpus.normalization.partitions == ("train", "more")
+    np.testing.assert_allclose(corpus.normalization.mean, every.mean(axis=0))
+    np.testing.assert_allclose(corpus.normalization.deviation, every.std(axis=0))
+    (normalized,) = corpus.partition("test").frames()
+    np.testing.assert_allclose(normalized, (FRAMES[0] - every.mean(axis=0)) / every.std(axis=0), rtol=1e-5, atol=1e-6)
+
+
+def test_statistics_for_a_writer_are_those_of_numpy(tmp_path: Path) -> None:
+    """Computed from a generator, which is read once."""
+    normalization = Normalization.of((frames for frames in FRAMES), partitions=("train",))
+    with PackedWriter(tmp_path / "packed", inventory=["a", "b", "c"], normalization=normalization) as writer:
+        for at, (frames, labels) in enumerate(zip(FRAMES, LABELS, strict=True)):
+            writer.add("train", f"u{at}", frames, labels)
+    packed = Corpus.open(tmp_path / "packed")
+    joined = np.concatenate(list(packed.partition("train").frames()))
+    np.testing.assert_allclose(joined.mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(joined.std(axis=0), 1, rtol=1e-5)
+    with pytest.raises(UsageError, match=r"global statistics: Normalization\.of\(FRAMES\)"):
+        PackedWriter(tmp_path / "other", inventory=["a"], normalization="global")
+    with pytest.raises(UsageError, match="received no utterances"):
+        Normalization.of([])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"frames": [np.ones((3, 2)), np.ones(3)]}, DataError, r"utterance 1: float64 \[3\]; frames must be floats"),
+        ({"frames": [np.ones((3, 2))], "names": ["x"], "labels": [[0, 1]]}, DataError, "utterance x: labels are int64"),
+        (
+            {"frames": [np.ones((3, 2)), np.ones((3, 4))]},
+            DataError,
+            "utterance 1: 4 features per frame, 2 in utterance 0",
+        ),
+        ({"frames": [[[np.nan]]]}, DataError, "utterance 0: frames hold NaN"),
+        ({"frames": []}, UsageError, "all has no utterances"),
+        ({"frames": {}}, UsageError, "received no utterances"),
+        (
+            {"frames": {"a": FRAMES}, "labels": {"b": LABELS}},
+            UsageError,
+            "labels of 'b', which has no frames; it has a",
+        ),
+        ({"frames": {"a": FRAMES, "b": FRAMES}, "labels": LABELS}, UsageError, "labels in a list; give a dict, too"),
+        ({"frames": FRAMES, "labels": LABELS[:2]}, UsageError, "all has 3 frames, 2 labels; give one per utterance"),
+        (
+            {"frames": FRAMES, "normalization": "global", "train": ["x"]},
+            UsageError,
+            "train names 'x', which has no frames",
+        ),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(arguments: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Corpus.from_arrays(**arguments)
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=8))
+def test_every_frame_belongs_to_its_utterance(lengths: list[int]) -> None:
+    partition = make_partition(lengths)
+    expected = np.repeat(np.arange(len(lengths)), lengths)
+    assert partition.utterance_of(np.arange(sum(lengths))).tolist() == expected.tolist()
+    with pytest.raises(UsageError, match=f"frame {sum(lengths)}; the partition has frames 0 to {sum(lengths) - 1}"):
+        partition.utterance_of([0, sum(lengths)])
+
+
+def test_the_frames_of_a_batch_lead_to_their_utterances() -> None:
+    partition = make_partition([3, 4])
+    (batch,) = WindowLoader(partition, context=1, batch_size=7, shuffle=False, device="cpu")
+    assert partition.utterance_of(batch.frame_ids).tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert partition.utterance_of(torch.tensor([], dtype=torch.int64)).tolist() == []

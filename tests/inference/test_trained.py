@@ -1,0 +1,69 @@
+"""A trained model as a module."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dali_asr import Config, load_model, predict, train
+from dali_asr.errors import CheckpointError, DataError
+from tests.makers import make_course
+from tests.training_runs import SMALL
+
+
+@pytest.fixture(scope="module", params=["utterance", "global"])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return a run and the course folder that it was trained on."""
+    folder = tmp_path_factory.mktemp("trained")
+    make_course(folder / "course", {"train": [80, 90, 70], "dev": [40], "test": [5000, 1]}, dim=6)
+    options = [f"data.root={folder / 'course'}", f"data.normalization={request.param}", "training.max_steps=4"]
+    config = Config.load("demo", [*SMALL, *options, "loader.batch_size=16", "loader.context=[3, 1]"])
+    return train(config, run=folder / "run").run, folder / "course"
+
+
+def test_it_classifies_an_utterance_as_predict_does(trained: tuple[Path, Path]) -> None:
+    run, course = trained
+    model = load_model(run, device="cpu")
+    expected = predict(run, course, partition="test", posteriors=True, device="cpu")
+    assert expected.posteriors is not None
+    for at, name in enumerate(expected.utterances):
+        frames = np.load(course / "test/mfcc" / f"{name}.npy")
+        part = slice(*expected.offsets[at : at + 2])
+        assert model.classify(frames).tolist() == expected.labels[part].tolist()
+        np.testing.assert_allclose(model.posteriors(frames), expected.posteriors[part], rtol=1e-4, atol=1e-6)
+
+
+def test_it_knows_what_it_takes(trained: tuple[Path, Path]) -> None:
+    run, _ = trained
+    model = load_model(run, checkpoint="last", device="cpu")
+    assert (model.context, model.feature_dim, len(model.inventory)) == ((3, 1), 6, 42)
+    assert model.normalization.kind in ("utterance", "global")
+    assert not model.training
+    windows = torch.zeros(9, 5, 6)
+    assert model(windows).shape == (9, 42)
+    assert model(windows).requires_grad, "it can be trained on"
+
+
+def test_features_that_do_not_fit_are_refused(trained: tuple[Path, Path]) -> None:
+    model = load_model(trained[0], device="cpu")
+    with pytest.raises(DataError, match="classify: 4 features per frame, the model was trained on 6; give features"):
+        model.classify(np.ones((3, 4)))
+    with pytest.raises(DataError, match="frames must be floats"):
+        model.posteriors(np.ones(6))
+    with pytest.raises(CheckpointError, match="no such folder"):
+        load_model("/nowhere")
+
+
+def test_it_needs_no_dali(trained: tuple[Path, Path]) -> None:
+    code = (
+        "import sys; sys.modules['nvidia'] = None\n"
+        "from dali_asr import load_model\n"
+        "print(load_model(sys.argv[1], device='cpu').classify([[0.5] * 6]).shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(trained[0])], capture_output=True, text=True, check=False)
+    assert done.stdout == "(1,)\n", done.stderr
