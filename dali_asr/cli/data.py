@@ -23,8 +23,8 @@ _MAX_SYMBOLS = 50  # in a histogram
 
 @app.command()
 def pack(
-    source: Annotated[Path, typer.Argument(help="A folder of PARTITION/{mfcc,transcript}/*.npy.")],
-    dest: Annotated[Path, typer.Argument(help="The packed corpus to write.")],
+    source: Annotated[Path, typer.Argument(help="A folder of PARTITION/{mfcc,transcript}/*.npy.", readable=False)],
+    dest: Annotated[Path, typer.Argument(help="The packed corpus to write.", readable=False)],
     partition: Annotated[
         list[str] | None,
         typer.Option(help="Pack this partition; repeat for more. By default all.", show_default=False),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, or of a checkpoint in it.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or of a checkpoint in it.", readable=False)],
     source: Annotated[
         str | None,
         typer.Argument(

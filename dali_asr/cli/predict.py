@@ -12,7 +12,7 @@ from dali_asr.cli.console import counting, printing, say
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, or of a checkpoint in it.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or of a checkpoint in it.", readable=False)],
     source: Annotated[
         list[str],
         typer.Argument(help="A packed corpus, a course folder, `demo`, or `.npy` files of features."),

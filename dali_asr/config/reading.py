@@ -106,8 +106,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({error})") from error
+    except OSError as error:
+        raise UsageError(
+            f"{path}: {(error.strerror or str(error)).lower()}; check the path and its permissions"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from error
     try:
         values = _parse(text)
     except ValueError as error:

@@ -6,7 +6,6 @@ Shape letters: `B` frames of a batch, `F` frames of a partition, `C` labels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +19,11 @@ from dali_asr.device import resolve_device
 from dali_asr.errors import DataError
 from dali_asr.inference.predict import classify, prepare
 from dali_asr.inference.scores import TOP, Scores, score_labels
-from dali_asr.runs.checkpoint import CONFIG, run_of
+from dali_asr.runs.start import config_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from dali_asr.corpus import Partition
     from dali_asr.corpus.packing import Progress
@@ -92,8 +92,8 @@ def prepare_evaluation(
     packing: Progress = quiet,
 ) -> tuple[Checkpoint, Partition]:
     """Load a checkpoint and open the partition to score it on; arguments and errors as in `evaluate`."""
-    path = run_of(Path(run).expanduser()) / CONFIG
-    data = Config.load(path).data if path.is_file() else None  # `prepare` reports a missing configuration
+    path = config_of(run)
+    data = Config.load(path).data if path else None  # `prepare` reports a missing configuration
     if data and not source and not corpus_path(data.root).exists():
         raise DataError(f"{data.root}: no such folder, which the run was trained on; give the corpus after the run")
     trained, opened = prepare(

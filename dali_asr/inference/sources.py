@@ -12,6 +12,7 @@ from dali_asr.corpus.course import is_course_folder, is_npy_name, read_features
 from dali_asr.corpus.packed import is_packed
 from dali_asr.corpus.packing import quiet
 from dali_asr.errors import CheckpointError, DataError, UsageError
+from dali_asr.inventory import is_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +65,9 @@ def _open_files(
     for path, features in zip(paths, frames, strict=True):
         _check_feature_dim(path, features.shape[1], description)
     names = [path.stem for path in paths]
+    for name in names:
+        if not is_text(name):
+            raise DataError(f"{name!r}.npy: its name is not UTF-8; rename it")
     corpus = Corpus.from_arrays(
         frames,
         inventory=description.inventory,

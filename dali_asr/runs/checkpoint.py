@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from dali_asr.corpus.regular import reading
 from dali_asr.errors import CheckpointError, DataError, UsageError
 from dali_asr.files import new_folder, remove_folder, write_file
 from dali_asr.runs.description import ModelDescription
@@ -133,9 +134,14 @@ def run_of(path: Path) -> Path:
 
 
 def list_checkpoints(run: Path) -> list[Path]:
-    """Return the folders of a run's checkpoints, oldest first."""
+    """Return the folders of a run's checkpoints, oldest first.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
     folder = run / "checkpoints"
-    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name)) if folder.is_dir() else []
+    with reading(folder):
+        return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name)) if folder.is_dir() else []
 
 
 def find_checkpoint(run: Path, which: Which) -> Path:
@@ -144,7 +150,9 @@ def find_checkpoint(run: Path, which: Which) -> Path:
     Raises:
         CheckpointError: the folder is not a run, or has no such checkpoint.
     """
-    if not run.is_dir():
+    with reading(run):
+        is_folder = run.is_dir()
+    if not is_folder:
         raise CheckpointError(f"{run}: no such folder; give the folder of a run, as dali-asr train prints it")
     found = list_checkpoints(run)
     if not found:

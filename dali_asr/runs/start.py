@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dali_asr.corpus.regular import reading
 from dali_asr.errors import CheckpointError, UsageError
 from dali_asr.runs.checkpoint import CONFIG, find_checkpoint, is_checkpoint, list_checkpoints, run_of
 from dali_asr.runs.folder import check_folder, is_run
@@ -56,9 +57,14 @@ def find_start(config: RunConfig, run: str | Path | None, recipe: str, resume: s
 
 
 def config_of(resume: str | Path) -> Path | None:
-    """Return a run's configuration file, given its folder or one of its checkpoints."""
+    """Return a run's configuration file, given its folder or one of its checkpoints; None if there is none.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
     path = run_of(Path(resume).expanduser()) / CONFIG
-    return path if path.is_file() else None
+    with reading(path):
+        return path if path.is_file() else None
 
 
 def _find(config: RunConfig, run: str | Path | None, recipe: str, resume: str | Path | None) -> Start:
