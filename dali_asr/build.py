@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING
 
 from dali_asr.config import DEMO, Config, DataConfig, LoaderConfig, ModelConfig
 from dali_asr.corpus import Corpus, PackSettings
+from dali_asr.corpus.course import read_layout
+from dali_asr.corpus.folding import read_fold
+from dali_asr.corpus.labels import label_counts
+from dali_asr.corpus.packed import is_packed
+from dali_asr.corpus.packing import quiet
 from dali_asr.demo import DEMO_CORPUS
 from dali_asr.errors import DataError, UsageError
-from dali_asr.inventory import Inventory, resolve_inventory
+from dali_asr.inventory import ARPABET, resolve_inventory
 from dali_asr.loading import WindowLoader
 from dali_asr.model import PRESETS, HiddenLayer, parameter_count
 
@@ -34,15 +39,61 @@ def open_corpus(data: DataConfig, progress: Progress) -> Corpus:
     """
     if not corpus_path(data.root).exists():
         raise DataError(f"data.root: {data.root}: no such folder; set it to the corpus (--set data.root=FOLDER)")
-    settings = PackSettings(
+    path = corpus_path(data.root)
+    if is_packed(path):
+        corpus = Corpus.open(path)
+        for name in data.partitions:
+            corpus.partition(name)
+        corpus.check_settings(
+            normalization=data.normalization,
+            train=data.train,
+            dtype=data.dtype,
+            inventory=resolve_inventory(data.inventory) if data.inventory else None,
+        )
+    else:
+        corpus = Corpus.open(path, pack_settings(data), progress=progress)
+    corpus.inventory.silence(data.silence)
+    return corpus
+
+
+def check_corpus(data: DataConfig) -> bool:
+    """Check that the corpus of a configuration is there and has its partitions; a course folder is not packed.
+
+    Returns:
+        Whether everything is checked: the files of a course folder are read when it is packed.
+
+    Raises:
+        DataError, UsageError: as `open_corpus`, or a training partition without labels.
+    """
+    path = corpus_path(data.root)
+    if path.exists() and not is_packed(path):
+        settings = pack_settings(data)
+        if data.fold:
+            read_fold(data.fold)
+        settings.inventory.silence(data.silence)
+        for partition in read_layout(path, settings.partitions):
+            if partition.name in (*data.train, data.dev) and not partition.labelled:
+                key = "data.dev" if partition.name == data.dev else "data.train"
+                raise DataError(f"{partition.name}: has no transcripts; name a labelled partition in {key}")
+        return False
+    corpus = open_corpus(data, quiet)
+    label_counts(corpus.partition(*data.train), "data.train")
+    if data.dev:
+        label_counts(corpus.partition(data.dev), "data.dev")
+    return True
+
+
+def pack_settings(data: DataConfig) -> PackSettings:
+    """Return how a course folder is packed."""
+    return PackSettings(
         partitions=data.partitions,
-        normalization=data.normalization,
+        normalization=data.normalization or "utterance",
         train=data.train if data.normalization == "global" else (),
-        dtype=data.dtype,
+        dtype=data.dtype or "float32",
         inventory=resolve_inventory(data.inventory),
         zero_nonfinite=data.zero_nonfinite,
+        fold=data.fold,
     )
-    return Corpus.open(corpus_path(data.root), settings, progress=progress)
 
 
 def training_loader(
@@ -142,9 +193,11 @@ def check_batches(batches: WindowLoader, partition: Partition, hidden: tuple[Hid
         )
 
 
-def resolved(config: Config, inventory: Inventory) -> Config:
-    """Return the configuration with the symbols of an inventory file instead of its path."""
-    if config.data.inventory == "arpabet":
-        return config
-    data = config.data.model_copy(update={"inventory": inventory.symbols})
-    return config.model_copy(update={"data": data})
+def resolved(config: Config, corpus: Corpus) -> Config:
+    """Return the configuration with what the corpus supplies: inventory, normalization and dtype."""
+    supplied = {
+        "inventory": "arpabet" if corpus.inventory == ARPABET else corpus.inventory.symbols,
+        "normalization": corpus.normalization.kind,
+        "dtype": corpus.dtype.name,
+    }
+    return config.model_copy(update={"data": config.data.model_copy(update=supplied)})

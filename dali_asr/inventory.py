@@ -15,7 +15,7 @@ import numpy as np
 from dali_asr.errors import DataError, UsageError, brief, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,6 +31,7 @@ END_SYMBOL = "[EOS]"
 # Spellings in the course data of other years.
 ALIASES = {"SIL": "[SIL]", "<sos>": START_SYMBOL, "<eos>": END_SYMBOL}
 
+SILENCES = ("[SIL]", "SIL", "sil", "silence", "sp")  # names of silence, in this order
 UNKNOWN = -1  # the result of encoding a symbol that is not in the inventory
 
 
@@ -94,15 +95,34 @@ class Inventory:
         """Stored value of a frame without a label: the largest value of `label_dtype`."""
         return int(np.iinfo(self.label_dtype).max)
 
-    def encode(self, symbols: NDArray[np.str_]) -> NDArray[np.int64]:
+    def silence(self, symbol: str | None = None) -> int | None:
+        """Return the label of silence; None if there is none.
+
+        Args:
+            symbol: its symbol; None for the first of `[SIL]`, `SIL`, `sil`, `silence` and `sp` that there is.
+
+        Raises:
+            UsageError: there is no such symbol.
+        """
+        if symbol is not None and symbol not in self.symbols:
+            raise UsageError(f"silence {brief(symbol)}: not in the inventory{self.nearest(symbol)}")
+        found = (name for name in ([symbol] if symbol else SILENCES) if name in self.symbols)
+        return next((self.symbols.index(name) for name in found), None)
+
+    def encode(self, symbols: NDArray[np.str_], fold: Mapping[str, str] | None = None) -> NDArray[np.int64]:
         """Return the labels `[S]` of symbols `[S]`, `UNKNOWN` where a symbol is not in the inventory.
 
         Transcripts hold a symbol for many frames in a row, so each run of equal symbols is looked up once.
+
+        Args:
+            symbols: the symbols.
+            fold: the symbols that others stand for.
         """
         if not len(symbols):
             return np.zeros(0, np.int64)
         starts = np.concatenate([[0], np.flatnonzero(symbols[1:] != symbols[:-1]) + 1])
-        labels = [self._label_of.get(symbol, UNKNOWN) for symbol in symbols[starts].tolist()]
+        fold = fold or {}
+        labels = [self._label_of.get(fold.get(symbol, symbol), UNKNOWN) for symbol in symbols[starts].tolist()]
         return np.repeat(np.array(labels, np.int64), np.diff(np.append(starts, len(symbols))))
 
     def nearest(self, symbol: str) -> str:
@@ -145,12 +165,12 @@ def as_inventory(symbols: object) -> Inventory:
     )
 
 
-def resolve_inventory(name: str | Sequence[str]) -> Inventory:
-    """Return the inventory that a configuration names: `arpabet`, a list of symbols, or the path of a text file.
+def resolve_inventory(name: str | Sequence[str] | None) -> Inventory:
+    """Return the inventory that a configuration names: `arpabet` (also None), symbols, or the path of a text file.
 
     Raises:
         DataError: as `Inventory.read`.
     """
-    if not isinstance(name, str):
-        return Inventory(tuple(name))
-    return ARPABET if name == "arpabet" else Inventory.read(Path(name).expanduser())
+    if name is None or name == "arpabet":
+        return ARPABET
+    return Inventory.read(Path(name).expanduser()) if isinstance(name, str) else Inventory(tuple(name))

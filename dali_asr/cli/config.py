@@ -57,12 +57,21 @@ def copy(
 
 
 @app.command()
-def validate(file: Annotated[str, typer.Argument(help="A YAML file or a recipe.")]) -> None:
-    """Check a configuration and show all its mistakes at once."""
+def validate(
+    file: Annotated[str, typer.Argument(help="A YAML file or a recipe.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeat for more."),
+    ] = None,
+) -> None:
+    """Check a configuration and its corpus: show all mistakes at once, before anything is packed or trained."""
+    from dali_asr.build import build_hidden, check_corpus
     from dali_asr.config import Config
 
-    Config.load(file)
-    say(f"{file}: valid")
+    checked = Config.load(file, overrides or ())
+    build_hidden(checked.model)
+    whole = check_corpus(checked.data)
+    say(f"{file}: valid" + ("" if whole else "; the arrays of its corpus are checked when it is packed"))
 
 
 @app.command()

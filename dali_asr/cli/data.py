@@ -19,6 +19,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Pack 
 
 _HISTOGRAM_WIDTH = 32  # characters
 _MAX_SYMBOLS = 50  # in a histogram
+_MAX_LISTED = 100  # symbols of an inventory
 
 
 @app.command()
@@ -41,6 +42,14 @@ def pack(
     inventory: Annotated[
         str, typer.Option(help="`arpabet` (the course's 42 symbols), or a file with one symbol per line.")
     ] = "arpabet",
+    fold: Annotated[
+        str | None,
+        typer.Option(
+            help="Fold the symbols in transcripts: `arpabet` drops stress digits, `timit61`, `mfa`, or a file of lines "
+            "`SYMBOL TARGET`.",
+            show_default=False,
+        ),
+    ] = None,
     zero_nonfinite: Annotated[bool, typer.Option("--zero-nonfinite", help="Turn NaN and infinity into zeros.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a packed corpus.")] = False,
 ) -> None:
@@ -55,6 +64,7 @@ def pack(
         dtype=dtype,
         inventory=resolve_inventory(inventory),
         zero_nonfinite=zero_nonfinite,
+        fold=fold,
     )
     with counting() as report:
         pack_course(source, dest, settings, overwrite=force, progress=report)
@@ -86,6 +96,9 @@ def info(
         f"normalized: {opened.normalization.kind}, {len(opened.inventory)} symbols"
         + (", checksums right" if verify else "")
     )
+    symbols = " ".join(map(_printable, opened.inventory.symbols[:_MAX_LISTED]))
+    more = len(opened.inventory) - _MAX_LISTED
+    say(f"inventory, in label order: {symbols}" + (f" and {more:,} more" if more > 0 else ""))
     show(_partition_table(opened))
     for partition in opened.partitions.values():
         if partition.labelled:

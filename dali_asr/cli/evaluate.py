@@ -49,14 +49,14 @@ def evaluate(
 
         report("starting", 1, 1)
         where = resolve_device(device)
-        trained, opened = prepare_evaluation(run, source, partition=partition, checkpoint=checkpoint, packing=report)
+        prepared = prepare_evaluation(run, source, partition=partition, checkpoint=checkpoint, packing=report)
+        trained, opened, _ = prepared
         say(f"Evaluating {trained.name} on {opened.name}, on the {describe_device(where)}")
-        evaluation = score(
-            trained, opened, device=device, progress=lambda done, total: report("evaluating", done, total)
-        )
+        evaluation = score(*prepared, device=device, progress=lambda done, total: report("evaluating", done, total))
         values, picture = write_evaluation(evaluation, run_of(run))
     show(_symbol_table(evaluation.scores))
-    show(_score_table(evaluation.scores))
+    silence = "silence" if evaluation.silence is None else evaluation.inventory.symbols[evaluation.silence]
+    show(_score_table(evaluation.scores, silence))
     say("The phoneme error rate compares runs of equal labels, without smoothing; it can exceed 100%")
     say(f"Scores and confusion matrix written to {values}, drawn in {picture}")
 
@@ -74,7 +74,7 @@ def _symbol_table(scores: Scores) -> Table:
     return table
 
 
-def _score_table(scores: Scores) -> Table:
+def _score_table(scores: Scores, silence: str) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
     table.add_column(justify="right")
@@ -82,11 +82,11 @@ def _score_table(scores: Scores) -> Table:
     table.add_row("frames", f"{scores.frames:,}")
     for name, value in (
         ("frame accuracy", scores.accuracy),
-        ("frame accuracy without [SIL]", scores.accuracy_without_silence),
+        (f"frame accuracy without {silence}", scores.accuracy_without_silence),
         ("top-3 accuracy", scores.top3_accuracy),
         ("macro F1", scores.macro_f1),
         ("phoneme error rate", scores.phoneme_error_rate),
-        ("phoneme error rate without [SIL]", scores.phoneme_error_rate_without_silence),
+        (f"phoneme error rate without {silence}", scores.phoneme_error_rate_without_silence),
         ("expected calibration error", scores.calibration_error),
     ):
         table.add_row(name, _percent(value))

@@ -18,6 +18,7 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 
 from dali_asr.corpus.course import CoursePartition, is_npy_name, read_layout
+from dali_asr.corpus.folding import read_fold
 from dali_asr.corpus.packed import FORMAT_VERSION, is_packed
 from dali_asr.corpus.packing import PackSettings, pack_course, quiet
 from dali_asr.corpus.regular import reading
@@ -85,6 +86,8 @@ def _fingerprint(source: Path, layout: Sequence[CoursePartition], settings: Pack
     """Return 32 hexadecimal digits that change with the files and the settings."""
     digest = hashlib.sha256()
     about = asdict(settings) | {"format": FORMAT_VERSION, "source": str(source.resolve())}
+    if settings.fold:
+        about["fold"] = dict(read_fold(settings.fold))
     digest.update(json.dumps(about, sort_keys=True).encode())
     for partition in layout:
         for folder in ("mfcc", "transcript") if partition.labelled else ("mfcc",):

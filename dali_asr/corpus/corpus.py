@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dali_asr.corpus.arrays import partitions_from_arrays
 from dali_asr.corpus.cache import open_cached
-from dali_asr.corpus.course import is_course_folder
+from dali_asr.corpus.course import is_course_folder, refuse_audio
 from dali_asr.corpus.normalize import Normalization
 from dali_asr.corpus.packed import Manifest, is_packed, open_arrays
 from dali_asr.corpus.packing import PackSettings, quiet
@@ -74,9 +74,17 @@ class Corpus:
         if is_packed(folder):
             corpus = cls._open_packed(folder)
             if settings:
-                corpus._check_settings(settings)
+                corpus.check_settings(
+                    normalization=settings.normalization,
+                    train=settings.train,
+                    dtype=settings.dtype,
+                    inventory=settings.inventory,
+                )
+                for name in settings.partitions:
+                    corpus.partition(name)
             return corpus
         if not is_course_folder(folder):
+            refuse_audio(folder)
             problem = "neither a packed corpus nor a course folder" if folder.is_dir() else "no such folder"
             raise DataError(f"{folder}: {problem}; give a folder with corpus.json, or with PARTITION/mfcc/*.npy")
         return open_cached(folder, settings or PackSettings(), cls._open_packed, progress)
@@ -148,28 +156,37 @@ class Corpus:
             first += len(entry.utterances)
         return cls(partitions, manifest.inventory, manifest.normalization, folder)
 
-    def _check_settings(self, settings: PackSettings) -> None:
-        wanted = settings.normalization
-        kind = wanted.kind if isinstance(wanted, Normalization) else wanted
+    def check_settings(
+        self,
+        *,
+        normalization: Kind | Normalization | None = None,
+        train: Sequence[str] = (),
+        dtype: str | None = None,
+        inventory: Inventory | None = None,
+    ) -> None:
+        """Check that the corpus was packed with some settings; None stands for any.
+
+        Raises:
+            UsageError: it was packed with others.
+        """
+        kind = normalization.kind if isinstance(normalization, Normalization) else normalization
         expected = {
             "normalization": (self.normalization.kind, kind),
-            "dtype": (self.dtype.name, settings.dtype),
-            "inventory": (self.inventory.symbols, settings.inventory.symbols),
+            "dtype": (self.dtype.name, dtype),
+            "inventory": (self.inventory.symbols, inventory.symbols if inventory else None),
         }
         for name, (packed, asked) in expected.items():
-            if packed != asked:
+            if asked is not None and packed != asked:
                 was, is_asked = (f"{len(v)} symbols" if isinstance(v, tuple) else v for v in (packed, asked))
                 raise UsageError(
                     f"{self.path}: packed with {name} {was}, asked for {is_asked}; "
-                    f"set data.{name} to match, or pack the corpus again"
+                    f"leave out data.{name}, or pack the corpus again"
                 )
-        if wanted == "global" and settings.train != self.normalization.partitions:
-            packed_with, asked = ("+".join(names) for names in (self.normalization.partitions, settings.train))
+        if normalization == "global" and tuple(train) != self.normalization.partitions:
+            packed_with, wanted = ("+".join(names) for names in (self.normalization.partitions, train))
             raise UsageError(
-                f"{self.path}: packed with the statistics of {packed_with}, asked for those of {asked}; "
+                f"{self.path}: packed with the statistics of {packed_with}, asked for those of {wanted}; "
                 "name the former in data.train, or pack the corpus again"
             )
-        if isinstance(wanted, Normalization) and wanted != self.normalization:
+        if isinstance(normalization, Normalization) and normalization != self.normalization:
             raise UsageError(f"{self.path}: packed with other statistics than asked for; pack the corpus again")
-        for name in settings.partitions:
-            self.partition(name)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dali_asr.corpus.folding import fold_that_knows
 from dali_asr.corpus.npy import NpyFile, read_array
 from dali_asr.corpus.packed import check_partition_name
 from dali_asr.corpus.regular import reading
@@ -21,13 +22,14 @@ from dali_asr.errors import DataError, UsageError, did_you_mean
 from dali_asr.inventory import END_SYMBOL, START_SYMBOL, UNKNOWN, is_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from dali_asr.inventory import Inventory
 
+_AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aiff", ".sph")
 _MAX_SHOWN = 40  # characters of a symbol in an error
 
 
@@ -78,6 +80,7 @@ def read_layout(root: Path, partitions: Sequence[str] = ()) -> tuple[CourseParti
         UsageError: a partition does not exist.
     """
     with reading(root):
+        refuse_audio(root)
         if not root.is_dir():
             raise DataError(f"{root}: no such folder; give a packed corpus or a folder of PARTITION/mfcc/*.npy")
         found = _partition_names(root)
@@ -132,6 +135,22 @@ def read_features_blocks(path: Path, frames: int, *, zero_nonfinite: bool) -> It
         yield _finite(path, file.read_rows(first, min(frames, total - first)), zero_nonfinite, first)
 
 
+def refuse_audio(path: Path) -> None:
+    """Say what to do with recordings: features are not computed from them here.
+
+    Raises:
+        DataError: the path is a recording, or a folder of recordings.
+    """
+    with reading(path):
+        inside = path.is_dir() and any(entry.suffix.lower() in _AUDIO for entry in path.iterdir())
+    if inside or path.suffix.lower() in _AUDIO:
+        what = "a folder of recordings" if inside else "a recording"
+        raise DataError(
+            f"{path}: is {what}, but features are needed; compute them, such as librosa.feature.mfcc(y=y, sr=sr).T, "
+            "and save them as [frames, features per frame] by numpy.save"
+        )
+
+
 def is_npy_name(name: str) -> bool:
     """Return whether a file name is that of an array; other systems leave hidden files such as `._a.npy`."""
     return name.endswith(".npy") and not name.startswith(".")
@@ -150,8 +169,16 @@ def _finite(path: Path, features: NDArray[Any], zero_nonfinite: bool, first: int
     )
 
 
-def read_transcript(path: Path, frames: int, inventory: Inventory) -> NDArray[np.int64]:
+def read_transcript(
+    path: Path, frames: int, inventory: Inventory, fold: Mapping[str, str] | None = None
+) -> NDArray[np.int64]:
     """Read the labels `[T]` of an utterance of `frames` frames, without the start and end symbols.
+
+    Args:
+        path: the file.
+        frames: number of frames of the utterance, T.
+        inventory: the label set.
+        fold: the symbols of the inventory that others stand for.
 
     Raises:
         DataError: the length is not T + 2, a symbol is unknown, or the start or end symbol is missing.
@@ -166,26 +193,34 @@ def read_transcript(path: Path, frames: int, inventory: Inventory) -> NDArray[np
         raise DataError(
             f"{path}: holds {len(stored)} symbols for {frames} frames; expected {frames + 2}: start, one per frame, end"
         )
-    labels = _to_labels(path, stored, inventory)
+    labels = _to_labels(path, stored, inventory, fold)
     _check_ends(path, stored, labels, inventory)
     return labels[1:-1]
 
 
-def _to_labels(path: Path, stored: NDArray[Any], inventory: Inventory) -> NDArray[np.int64]:
+def _to_labels(
+    path: Path, stored: NDArray[Any], inventory: Inventory, fold: Mapping[str, str] | None
+) -> NDArray[np.int64]:
     if stored.dtype.kind in "iu":
         labels = stored.astype(np.int64)
         wrong = (labels < 0) | (labels >= len(inventory))
         remedy = f"; the inventory has labels 0 to {len(inventory) - 1}"
     else:
         symbols = _decode(path, stored) if stored.dtype.kind == "S" else stored
-        labels = inventory.encode(symbols)
+        labels = inventory.encode(symbols, fold)
         wrong = labels == UNKNOWN
         remedy = "; repair the file, or give the inventory that it was written with"
     if wrong.any():
         at = int(wrong.argmax())
-        near = inventory.nearest(str(stored[at])[:_MAX_SHOWN]) if stored.dtype.kind != "i" else ""
+        near = _advice(str(symbols[at])[:_MAX_SHOWN], inventory) if stored.dtype.kind in "US" else ""
         raise DataError(f"{path}: unknown symbol {_shown(stored[at])} at position {at}{near}{remedy}")
     return labels
+
+
+def _advice(symbol: str, inventory: Inventory) -> str:
+    """Return which fold knows a symbol, or else which symbol is near."""
+    fold = fold_that_knows(symbol, {known: at for at, known in enumerate(inventory.symbols)})
+    return f"; fold it (fold={fold!r})" if fold else inventory.nearest(symbol)
 
 
 def _shown(symbol: Any) -> str:

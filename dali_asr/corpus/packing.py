@@ -25,6 +25,7 @@ from dali_asr.corpus.course import (
     read_transcript,
 )
 from dali_asr.corpus.draft import PackedDraft, check_destination, new_draft
+from dali_asr.corpus.folding import read_fold
 from dali_asr.corpus.normalize import Kind, Moments, Normalization
 from dali_asr.corpus.packed import PartitionEntry
 from dali_asr.corpus.workers import Workers
@@ -33,7 +34,7 @@ from dali_asr.errors import DataError, UsageError, did_you_mean
 from dali_asr.inventory import ARPABET, Inventory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -58,6 +59,7 @@ class PackSettings:
         dtype: of the stored frames, `float32` or `float16`.
         inventory: the label set.
         zero_nonfinite: whether NaN and infinity are replaced by zero; otherwise they are errors.
+        fold: which symbols in transcripts stand for others, see `folding`: a fold's name or file, or None.
     """
 
     partitions: tuple[str, ...] = ()
@@ -66,6 +68,7 @@ class PackSettings:
     dtype: str = "float32"
     inventory: Inventory = ARPABET
     zero_nonfinite: bool = False
+    fold: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ def pack_course(
     """
     settings = settings or PackSettings()
     check_stored_dtype(settings.dtype)
+    fold = read_fold(settings.fold) if settings.fold else None
     if os.path.realpath(source) in map(str, Path(os.path.realpath(dest)).parents):  # Path.resolve fails on link loops
         raise UsageError(f"{dest}: is inside {source}, the folder to pack; choose a place outside")
     check_destination(dest, overwrite=overwrite)
@@ -116,7 +120,9 @@ def pack_course(
         normalization = _normalization(utterances, feature_dim, settings, workers, progress)
         inventory, dtype = settings.inventory, settings.dtype
         with new_draft(dest, feature_dim=feature_dim, dtype=dtype, inventory=inventory, overwrite=overwrite) as draft:
-            write = partial(_write, draft=draft, normalization=normalization, zero_nonfinite=settings.zero_nonfinite)
+            write = partial(
+                _write, draft=draft, normalization=normalization, zero_nonfinite=settings.zero_nonfinite, fold=fold
+            )
             report = partial(progress, "packing", total=len(utterances))
             try:
                 checksums = [pair for chunk in workers.map(write, utterances, report) for pair in chunk]
@@ -184,12 +190,17 @@ def _moments(utterances: Sequence[_Utterance], *, zero_nonfinite: bool) -> Momen
 
 
 def _write(
-    utterances: Sequence[_Utterance], *, draft: PackedDraft, normalization: Normalization, zero_nonfinite: bool
+    utterances: Sequence[_Utterance],
+    *,
+    draft: PackedDraft,
+    normalization: Normalization,
+    zero_nonfinite: bool,
+    fold: Mapping[str, str] | None,
 ) -> list[tuple[int, int]]:
     """Write utterances to their places; return the checksums of each one's frames and labels."""
     checksums = []
     for u in utterances:
-        labels = read_transcript(u.transcript, u.length, draft.inventory) if u.transcript else None
+        labels = read_transcript(u.transcript, u.length, draft.inventory, fold) if u.transcript else None
         own = normalization
         if u.length > _LONG and normalization.kind == "utterance":
             own = _moments([u], zero_nonfinite=zero_nonfinite).normalization()

@@ -40,12 +40,14 @@ class Evaluation:
         checkpoint: name of the checkpoint's folder.
         scores: all scores.
         inventory: the label set.
+        silence: the label of silence; None if there is none.
     """
 
     partition: str
     checkpoint: str
     scores: Scores
     inventory: Inventory
+    silence: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the evaluation as JSON values; see `Confusion.to_json` for the confusion matrix."""
@@ -79,8 +81,8 @@ def evaluate(
         UsageError: an unknown partition or device name.
         DeviceError: the device is missing or has too little memory.
     """
-    trained, opened = prepare_evaluation(run, source, partition=partition, checkpoint=checkpoint, packing=packing)
-    return score(trained, opened, device=device, progress=progress)
+    prepared = prepare_evaluation(run, source, partition=partition, checkpoint=checkpoint, packing=packing)
+    return score(*prepared, device=device, progress=progress)
 
 
 def prepare_evaluation(
@@ -90,8 +92,12 @@ def prepare_evaluation(
     partition: str | None = None,
     checkpoint: Which = "best",
     packing: Progress = quiet,
-) -> tuple[Checkpoint, Partition]:
-    """Load a checkpoint and open the partition to score it on; arguments and errors as in `evaluate`."""
+) -> tuple[Checkpoint, Partition, int | None]:
+    """Load a checkpoint and open the partition to score it on; arguments and errors as in `evaluate`.
+
+    Returns:
+        Both, and the label of silence if there is one.
+    """
     path = config_of(run)
     data = Config.load(path).data if path else None  # `prepare` reports a missing configuration
     if data and not source and not corpus_path(data.root).exists():
@@ -104,18 +110,19 @@ def prepare_evaluation(
         packing=packing,
     )
     label_counts(opened, "partition=NAME")
-    return trained, opened
+    return trained, opened, opened.inventory.silence(data.silence if data else None)
 
 
 @torch.inference_mode()
 def score(
     checkpoint: Checkpoint,
     partition: Partition,
+    silence: int | None = None,
     *,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Score a checkpoint on an open partition; arguments and errors as in `evaluate`."""
+    """Score a checkpoint on an open partition, given the label of silence; otherwise as `evaluate`."""
     inventory = checkpoint.description.inventory
     true = partition.labels()
     if true is None:
@@ -135,5 +142,5 @@ def score(
         done = part.stop
         if progress:
             progress(done, partition.frame_count)
-    scores = score_labels(predicted, confidence, in_top, true, partition.offsets, inventory)
-    return Evaluation(partition.name, checkpoint.name, scores, inventory)
+    scores = score_labels(predicted, confidence, in_top, true, partition.offsets, inventory, silence)
+    return Evaluation(partition.name, checkpoint.name, scores, inventory, silence)

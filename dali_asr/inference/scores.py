@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from dali_asr.inventory import Inventory
 
-SILENCE = "[SIL]"
 TOP = 3
 CALIBRATION_BINS = 15
 MAX_DENSE = 300  # symbols; 10,000 would make 10^8 cells, nearly all of them zero
@@ -129,13 +128,13 @@ class Scores:
     Attributes:
         frames: number of labelled frames.
         accuracy: fraction of them predicted right.
-        accuracy_without_silence: accuracy over the frames not labelled `[SIL]`; None if the inventory has no `[SIL]`.
+        accuracy_without_silence: accuracy over the frames not labelled as silence; None without such a label.
         top3_accuracy: fraction of frames whose true label is among the three with the highest posteriors.
         macro_f1: mean F1 of the symbols that occur.
         calibration_error: expected calibration error in 15 bins of equal width (Naeini et al. 2015; Guo et al. 2017).
         phoneme_error_rate: edits that turn the predicted sequences into the true ones, per true symbol. Runs of equal
             labels are collapsed into one symbol first.
-        phoneme_error_rate_without_silence: the same after `[SIL]` is removed from both sequences.
+        phoneme_error_rate_without_silence: the same after silence is removed from both sequences.
         symbols: scores per symbol, in the order of the inventory.
         confusion: number of frames per pair of true and predicted label.
     """
@@ -164,6 +163,7 @@ def score_labels(
     true: NDArray[np.int64],
     offsets: NDArray[np.int64],
     inventory: Inventory,
+    silence: int | None = None,
 ) -> Scores:
     """Score the labels of a partition.
 
@@ -174,11 +174,11 @@ def score_labels(
         true: true labels, `[F]`; negative for frames without a label. At least one frame has a label.
         offsets: boundaries of the utterances, `[U + 1]`.
         inventory: the label set.
+        silence: the label of silence; None if there is none.
     """
     labelled = true >= 0
     confusion = Confusion.count(predicted, true, len(inventory))
     symbols = symbol_scores(confusion, inventory)
-    silence = inventory.symbols.index(SILENCE) if SILENCE in inventory.symbols else None
     return Scores(
         frames=confusion.frames,
         accuracy=float(confusion.right.sum() / confusion.frames),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dali_asr.build import corpus_path
 from dali_asr.corpus import Corpus, PackSettings
 from dali_asr.corpus.cache import is_cached
-from dali_asr.corpus.course import is_course_folder, is_npy_name, read_features
+from dali_asr.corpus.course import is_course_folder, is_npy_name, read_features, refuse_audio
 from dali_asr.corpus.packed import is_packed
 from dali_asr.corpus.packing import quiet
 from dali_asr.errors import CheckpointError, DataError, UsageError
@@ -47,6 +47,8 @@ def open_source(
         CheckpointError: the corpus and the model have different inventories.
     """
     paths = [corpus_path(str(source)) for source in sources]
+    for path in paths:
+        refuse_audio(path)
     if len(paths) == 1 and paths[0].is_dir() and not (is_packed(paths[0]) or is_course_folder(paths[0])):
         paths = sorted(path for path in paths[0].iterdir() if is_npy_name(path.name)) or paths
     if all(path.suffix == ".npy" for path in paths):
@@ -72,7 +74,7 @@ def _open_files(
         frames,
         inventory=description.inventory,
         normalization=description.normalization,
-        dtype=data.dtype,
+        dtype=data.dtype or "float32",
         names=names,
     )
     return corpus.partition("all")
@@ -110,9 +112,10 @@ def _open_course(
         data.partitions,
         normalization.kind,
         train=normalization.partitions,
-        dtype=data.dtype,
+        dtype=data.dtype or "float32",
         inventory=description.inventory,
         zero_nonfinite=data.zero_nonfinite,
+        fold=data.fold,
     )
     if chosen in data.partitions and set(data.partitions) <= set(names) and is_cached(path, settings):
         corpus = Corpus.open(path, settings, progress=progress)

@@ -100,4 +100,4 @@ def load_model(run: str | Path, *, checkpoint: Which = "best", device: str = "au
     path = Path(run).expanduser()
     trained = load_checkpoint(path, checkpoint)
     data = Config.load(run_of(path) / CONFIG).data
-    return TrainedModel(trained, data.dtype, resolve_device(device))
+    return TrainedModel(trained, data.dtype or "float32", resolve_device(device))

@@ -131,7 +131,7 @@ class _Training:
         self.folder: RunFolder | None = None
         with world.together():
             if world.leads:
-                settings = resolved(config, corpus.inventory)
+                settings = resolved(config, corpus)
                 self.folder = open_folder(start, settings, self.batches, checkpoint, reporter.warned)
         for warning in setup.warnings:
             reporter.warned(warning)

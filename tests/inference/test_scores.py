@@ -100,7 +100,9 @@ def test_all_scores_of_a_model() -> None:
     model = description.build().eval()
     checkpoint = Checkpoint(description, 0, 0, None, None, 0, model.state_dict())
     heard: list[tuple[int, int]] = []
-    scores = score(checkpoint, partition, device="cpu", progress=lambda *done: heard.append(done)).scores
+    scores = score(
+        checkpoint, partition, inventory.silence(), device="cpu", progress=lambda *done: heard.append(done)
+    ).scores
     assert heard[-1] == (65, 65)
     with torch.inference_mode():
         logits = model(torch.from_numpy(np.concatenate(list(partition.frames())))[:, None])

@@ -1,0 +1,104 @@
+"""From a corpus of one's own to a model, without typing again what the corpus knows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dali_asr import Config, PackedWriter
+from tests.makers import make_course, make_features
+
+SYMBOLS = ["speech", "sp", "noise"]
+SMALL = ["model.hidden=[4]", "model.preset=null", "training.max_steps=2", "loader.batch_size=8", "loader.context=1"]
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    """Return a packed corpus with an inventory, a dtype and a normalization that are not the defaults."""
+    with PackedWriter(tmp_path / "mine", inventory=SYMBOLS, dtype="float16", normalization="none") as writer:
+        for name in ("train", "dev", "test"):
+            for at in range(3):
+                frames = make_features(40, seed=at)
+                writer.add(name, f"{name}-{at}", frames, np.arange(40) % 3 if name != "test" else None)
+    return tmp_path / "mine"
+
+
+def settings(*values: str) -> list[str]:
+    return [part for value in (*SMALL, *values) for part in ("--set", value)]
+
+
+def test_a_packed_corpus_supplies_inventory_dtype_and_normalization(
+    packed: Path, tmp_path: Path, run_cli: Callable[..., Any]
+) -> None:
+    run = tmp_path / "run"
+    done = run_cli("train", "demo", *settings(f"data.root={packed}"), "--run-folder", run)
+    assert done.exit_code == 0, done.output
+    data = Config.load(run / "config.yaml").data
+    assert (data.inventory, data.dtype, data.normalization) == (tuple(SYMBOLS), "float16", "none")
+    assert run_cli("predict", run, packed).exit_code == 0
+    evaluated = run_cli("evaluate", run)
+    assert evaluated.exit_code == 0, evaluated.output
+    assert "frame accuracy without sp" in evaluated.stdout
+    scores = json.loads((run / "evaluation-dev.json").read_text())
+    confusion = np.array(scores["confusion"])
+    assert scores["accuracy_without_silence"] == pytest.approx(
+        (confusion[0, 0] + confusion[2, 2]) / confusion[[0, 2]].sum()
+    )
+
+
+def test_a_setting_that_differs_is_refused(packed: Path, run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    for setting, message in (
+        ("data.dtype=float32", "packed with dtype float16, asked for float32; leave out data.dtype"),
+        ("data.normalization=utterance", "packed with normalization none, asked for utterance"),
+        ("data.inventory=arpabet", "packed with inventory 3 symbols, asked for 42 symbols"),
+        ("data.silence=SIL", "silence 'SIL': not in the inventory"),
+    ):
+        for command in (["train", "demo"], ["config", "validate", "demo"]):
+            done = run_cli(*command, *settings(f"data.root={packed}", setting))
+            assert done.exit_code == 2
+            assert message in done.stderr
+
+
+def test_validate_opens_the_corpus(packed: Path, run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    def validated(*values: str) -> str:
+        return str(run_cli("config", "validate", "demo", *settings(*values)).output).strip()
+
+    make_course(tmp_path / "course", {"train": [30], "dev": [9], "test": [8]}, unlabelled=("dev",))
+    assert validated(f"data.root={packed}") == "demo: valid"
+    assert "no partition 'devv'" in validated(f"data.root={packed}", "data.dev=devv")
+    assert "test: has no transcripts; name a labelled partition in data.dev" in validated(
+        f"data.root={packed}", "data.dev=test"
+    )
+    assert "data.root: /nowhere: no such folder" in validated("data.root=/nowhere")
+    course = f"data.root={tmp_path / 'course'}"
+    assert "dev: has no transcripts; name a labelled partition in data.dev" in validated(course)
+    assert validated(course, "data.dev=null") == ("demo: valid; the arrays of its corpus are checked when it is packed")
+    assert "no partition 'other'" in validated(course, "data.train=other")
+
+
+def test_info_lists_the_inventory_in_label_order(packed: Path, run_cli: Callable[..., Any]) -> None:
+    assert "inventory, in label order: speech sp noise\n" in run_cli("data", "info", packed).stdout
+
+
+@pytest.mark.parametrize("what", ["a recording", "a folder of recordings"])
+def test_recordings_are_told_what_is_needed(what: str, run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "sounds").mkdir()
+    for name in ("one.wav", "two.FLAC"):
+        (tmp_path / "sounds" / name).write_bytes(b"RIFF")
+    source = tmp_path / "sounds" if "folder" in what else tmp_path / "sounds/two.FLAC"
+    run = tmp_path / "run"
+    assert run_cli("train", "demo", *settings("loader.subset=9"), "--run-folder", run).exit_code == 0
+    for command in (
+        ["predict", run, source],
+        ["data", "pack", source, tmp_path / "p"],
+        ["data", "info", source],
+        ["train", "demo", *settings(f"data.root={source}")],
+    ):
+        done = run_cli(*command)
+        assert done.exit_code == 1, done.output
+        assert f"error: {source}: is {what}, but features are needed; compute them" in done.stderr
