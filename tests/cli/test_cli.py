@@ -101,8 +101,8 @@ def test_data_packs_and_shows_corpora(run_cli: Run, course: Path, tmp_path: Path
 
 def test_config_lists_shows_copies_and_validates(run_cli: Run, tmp_path: Path) -> None:
     listed = run_cli("config", "list").output
-    names = ("train-clean-100", "dev-clean", "test-clean", "train", "dev", "test")
-    make_course(tmp_path / "course", dict.fromkeys(names, [9]))
+    names = ("train-clean-100", "train-clean", "dev-clean", "test-clean", "train", "dev", "test")
+    make_course(tmp_path / "course", {name: [9] for name in names})
     for name in ("demo", "course-tiny", "course-full", "so762-mini"):
         assert name in listed
         assert "max_gradient_norm: null" in run_cli("config", "show", name, "--full").output

@@ -67,7 +67,7 @@ def test_a_fold_of_ones_own(tmp_path: Path) -> None:
     file.write_text("x K K\n")
     with pytest.raises(DataError, match=r"fold.txt, line 1: 'x K K'; write `SYMBOL TARGET`, each symbol once"):
         read_fold(str(file))
-    with pytest.raises(DataError, match="fold nothing: No such file .*; give arpabet, timit61, mfa, or a file"):
+    with pytest.raises(DataError, match=r"fold nothing: No such file .*; give arpabet, timit61, mfa, or a file"):
         read_fold("nothing")
 
 
