@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import time
@@ -41,6 +42,14 @@ def train(
             "--run-folder", help="The run's folder. By default one in `runs/`, named by recipe, date and time."
         ),
     ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Start from the weights of another run or checkpoint (`training.init`).",
+            show_default=False,
+        ),
+    ] = None,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -69,6 +78,8 @@ def train(
     source = config
     if source is None and resume not in (None, AUTO):
         source = str(config_of(resume) or "demo")
+    if init is not None:
+        overrides = [*(overrides or ()), f"training.init={json.dumps(init)}"]
     checked = Config.load(source, overrides or ())
     with progress_bar(
         TextColumn("loss {task.fields[loss]} accuracy {task.fields[accuracy]} {task.fields[speed]} frames/s")

@@ -282,6 +282,9 @@ class TrainingConfig(Section):
     """Decay per step of an exponential moving average of the weights, which is evaluated and saved; null for none."""
     early_stopping: Positive | None = None
     """Stop after this many evaluations without a better dev accuracy; null for never."""
+    init: str | None = None
+    """Run or checkpoint whose weights training starts from; null for random weights. Other labels get a new last layer,
+    in which the symbols that both have keep their weights."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     """Seed of weights, order, masks and dropout."""
     eval_every: Positive = 1

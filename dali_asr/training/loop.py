@@ -22,7 +22,14 @@ from dali_asr.runs.start import find_start
 from dali_asr.signals import StopRequest
 from dali_asr.training.distributed import generator_states, joined
 from dali_asr.training.metrics import FrameMetrics
-from dali_asr.training.setup import build_stepper, load_checkpoint, open_folder, schedule_warnings, set_up
+from dali_asr.training.setup import (
+    build_stepper,
+    open_folder,
+    restore_checkpoint,
+    schedule_warnings,
+    set_up,
+    start_from,
+)
 from dali_asr.training.step import forward, matrix_precision
 
 if TYPE_CHECKING:
@@ -105,6 +112,8 @@ class _Training:
         self.settings = config.training
         with world.together():
             setup = set_up(config, corpus, world)
+            if self.settings.init and not start.checkpoint:
+                setup.warnings.extend(start_from(setup.model, setup.description, self.settings.init))
         self.batches, self.dev, self.description = setup.batches, setup.dev, setup.description
         total = self.settings.epochs * len(self.batches)
         self.total_steps = min(total, self.settings.max_steps or total)
@@ -124,7 +133,7 @@ class _Training:
         checkpoint = None
         with world.together():
             if start.checkpoint:
-                checkpoint, state = load_checkpoint(start.checkpoint, setup, self.stepper, world)
+                checkpoint, state = restore_checkpoint(start.checkpoint, setup, self.stepper, world)
                 self.epochs = [line.model_dump() for line in state.epochs]
                 self.best, self.saved, self.epoch_is_over = checkpoint.best, checkpoint.name, state.epoch_is_over
                 setup.warnings.extend(schedule_warnings(self.settings.schedule.kind, state))

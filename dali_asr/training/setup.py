@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -11,7 +12,7 @@ from dali_asr.build import build_hidden, check_batches, check_size, complete_loa
 from dali_asr.corpus.labels import balanced_weights, label_counts, warn_of_missing
 from dali_asr.errors import CheckpointError, UsageError
 from dali_asr.plan.steps import MIN_WINDOWS_PER_RANK
-from dali_asr.runs.checkpoint import read_checkpoint, read_training, remedy
+from dali_asr.runs.checkpoint import load_checkpoint, read_checkpoint, read_training, remedy, run_of
 from dali_asr.runs.description import ModelDescription
 from dali_asr.runs.folder import RunFolder
 from dali_asr.training.distributed import restore_generators, synchronized
@@ -19,7 +20,6 @@ from dali_asr.training.step import Schedule, Stepper, build_optimizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from torch import nn
 
@@ -104,6 +104,58 @@ def set_up(config: Config, corpus: Corpus, world: World) -> Setup:
     )
 
 
+def start_from(model: MLP, description: ModelDescription, source: str) -> list[str]:
+    """Copy the weights of another run's best checkpoint, or of a checkpoint, into a model.
+
+    The last layer keeps its random weights for symbols that the other inventory does not have.
+
+    Args:
+        model: the model, freshly initialized, on the CPU.
+        description: its description.
+        source: folder of a run or of a checkpoint.
+
+    Returns:
+        What the user should know.
+
+    Raises:
+        CheckpointError: it cannot be read, or is of a model with other layers or features.
+    """
+    other = load_checkpoint(Path(source).expanduser())
+    if differing := _differences_of_weights(other.description, description):
+        raise CheckpointError(
+            f"training.init: {source}: of another model: {'; '.join(differing)}; give the same model and loader.context"
+        )
+    own = model.state_dict()
+    # By position: layers of dropout, which may differ, shift the names.
+    weights = dict(zip(own, other.build(torch.device("cpu")).state_dict().values(), strict=True))
+    theirs, ours = other.description.inventory.symbols, description.inventory.symbols
+    said = [f"training.init: starts from the weights of {other.name} in {run_of(Path(source))}"]
+    if theirs != ours:
+        kept = [symbol for symbol in ours if symbol in theirs]
+        for name in list(own)[-2:]:  # weight and bias of the last layer
+            rows = own[name].clone()
+            for symbol in kept:
+                rows[ours.index(symbol)] = weights[name][theirs.index(symbol)]
+            weights[name] = rows
+        said.append(f"training.init: the last layer is new for {len(ours) - len(kept)} of {len(ours)} symbols")
+    if other.description.normalization.kind != description.normalization.kind:
+        said.append(
+            f"training.init: trained on features normalized by {other.description.normalization.kind}, here by "
+            f"{description.normalization.kind}; set data.normalization to match"
+        )
+    model.load_state_dict(weights)
+    return said
+
+
+def _differences_of_weights(theirs: ModelDescription, ours: ModelDescription) -> list[str]:
+    """Return the differences of two models apart from labels, normalization and dropout."""
+    hidden = theirs.hidden
+    if len(hidden) == len(ours.hidden):
+        hidden = tuple(replace(a, dropout=b.dropout) for a, b in zip(hidden, ours.hidden, strict=True))
+    comparable = replace(theirs, hidden=hidden, inventory=ours.inventory, normalization=ours.normalization)
+    return comparable.differences(ours)
+
+
 def build_stepper(
     model: nn.Module, config: TrainingConfig, world: World, *, steps: int, class_weights: torch.Tensor | None = None
 ) -> Stepper:
@@ -139,7 +191,7 @@ def build_stepper(
     )
 
 
-def load_checkpoint(path: Path, setup: Setup, stepper: Stepper, world: World) -> tuple[Checkpoint, TrainingState]:
+def restore_checkpoint(path: Path, setup: Setup, stepper: Stepper, world: World) -> tuple[Checkpoint, TrainingState]:
     """Load a checkpoint into the loader, the stepper and the random generators.
 
     Raises:
