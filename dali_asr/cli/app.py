@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -11,18 +12,18 @@ from multiprocessing import active_children
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from dali_asr import __version__
 from dali_asr.cli import bench, config, data, doctor, evaluate, model, predict, train
-from dali_asr.cli.console import say, stderr, stdout, warn, with_flags
+from dali_asr.cli.commands import Commands
+from dali_asr.cli.console import complain, output_lost, say, stdout, warn
 from dali_asr.errors import DaliAsrError, DaliAsrWarning
 
 _SHOW_WARNING = warnings.showwarning
 INTERRUPTED = 128 + signal.SIGINT
 
 
-class _Commands(TyperGroup):
+class _Commands(Commands):
     """Commands that report an error in one line; exit 2 for usage and configuration, 1 for data, 130 for Ctrl-C."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -32,22 +33,28 @@ class _Commands(TyperGroup):
             if ctx.params.get("debug"):
                 raise
             kind = "" if error.exit_code > 128 else "error: "  # stopping on a signal is not an error
-            _complain(f"{kind}{error}")
+            complain(f"{kind}{error}")
             raise typer.Exit(error.exit_code) from error
+        except OSError as error:
+            if error.errno in (errno.EPIPE, errno.ENOSPC) and error.filename is None:  # of help, which typer prints
+                output_lost(error)
+                raise typer.Exit(0) from None
+            _unexpected(error, ctx)
         except KeyboardInterrupt:
-            _complain("interrupted; no partial files are left")
+            complain("interrupted; no partial files are left")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
-            if ctx.params.get("debug") or type(error).__module__.partition(".")[0] in ("typer", "click"):
+            if type(error).__module__.partition(".")[0] in ("typer", "click"):
                 raise
-            cause = " ".join(f"{type(error).__name__}: {error}".split())
-            _complain(f"error: unexpected {cause}; please report it with the output of `dali-asr --debug ...`")
-            raise typer.Exit(1) from error
+            _unexpected(error, ctx)
 
 
-def _complain(text: str) -> None:
-    """Print an error on one line, as it is."""
-    stderr.print(with_flags(text), style="red", markup=False, highlight=False, soft_wrap=True)
+def _unexpected(error: Exception, ctx: Any) -> NoReturn:
+    if ctx.params.get("debug"):
+        raise error
+    cause = " ".join(f"{type(error).__name__}: {error}".split())
+    complain(f"error: unexpected {cause}; please report it with the output of `dali-asr --debug ...`")
+    raise typer.Exit(1) from error
 
 
 app = typer.Typer(

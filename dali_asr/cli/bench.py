@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
+from dali_asr.cli.commands import Commands, complete_recipe, complete_setting
 from dali_asr.cli.console import counting, say, show
 from dali_asr.errors import UsageError
 
@@ -18,18 +19,26 @@ if TYPE_CHECKING:
     from dali_asr.corpus import Corpus
     from dali_asr.corpus.packing import Progress as Report
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Measure the loader and training.")
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, rich_markup_mode="markdown", help="Measure the loader and training."
+)
 
 ConfigArgument = Annotated[
     str | None,
     typer.Argument(
         help="A recipe or YAML file that sets corpus, context and masks. By default synthetic frames.",
         show_default=False,
+        autocompletion=complete_recipe,
     ),
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeat for more."),
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Override a setting; repeat for more.",
+        autocompletion=complete_setting,
+    ),
 ]
 Frames = Annotated[int, typer.Option(min=10_000, help="Number of synthetic frames.")]
 Repeats = Annotated[int, typer.Option(min=1, help="Number of times that each contender is timed, in turn.")]

@@ -9,9 +9,12 @@ from typing import Annotated
 
 import typer
 
+from dali_asr.cli.commands import Commands, complete_recipe, complete_setting
 from dali_asr.cli.console import say
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Show, copy and check configurations.")
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, rich_markup_mode="markdown", help="Show, copy and check configurations."
+)
 
 
 @app.command("list")
@@ -26,7 +29,7 @@ def list_recipes() -> None:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A recipe or a YAML file.")],
+    name: Annotated[str, typer.Argument(help="A recipe or a YAML file.", autocompletion=complete_recipe)],
     full: Annotated[bool, typer.Option("--full", help="Print every key, including defaults.")] = False,
 ) -> None:
     """Print a configuration."""
@@ -40,7 +43,7 @@ def show(
 
 @app.command()
 def copy(
-    name: Annotated[str, typer.Argument(help="A recipe.")],
+    name: Annotated[str, typer.Argument(help="A recipe.", autocompletion=complete_recipe)],
     file: Annotated[Path, typer.Argument(help="The file to write. Edit it, then train with its path.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
@@ -58,10 +61,15 @@ def copy(
 
 @app.command()
 def validate(
-    file: Annotated[str, typer.Argument(help="A YAML file or a recipe.")],
+    file: Annotated[str, typer.Argument(help="A YAML file or a recipe.", autocompletion=complete_recipe)],
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeat for more."),
+        typer.Option(
+            "--set",
+            metavar="SECTION.KEY=VALUE",
+            help="Override a setting; repeat for more.",
+            autocompletion=complete_setting,
+        ),
     ] = None,
 ) -> None:
     """Check a configuration and its corpus: show all mistakes at once, before anything is packed or trained."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -52,17 +53,35 @@ def printing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        stdout.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is still buffered
-        if not isinstance(error, BrokenPipeError):
-            stdout.lost = True
-            warn(f"standard output: {(error.strerror or str(error)).lower()}; what follows is not printed")
+        output_lost(error)
+
+
+def output_lost(error: OSError) -> None:
+    """Stop printing to standard output, which cannot be written."""
+    stdout.quiet = True
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is still buffered
+    if not isinstance(error, BrokenPipeError):
+        stdout.lost = True
+        warn(f"standard output: {(error.strerror or str(error)).lower()}; what follows is not printed")
 
 
 def say(text: str = "", end: str = "\n") -> None:
     """Print a text of the result, as it is."""
     with printing():
-        stdout.print(text, markup=False, soft_wrap=True, end=end)
+        _print(stdout, text, end=end)
+
+
+def _print(console: Console, text: str, style: str = "", end: str = "\n") -> None:
+    """Print a text as it is; on a terminal, wrapped between words, which are never broken."""
+    if console.is_terminal:
+        lines = (
+            textwrap.fill(line, console.width, break_long_words=False, break_on_hyphens=False)
+            if len(line) > console.width
+            else line
+            for line in text.split("\n")
+        )
+        text = "\n".join(lines)
+    console.print(text, style=style, markup=False, soft_wrap=True, end=end)
 
 
 def show(table: RenderableType) -> None:
@@ -81,7 +100,12 @@ def with_flags(message: str) -> str:
 def warn(text: str) -> None:
     """Print a warning on one line."""
     console = _drawing_console() if stderr.is_terminal else stderr
-    console.print(f"warning: {with_flags(text)}", style="yellow", markup=False, soft_wrap=True)
+    _print(console, f"warning: {with_flags(text)}", style="yellow")
+
+
+def complain(text: str) -> None:
+    """Print an error on one line."""
+    _print(stderr, with_flags(text), style="red")
 
 
 def progress_bar(*columns: ProgressColumn) -> Progress:

@@ -10,12 +10,15 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from dali_asr.cli.commands import Commands
 from dali_asr.cli.console import counting, say, show
 
 if TYPE_CHECKING:
     from dali_asr.corpus import Corpus, Partition
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Pack corpora and show what is in them.")
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, rich_markup_mode="markdown", help="Pack corpora and show what is in them."
+)
 
 _HISTOGRAM_WIDTH = 32  # characters
 _MAX_SYMBOLS = 50  # in a histogram

@@ -32,8 +32,6 @@ def evaluate(
 ) -> None:
     """Score a trained model on a labelled partition: accuracy, F1 per phoneme, phoneme error rate, calibration.
 
-    Writes all scores and the confusion matrix to the run's folder, replacing those of an earlier evaluation.
-
     Examples:
 
         dali-asr evaluate runs/demo-20260101-120000

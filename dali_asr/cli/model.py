@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from dali_asr.cli.commands import Commands, complete_recipe, complete_setting
 from dali_asr.cli.console import say
 from dali_asr.cli.console import show as show_table
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Show models.")
+app = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode="markdown", help="Show models.")
 
 
 @app.callback()
@@ -20,10 +21,15 @@ def group() -> None:
 
 @app.command()
 def show(
-    config: Annotated[str, typer.Argument(help="A recipe or a YAML file.")] = "demo",
+    config: Annotated[str, typer.Argument(help="A recipe or a YAML file.", autocompletion=complete_recipe)] = "demo",
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeat for more."),
+        typer.Option(
+            "--set",
+            metavar="SECTION.KEY=VALUE",
+            help="Override a setting; repeat for more.",
+            autocompletion=complete_setting,
+        ),
     ] = None,
     features: Annotated[int, typer.Option(help="Features per frame, D.", min=1)] = 28,
 ) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import TextColumn
 
+from dali_asr.cli.commands import complete_recipe, complete_setting
 from dali_asr.cli.console import progress_bar, say, stdout, warn
 from dali_asr.errors import DaliAsrError
 from dali_asr.runs import Reporter
@@ -29,11 +30,17 @@ def train(
         typer.Argument(
             help="A recipe (`dali-asr config list`) or a YAML file. With --resume, the run's own by default.",
             show_default="demo",
+            autocompletion=complete_recipe,
         ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeat for more."),
+        typer.Option(
+            "--set",
+            metavar="SECTION.KEY=VALUE",
+            help="Override a setting; repeat for more.",
+            autocompletion=complete_setting,
+        ),
     ] = None,
     run: Annotated[
         Path | None,

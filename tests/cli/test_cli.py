@@ -22,6 +22,7 @@ import pyte
 import pytest
 
 from dali_asr import Corpus
+from dali_asr.cli.commands import complete_recipe, complete_setting
 from tests.makers import make_course, make_features
 
 Run = Callable[..., Any]
@@ -206,6 +207,37 @@ def test_lines_and_warnings_leave_no_piece_of_the_bar_on_a_terminal(columns: int
     assert [line.rstrip() for line in screen.display if line.strip()] == [
         f"epoch {at}" if at % 2 else warning for at in range(9)
     ]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_long_warning_is_wrapped_between_words(columns: int, tmp_path: Path) -> None:
+    path = "/" + "long-folder/" * 12
+    script = tmp_path / "script.py"
+    script.write_text(f"from dali_asr.cli.console import warn; warn('some words ' * 12 + '{path} more words')")
+    main, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"TERM": "xterm"}
+    subprocess.run([sys.executable, str(script)], stderr=terminal, env=environment, check=True)
+    os.close(terminal)
+    shown = os.read(main, 100_000).decode()
+    os.close(main)
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in shown.splitlines()]
+    assert path in lines
+    assert all(len(line) <= columns for line in lines if line != path)
+    assert " ".join(lines).split() == ["warning:", *("some words " * 12).split(), path, "more", "words"]
+
+
+def test_recipes_and_settings_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "course-mine.yaml").touch()
+    assert complete_recipe("course-") == ["course-best", "course-full", "course-tiny", "course-mine.yaml"]
+    assert complete_setting("loader.masking.t") == ["loader.masking.time.count=", "loader.masking.time.width="]
+    assert "training.optimizer.learning_rate=" in complete_setting("training.")
+
+
+def test_flags_are_shown_as_flags(run_cli: Run) -> None:
+    for arguments in ([], ["config", "show"], ["predict"], ["data", "pack"]):
+        assert "<bool>" not in run_cli(*arguments, "--help").output
 
 
 def command(*arguments: object) -> list[str]:
