@@ -68,7 +68,7 @@ def predict(
         path = path or run_of(run) / f"{opened.name}.{SUFFIXES[form]}"
         if not to_stdout:
             check_output(path, overwrite=force)
-            say(f"Predicting on the {describe_device(where)}")
+            say(f"Predicting with {trained.name}, on the {describe_device(where)}")
         prediction = label(
             trained,
             opened,

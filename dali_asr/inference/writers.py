@@ -99,12 +99,14 @@ _ENCODERS: dict[Format, Callable[[Prediction, BinaryIO], None]] = {"kaggle": _ka
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Write `evaluation-PARTITION.json` and `.png`, replacing those of an earlier evaluation; return both paths.
+    """Write `evaluation-PARTITION-CHECKPOINT.json` and `.png`, and return both paths.
+
+    They replace those of an earlier evaluation of the same checkpoint on a partition of this name.
 
     Raises:
         DataError: the disk is full or cannot be written.
     """
-    stem = f"evaluation-{evaluation.partition.replace('+', '-')}"
+    stem = f"evaluation-{evaluation.partition.replace('+', '-')}-{evaluation.checkpoint}"
     scores, picture = folder / f"{stem}.json", folder / f"{stem}.png"
     with disk_errors(folder):
         write_file(scores, (json.dumps(evaluation.to_json()) + "\n").encode())

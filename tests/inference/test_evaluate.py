@@ -12,6 +12,7 @@ import pytest
 from dali_asr import Corpus, evaluate
 from dali_asr.config import Config
 from dali_asr.errors import CheckpointError, DataError
+from dali_asr.runs.checkpoint import find_checkpoint
 from dali_asr.training import train
 from tests.makers import make_course, make_features
 from tests.training_runs import SMALL
@@ -25,19 +26,21 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_writes_and_prints_all_scores(run: Path, run_cli: Callable[..., Any]) -> None:
     done = run_cli("evaluate", run, "--device", "cpu")
     assert done.exit_code == 0, done.output
-    values = json.loads((run / "evaluation-dev.json").read_text())
+    (scores,) = run.glob("evaluation-dev-*.json")
+    assert scores.stem == f"evaluation-dev-{find_checkpoint(run, 'best').name}"
+    values = json.loads(scores.read_text())
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert values["accuracy"] == pytest.approx(lines[-1]["dev"]["accuracy"]), "as in training"
     assert f"{values['accuracy']:.2%}" in done.output
     assert "phoneme error rate without [SIL]" in done.output
     assert values["checkpoint"].startswith("epoch-0001-step-")
     assert len(values["symbols"]) == len(values["confusion"]) == 42
-    assert (run / "evaluation-dev.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert f"written to {run / 'evaluation-dev.json'}, drawn in {run / 'evaluation-dev.png'}" in done.output
+    assert scores.with_suffix(".png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert f"written to {scores}, drawn in {scores.with_suffix('.png')}" in done.output
     of_checkpoint = run_cli("evaluate", next((run / "checkpoints").iterdir()), "--device", "cpu")
     assert of_checkpoint.exit_code == 0, of_checkpoint.output
     assert run_cli("evaluate", run, "demo", "--partition", "test", "--checkpoint", "last").exit_code == 0
-    assert (run / "evaluation-test.json").is_file()
+    assert len(list(run.glob("evaluation-test-*.json"))) == 1
 
 
 def test_the_function_returns_all_scores(run: Path) -> None:
