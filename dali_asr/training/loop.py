@@ -148,7 +148,7 @@ class _Training:
             raise TrainingInterrupted(f"interrupted; {self.path} {kept}", 130) from error
         finally:
             if self.folder:
-                self.folder.close(self.epochs)
+                self.folder.close(draw=True)
         return TrainingResult(self.path, self.epochs, self._remark(nothing_left=nothing_left))
 
     def _train(self) -> None:
