@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ def epoch(number: int, last: int, accuracy: float | None) -> dict[str, Any]:
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Collect the figures that are saved."""
     figures: list[Figure] = []
     save = Figure.savefig
@@ -36,7 +35,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
         save(figure, *arguments, **named)
 
     monkeypatch.setattr(Figure, "savefig", saving)
-    yield figures
+    return figures
 
 
 def curves(figure: Figure, panel: int = 0) -> dict[str, list[list[float]]]:
