@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -61,6 +61,8 @@ def draw_confusion(evaluation: Evaluation) -> bytes:
     FigureCanvasAgg(figure)
     width, height = figure.get_size_inches()
     axes = figure.add_axes((_LEFT / width, _BELOW / height, size / width, size / height))
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
     image = axes.imshow(np.where(frames[:, None] > 0, fractions, np.nan), cmap="magma_r", vmin=0, vmax=1)
     named = len(shown) <= _MAX_NAMED
     if named:
@@ -70,8 +72,6 @@ def draw_confusion(evaluation: Evaluation) -> bytes:
     beside = 0.75 if named else 0.15
     scale = figure.add_axes(((_LEFT + size + beside) / width, _BELOW / height, 0.16 / width, size / height))
     figure.colorbar(image, cax=scale, label="fraction of the true symbol's frames")
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
     part = f", the {len(shown)} most frequent of {len(occurring):,} symbols" if len(shown) < len(occurring) else ""
     axes.set_title(
         f"{evaluation.partition}: frame accuracy {evaluation.scores.accuracy:.2%}{part}",
@@ -106,7 +106,7 @@ def _name_symbols(axes: Axes, names: Sequence[str], frames: NDArray[np.int64]) -
     axes.set_xticks(places, texts, rotation=90, fontsize=7)
     axes.set_yticks(places, texts, fontsize=7)
     side = axes.get_yaxis_transform()  # x as a fraction of the matrix, y in rows
-    offset = {"xycoords": side, "textcoords": "offset points", "fontsize": 7, "annotation_clip": False}
+    offset: dict[str, Any] = {"xycoords": side, "textcoords": "offset points", "fontsize": 7, "annotation_clip": False}
     for row, count in enumerate(frames.tolist()):
         axes.annotate(f"{count:,}", (1, row), (44, 0), ha="right", va="center", **offset)
     axes.annotate("frames", (1, -0.5), (44, 5), ha="right", va="bottom", **offset)
@@ -120,7 +120,7 @@ def _name_symbols(axes: Axes, names: Sequence[str], frames: NDArray[np.int64]) -
     axes.set_ylim(len(names) - 0.5, -0.5)
 
 
-def _mark_classes(axes: Axes, classes: Sequence[str], offset: dict[str, object]) -> None:
+def _mark_classes(axes: Axes, classes: Sequence[str], offset: dict[str, Any]) -> None:
     """Draw lines between classes, and name each beside its rows."""
     starts = [at for at, name in enumerate(classes) if at == 0 or name != classes[at - 1]]
     for first, after in pairwise([*starts, len(classes)]):
@@ -129,4 +129,4 @@ def _mark_classes(axes: Axes, classes: Sequence[str], offset: dict[str, object])
             axes.axvline(first - 0.5, color=_LINE, linewidth=0.7)
         middle = (first + after - 1) / 2
         axes.annotate(classes[first], (0, middle), (-38, 0), ha="right", va="center", color="#555555", **offset)
-    axes.yaxis.labelpad = 62
+    axes.set_ylabel("true", labelpad=62)  # beyond the classes

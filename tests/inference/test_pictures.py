@@ -57,7 +57,7 @@ def test_arpabet_is_drawn_by_phonetic_class(drawn: list[Figure]) -> None:
     assert set(shown[-15:]) == {s for s in ARPABET_SYMBOLS if s[0] in "AEIOU"}
     assert [text.get_text() for text in axes.get_xticklabels()] == shown
     assert set(PHONETIC_CLASSES) <= set(texts(drawn[0]))
-    values = np.ma.filled(axes.images[0].get_array(), np.nan)
+    values: np.ndarray[Any, Any] = np.ma.filled(np.ma.asarray(axes.images[0].get_array()), np.nan)
     for row, first in enumerate(shown):
         of_true = [p for t, p in zip(true, predicted, strict=True) if ARPABET_SYMBOLS[t] == first]
         for column, second in enumerate(shown):
