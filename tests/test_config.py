@@ -153,6 +153,8 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
         ),
         ("model: {residual: 1}", "model.residual: received 1; input should be a valid boolean"),
         ("model: {hidden: [0, 5], dropout: [0.1, 0.2]}", "model.hidden[0]: received 0"),
+        ("wandb: {project: a/b}", "wandb.project: received 'a/b'; allowed are all characters but / \\ # ? % :"),
+        ("wandb: {entity: ''}", "wandb.entity: received ''; string should have at least 1 character"),
         ("data: {train: [a, a]}", "data.train: received 'a' twice; name each once"),
         ("loader: {context: 1, masking: {}}", "loader.masking: time masks up to 7 wide, but a window has 3 frames"),
         ("a: [1", "line 1, column"),

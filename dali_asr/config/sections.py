@@ -77,6 +77,12 @@ def _file_name(value: str | None) -> str | None:
     raise ValueError(f"received {brief(value)}; allowed are letters, digits, '_', '.' and '-'")
 
 
+def _wandb_name(value: str) -> str:
+    if re.search(r"[/\\#?%:]", value):
+        raise ValueError(f"received {brief(value)}; allowed are all characters but / \\ # ? % :")
+    return value
+
+
 def _bytes(value: Any) -> int:
     try:
         return as_bytes("bytes", value)
@@ -296,7 +302,7 @@ class TrainingConfig(Section):
     compile: Switch = False
     """Compile the model with torch. Needs a C++ compiler, and about a minute at the start."""
     log_every: Positive = 20
-    """Read the metrics every this many steps."""
+    """Log the mean loss and accuracy over the last steps every this many steps."""
     save_every: Positive | None = None
     """Save a checkpoint every this many optimizer steps, in addition to one per epoch. Null: only after epochs."""
     keep_checkpoints: Positive = 2
@@ -321,6 +327,18 @@ Trackers = Annotated[
 ]
 
 
+WandbName = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_wandb_name)]
+
+
+class WandbConfig(Section):
+    """Where W&B keeps the run, if `tracking` names `wandb`."""
+
+    project: WandbName = "dali-asr"
+    """W&B project. The environment variable WANDB_PROJECT takes precedence."""
+    entity: WandbName | None = None
+    """User or team that owns the project; null: the account's default. WANDB_ENTITY takes precedence."""
+
+
 class Config(Section):
     """A complete configuration."""
 
@@ -336,6 +354,8 @@ class Config(Section):
     """Where runs are written."""
     tracking: Trackers = ()
     """Additional destinations of the metrics: `tensorboard`, `wandb`."""
+    wandb: WandbConfig = WandbConfig()
+    """Where W&B keeps the run, if `tracking` names `wandb`."""
 
     @field_validator("training")
     @classmethod

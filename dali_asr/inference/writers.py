@@ -13,7 +13,6 @@ zero) above.
 
 from __future__ import annotations
 
-import io
 import json
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
@@ -21,6 +20,7 @@ import numpy as np
 
 from dali_asr.errors import UsageError
 from dali_asr.files import check_output, disk_errors, new_file, write_file
+from dali_asr.inference.pictures import draw_confusion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 Format = Literal["kaggle", "json", "npz"]
 SUFFIXES: dict[Format, str] = {"kaggle": "csv", "json": "json", "npz": "npz"}
-_MAX_NAMED = 80  # symbols whose names are legible beside the picture
-_MAX_DRAWN = 200  # symbols whose cells are
 
 
 def write_prediction(prediction: Prediction, path: Path, form: Format, *, overwrite: bool = False) -> None:
@@ -112,36 +110,3 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
         write_file(scores, (json.dumps(evaluation.to_json()) + "\n").encode())
         write_file(picture, draw_confusion(evaluation))
     return [scores, picture]
-
-
-def draw_confusion(evaluation: Evaluation) -> bytes:
-    """Draw the confusion matrix as PNG: of each true symbol, the fraction of its frames per predicted symbol.
-
-    Draws the symbols that occur; of more than 200, the most frequent.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    confusion = evaluation.scores.confusion
-    frames = confusion.true_counts
-    frequency = frames + confusion.predicted_counts
-    occurring = np.flatnonzero(frequency)
-    shown = np.sort(occurring[np.argsort(-frequency[occurring], kind="stable")][:_MAX_DRAWN])
-    fractions = confusion.dense(shown) / np.maximum(frames[shown, None], 1)
-    size = min(max(4.5, 0.2 * len(shown) + 2), 16)
-    figure = Figure(figsize=(size + 0.8, size), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    image = axes.imshow(fractions, cmap="magma_r", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axes, shrink=0.7, label="fraction of the true symbol's frames")
-    if len(shown) <= _MAX_NAMED:
-        names = [evaluation.inventory.symbols[label] for label in shown]
-        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-        axes.set_yticks(range(len(names)), names, fontsize=7)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    part = f", the {len(shown)} most frequent of {len(occurring):,} symbols" if len(shown) < len(occurring) else ""
-    axes.set_title(f"{evaluation.partition}: frame accuracy {evaluation.scores.accuracy:.2%}{part}", fontsize=10)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    return picture.getvalue()

@@ -8,25 +8,75 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from matplotlib.axes import Axes
 
-def draw_curves(epochs: Sequence[dict[str, Any]], picture: Path) -> None:
-    """Plot the metrics of epochs as a PNG: loss on the left, accuracy on the right."""
+_TRAIN, _DEV, _BEST = "#4c78a8", "#e4572e", "#555555"
+_MAX_NUMBERED = 12  # epochs whose numbers fit above a plot
+
+
+def draw_curves(lines: Sequence[dict[str, Any]], picture: Path, title: str) -> None:
+    """Plot the lines of `metrics.jsonl` as a PNG: loss on the left, accuracy on the right.
+
+    The horizontal axis counts steps, so that an epoch cut short is as wide as its steps; the axis above numbers the
+    epochs at their ends. The epoch with the best dev accuracy is marked.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import PercentFormatter
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    steps = [line for line in lines if line["kind"] == "step"]
+    epochs = [line for line in lines if line["kind"] == "epoch"]
+    figure = Figure(figsize=(9.5, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for partition, style in (("train", "o--"), ("dev", "o-")):
-            points = [(e["epoch"], e[partition][name]) for e in epochs if (e[partition] or {}).get(name) is not None]
-            if points:
-                axes.plot(*zip(*points, strict=True), style, label=partition, markersize=4)
-        axes.set_xlabel("epoch")
-        axes.set_ylabel("cross-entropy (nats)" if name == "loss" else "frame accuracy")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend()
-    figure.axes[1].yaxis.set_major_formatter(PercentFormatter(1.0))
+    panels = figure.subplots(1, 2)
+    for axes, name in zip(panels, ("loss", "accuracy"), strict=True):
+        _draw_metric(axes, name, steps, epochs)
+        _set_ticks(axes, steps, epochs)
+    panels[0].set_ylabel("cross-entropy (nats)")
+    panels[1].set_ylabel("frame accuracy")
+    panels[1].yaxis.set_major_formatter(PercentFormatter(1.0))
+    handles, labels = panels[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     figure.savefig(picture, dpi=120)
+
+
+def _draw_metric(axes: Axes, name: str, steps: Sequence[dict[str, Any]], epochs: Sequence[dict[str, Any]]) -> None:
+    points = [(line["step"], line[name]) for line in steps if line[name] is not None]
+    if points:
+        style = "-" if len(points) > 1 else "."
+        axes.plot(*zip(*points, strict=True), style, color=_TRAIN, alpha=0.35, linewidth=1, label="train, by step")
+    for partition, color in (("train", _TRAIN), ("dev", _DEV)):
+        points = [(e["step"], e[partition][name]) for e in epochs if (e[partition] or {}).get(name) is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), "o-", color=color, markersize=4.5, label=f"{partition}, by epoch")
+    if best := _best(epochs):
+        label = f"best dev accuracy: {best['dev']['accuracy']:.2%}, epoch {best['epoch']}"
+        axes.axvline(best["step"], color=_BEST, linestyle=":", linewidth=1.2, zorder=1, label=label)
+    axes.grid(alpha=0.25)
+
+
+def _best(epochs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the first epoch with the highest dev accuracy; None if none was evaluated."""
+    evaluated = [epoch for epoch in epochs if (epoch["dev"] or {}).get("accuracy") is not None]
+    return max(evaluated, key=lambda epoch: epoch["dev"]["accuracy"], default=None)
+
+
+def _set_ticks(axes: Axes, steps: Sequence[dict[str, Any]], epochs: Sequence[dict[str, Any]]) -> None:
+    """Number the steps below from 0 to the last one, and the epochs above at their last steps."""
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+    last = max((line["step"] for line in (*steps, *epochs)), default=1)
+    axes.set_xlim(0, last * 1.03)
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    if not epochs:
+        return
+    above = axes.secondary_xaxis("top")
+    every = -(-len(epochs) // _MAX_NUMBERED)
+    numbered = [epoch for epoch in epochs if epoch["epoch"] % every == 0]
+    above.set_xticks([epoch["step"] for epoch in numbered], [str(epoch["epoch"]) for epoch in numbered])
+    above.set_xlabel("end of epoch", fontsize=9)
+    above.tick_params(labelsize=8)

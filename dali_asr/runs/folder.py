@@ -1,7 +1,7 @@
 """The run folder: everything that a run leaves behind, on rank 0.
 
 config.yaml         the resolved configuration
-environment.json    versions, machine, git commit, and how the loader reads
+environment.json    recipe, versions, machine, git commit, and how the loader reads
 metrics.jsonl       one line every `log_every` steps and one per epoch; identical for the same seed
 timings.jsonl       seconds and frames per second of each epoch
 curves.png          plots of loss and accuracy
@@ -27,7 +27,7 @@ from dali_asr.runs.curves import draw_curves
 from dali_asr.runs.tracking import open_trackers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from dali_asr.config import Config
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from dali_asr.runs.tracking import Tracker
 
 METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
+_ABOUT = "environment.json"
 _LOCK = ".lock"
 _REMEDY = "choose another folder (run=FOLDER)"
 
@@ -75,6 +76,7 @@ class RunFolder:
         self._unwritten: dict[str, list[str]] = {METRICS: [], TIMINGS: []}
         self._digest = hashlib.sha256()  # of the metrics
         self._trackers: list[Tracker] = []
+        self._recipe = ""
         check_folder(path, resumed=resumed)
         with disk_errors(path, _REMEDY):
             path.mkdir(parents=True, exist_ok=True)
@@ -87,13 +89,16 @@ class RunFolder:
         """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
-    def begin(self, config: Config, loader: WindowLoader, checkpoint: Checkpoint | None, *, from_last: bool) -> None:
+    def begin(
+        self, config: Config, loader: WindowLoader, checkpoint: Checkpoint | None, *, recipe: str, from_last: bool
+    ) -> None:
         """Describe the run, cut its metrics back to the checkpoint, remove later checkpoints, open the trackers.
 
         Args:
             config: the resolved configuration.
             loader: the loader of training batches.
             checkpoint: the one that training continues from; None for a new run.
+            recipe: the name of the recipe; a run keeps that which it began with.
             from_last: whether it is the run's last one, or None because the run has none.
 
         Raises:
@@ -108,7 +113,7 @@ class RunFolder:
         size = checkpoint.metrics_bytes if checkpoint else 0
         if checkpoint and source:
             self._check_metrics(size, checkpoint.metrics_sha256, source)
-        self.describe(config, loader)  # first, because it marks the folder as a run
+        self.describe(config, loader, recipe)  # first, because it marks the folder as a run
         if source:
             with disk_errors(self.path, _REMEDY):
                 later = remove_later(source)
@@ -119,13 +124,14 @@ class RunFolder:
         step = checkpoint.step if checkpoint else 0
         self._trackers = open_trackers(config, self.path, step, self._warn)
 
-    def describe(self, config: Config, loader: WindowLoader) -> None:
-        """Write the resolved configuration, versions and machine, and how the loader reads."""
+    def describe(self, config: Config, loader: WindowLoader, recipe: str) -> None:
+        """Write the resolved configuration, recipe, versions and machine, and how the loader reads."""
+        self._recipe = self._recorded_recipe() or recipe
         reading = {"graph": loader.graph, "groups": loader.groups, "memory": asdict(loader.memory)}
-        about = json.dumps(environment(loader.device) | {"loader": reading}, indent=2) + "\n"
+        about = json.dumps({"recipe": self._recipe} | environment(loader.device) | {"loader": reading}, indent=2) + "\n"
         with disk_errors(self.path, _REMEDY):
             write_file(self.path / CONFIG, config.to_yaml().encode())
-            write_file(self.path / "environment.json", about.encode())
+            write_file(self.path / _ABOUT, about.encode())
 
     def cut(self, size: int) -> None:
         """Cut the metrics back to a size in bytes.
@@ -171,12 +177,12 @@ class RunFolder:
         self._warned.clear()
         return True
 
-    def close(self, epochs: Sequence[dict[str, Any]] = ()) -> None:
-        """Plot the curves of the epochs, if any, close the trackers and release the folder."""
+    def close(self, *, draw: bool = False) -> None:
+        """Close the trackers and release the folder; if `draw`, plot the metrics, if any."""
         picture = self.path / "curves.png"
         try:
-            if epochs:
-                draw_curves(epochs, picture)
+            if draw and (lines := self._lines()):
+                draw_curves(lines, picture, f"{self.path.absolute().name} (recipe {self._recipe})")
         except Exception as error:  # noqa: BLE001 - a picture never ends a run
             reason = getattr(error, "strerror", None) or " ".join(f"{type(error).__name__}: {error}".split())[:200]
             self._warn(f"{picture}: not drawn ({reason})")
@@ -184,6 +190,19 @@ class RunFolder:
             for tracker in self._trackers:
                 tracker.close()
             self._lock.release()
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """Return the metrics, also those that could not be written."""
+        written = (self.path / METRICS).read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in (*written, *self._unwritten[METRICS])]
+
+    def _recorded_recipe(self) -> str | None:
+        """Return the recipe that the run began with; None if that is not known."""
+        try:
+            recipe = json.loads((self.path / _ABOUT).read_text(encoding="utf-8"))["recipe"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return recipe if isinstance(recipe, str) else None
 
     def _check_metrics(self, size: int, sha256: str, checkpoint: Path) -> None:
         """Compare the metrics with what the checkpoint was saved with, and start the checksum from there."""

@@ -31,7 +31,7 @@ class Reporter:
 
         Args:
             step: the number of steps done.
-            metrics: `loss` and `accuracy` over the epoch so far.
+            metrics: `loss` and `accuracy` over the frames since the previous call.
             speed: frames per second over the epoch so far.
         """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,12 +29,14 @@ class Start:
         resumed: whether the folder may already hold a run.
         checkpoint: the folder of the checkpoint that training continues from; None for a new run.
         from_last: whether that is the run's last checkpoint, or None because it has none.
+        recipe: the name of the recipe.
     """
 
     run: Path
     resumed: bool = False
     checkpoint: Path | None = None
     from_last: bool = False
+    recipe: str = "run"
 
 
 def find_start(config: RunConfig, run: str | Path | None, recipe: str, resume: str | Path | None) -> Start:
@@ -51,7 +53,7 @@ def find_start(config: RunConfig, run: str | Path | None, recipe: str, resume: s
         CheckpointError: the folder is not a run, or has no checkpoint.
         UsageError: `run` and `resume` name different runs, or the run cannot begin in its folder.
     """
-    start = _find(config, run, recipe, resume)
+    start = replace(_find(config, run, recipe, resume), recipe=recipe)
     check_folder(start.run, resumed=start.resumed)
     return start
 

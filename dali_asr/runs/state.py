@@ -107,18 +107,18 @@ class ScheduleState(_Stored):
 
 
 class MetricsState(_Stored):
-    """Sums over the epoch under way: the losses, and the labelled and correct frames."""
+    """Sums of losses, labelled and correct frames, over the epoch under way and since the last reading."""
 
     loss: torch.Tensor
     counts: torch.Tensor
 
     @model_validator(mode="after")
     def _fits(self) -> MetricsState:
-        _expect("loss", self.loss, torch.zeros((), dtype=torch.float64))
-        _expect("counts", self.counts, torch.zeros(2, dtype=torch.int64))
-        labelled, correct = self.counts.tolist()
-        if not 0 <= correct <= labelled:
-            raise ValueError(f"counts: {correct} correct frames of {labelled}")
+        _expect("loss", self.loss, torch.zeros(2, dtype=torch.float64))
+        _expect("counts", self.counts, torch.zeros(2, 2, dtype=torch.int64))
+        for labelled, correct in self.counts.tolist():
+            if not 0 <= correct <= labelled:
+                raise ValueError(f"counts: {correct} correct frames of {labelled}")
         return self
 
 

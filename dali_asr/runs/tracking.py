@@ -1,22 +1,27 @@
 """Trackers: services that show metrics, in addition to the run's folder.
 
-If a tracker is not installed or fails, a warning is given and training continues without it. W&B reads its key from the
-environment (WANDB_API_KEY); without a key, its run is recorded offline in the run's folder.
+If a tracker is not installed or fails, a warning is given and training continues without it. W&B finds its key where it
+always does: in the variable WANDB_API_KEY, or where `wandb login` leaves it. Without a key, or if the server cannot be
+reached, its run is recorded offline in the run's folder, and a warning says how to upload it.
 """
 
 from __future__ import annotations
 
+import netrc
 import os
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from dali_asr.config import Config
 
 _WAIT = 20  # seconds, for W&B's server
 _WANDB_ID = "wandb-id"
+_UPSTREAM = {"api.forge.coreweave.com": "api.wandb.ai"}  # W&B takes the key of the latter for the former too
 
 
 class Tracker(Protocol):
@@ -101,17 +106,22 @@ class _WandB:
 
         self._number = _run_id(run)
         mode = os.environ.get("WANDB_MODE", "online")
-        if mode == "online" and not os.environ.get("WANDB_API_KEY"):
-            warn("tracking: wandb found no key in the environment (WANDB_API_KEY); its run is recorded offline")
+        reason = f"WANDB_MODE is {mode}"
+        if mode == "online" and not _has_key(wandb.setup().settings):
+            reason = "wandb found no key, neither of `wandb login` nor in the variable WANDB_API_KEY"
             mode = "offline"
         try:
             self._run = self._begin(wandb, config, run, mode)
         except Exception as error:
             if mode != "online":
                 raise
-            warn(f"tracking: wandb cannot reach its server ({_one_line(error)}); its run is recorded offline")
+            reason = f"wandb cannot reach its server ({_one_line(error)})"
+            mode = "offline"
             wandb.teardown()  # its process still holds the run's name
-            self._run = self._begin(wandb, config, run, "offline")
+            self._run = self._begin(wandb, config, run, mode)
+        if mode == "offline":
+            folder = shlex.quote(str(Path(self._run.dir).parent))
+            warn(f"tracking: {reason}; its run is recorded offline, upload it with: wandb sync {folder}")
 
     def log(self, line: dict[str, Any]) -> None:
         self._run.log(scalars(line), step=line["step"])
@@ -129,7 +139,8 @@ class _WandB:
             save_code=False,
         )
         return wandb.init(
-            project=os.environ.get("WANDB_PROJECT", "dali-asr"),
+            project=os.environ.get("WANDB_PROJECT") or config.wandb.project,
+            entity=os.environ.get("WANDB_ENTITY") or config.wandb.entity,
             name=run.name,
             id=self._number,
             resume="allow",
@@ -147,6 +158,27 @@ def scalars(line: dict[str, Any]) -> dict[str, float]:
     else:
         groups = {name: line[name] or {} for name in ("train", "dev")}
     return {f"{group}/{name}": v for group, of in groups.items() for name, v in of.items() if v is not None}
+
+
+def _has_key(settings: Any) -> bool:
+    """Whether W&B will find credentials of its server; asks neither the server nor the user."""
+    if settings.api_key or os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlsplit(settings.base_url).netloc
+    try:
+        logins = netrc.netrc(_netrc_path())
+    except (OSError, netrc.NetrcParseError):
+        return False
+    found = logins.authenticators(host) or logins.authenticators(_UPSTREAM.get(host, host))
+    return bool(found and found[2])
+
+
+def _netrc_path() -> Path:
+    """Return the file in which `wandb login` keeps the key."""
+    if path := os.environ.get("NETRC"):
+        return Path(path).expanduser()
+    usual, of_windows = Path.home() / ".netrc", Path.home() / "_netrc"
+    return of_windows if of_windows.exists() and not usual.exists() else usual
 
 
 def _run_id(run: Path) -> str:

@@ -157,7 +157,7 @@ class _Training:
             raise TrainingInterrupted(f"interrupted; {self.path} {kept}", 130) from error
         finally:
             if self.folder:
-                self.folder.close(self.epochs)
+                self.folder.close(draw=True)
         return TrainingResult(self.path, self.epochs, self._remark(nothing_left=nothing_left))
 
     def _train(self) -> None:
@@ -178,7 +178,8 @@ class _Training:
                     self._save()
                 if log_due or self.world.size == 1:  # ranks can only stop together, and agree when they log
                     self._stop_if_asked()
-            line = {"train": self._measure(), "dev": self._evaluate()}
+            self._check_losses()
+            line = {"train": stepper.metrics.compute(), "dev": self._evaluate()}
             self._log_epoch(line, time.perf_counter() - begun, frames)
             self._save(final=self.is_done)
             self.reporter.evaluated(self.epochs[-1])
@@ -214,7 +215,8 @@ class _Training:
         self.epoch_is_over = self.stepper.steps == self.total_steps or self.batches.delivered == len(self.batches)
 
     def _log_step(self, speed: float) -> None:
-        step, measured = self.stepper.steps, self._measure()
+        step, measured = self.stepper.steps, self.stepper.metrics.read()
+        self._check_losses()
         line = {"kind": "step", "step": step, "epoch": len(self.epochs) + 1, "learning_rate": self.stepper.rate()}
         with self.world.together():
             if self.folder:
@@ -224,7 +226,7 @@ class _Training:
     def _log_epoch(self, measured: dict[str, Any], seconds: float, frames: int) -> None:
         number = len(self.epochs) + 1
         line: dict[str, Any] = {"kind": "epoch", "epoch": number, "step": self.stepper.steps} | measured
-        self.stepper.metrics.reset()
+        self.stepper.metrics.end_epoch()
         self.epoch_is_over = False
         self.epochs.append(line)
         if line["dev"]:
@@ -234,18 +236,16 @@ class _Training:
                 self.folder.log(line)
                 self.folder.time({"epoch": number, "train_seconds": seconds, "frames_per_second": frames / seconds})
 
-    def _measure(self) -> Measured:
-        """Return loss and accuracy over the epoch so far.
+    def _check_losses(self) -> None:
+        """Check the losses since the last reading.
 
         Raises:
             TrainingError: a loss is not finite.
         """
-        measured = self.stepper.metrics.compute()
         ago = self.stepper.metrics.first_bad()
         with self.world.together():
             if ago is not None:
                 self._diverged("the loss", self.stepper.steps - ago)
-        return measured
 
     @torch.inference_mode()
     def _evaluate(self) -> Measured | None:

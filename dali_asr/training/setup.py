@@ -253,7 +253,7 @@ def open_folder(
     policy = config.training.on_write_error
     folder = RunFolder(start.run, resumed=start.resumed, on_write_error=policy, warn=warn)
     try:
-        folder.begin(config, batches, checkpoint, from_last=start.from_last)
+        folder.begin(config, batches, checkpoint, recipe=start.recipe, from_last=start.from_last)
     except BaseException:
         folder.close()
         raise

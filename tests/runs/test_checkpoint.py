@@ -46,7 +46,7 @@ def training_state(epoch: int, step: int) -> dict[str, Any]:
             "optimizer": {},
             "schedule": {"scale": 1.0, "best": None, "waited": 0},
             "scaler": None,
-            "metrics": {"loss": torch.zeros((), dtype=torch.float64), "counts": torch.zeros(2, dtype=torch.int64)},
+            "metrics": {"loss": torch.zeros(2, dtype=torch.float64), "counts": torch.zeros(2, 2, dtype=torch.int64)},
         },
         "loader": {},
         "global_batch": 1,

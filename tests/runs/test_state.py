@@ -86,8 +86,9 @@ def put(*path: Any, value: Any) -> Callable[[Any], Any]:
         (("stepper", "schedule", "scale"), NAN),
         (("stepper", "schedule", "scale"), -1.0),
         (("stepper", "scaler"), {"scale": 1.0}),
-        (("stepper", "metrics", "counts"), torch.tensor([1, 2])),
-        (("stepper", "metrics", "loss"), torch.zeros(2)),
+        (("stepper", "metrics", "counts"), torch.tensor([[2, 1], [1, 2]])),
+        (("stepper", "metrics", "counts"), torch.tensor([2, 1])),
+        (("stepper", "metrics", "loss"), torch.zeros((), dtype=torch.float64)),
     ],
 )
 def test_an_invalid_training_state_is_refused(path: tuple[Any, ...], value: Any, run: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from dali_asr.config import Config
+from dali_asr.runs.tracking import _has_key, open_trackers
 from dali_asr.training import train
 from tests.training_runs import SMALL, Warnings
 
@@ -45,7 +47,8 @@ def test_tensorboard_gets_the_metrics(tmp_path: Path) -> None:
 def fresh_wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Make W&B read the environment again."""
     wandb = pytest.importorskip("wandb")
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+    names = ("API_KEY", "MODE", "BASE_URL", "PROJECT", "ENTITY", "IDENTITY_TOKEN_FILE")
+    for name in (*(f"WANDB_{name}" for name in names), "NETRC"):
         monkeypatch.delenv(name, raising=False)
     wandb.teardown()
     yield
@@ -57,8 +60,79 @@ def test_wandb_without_a_key_is_offline(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("HOME", str(tmp_path))
     run, warnings = tracked(tmp_path / "run", "wandb")
     assert len(warnings) == 1
-    assert "wandb found no key in the environment (WANDB_API_KEY); its run is recorded offline" in warnings[0]
-    assert list((run / "wandb").glob("offline-run-*/*.wandb"))
+    (recorded,) = (run / "wandb").glob("offline-run-*/*.wandb")
+    assert warnings[0] == (
+        "tracking: wandb found no key, neither of `wandb login` nor in the variable WANDB_API_KEY; its run is recorded "
+        f"offline, upload it with: wandb sync {shlex.quote(str(recorded.parent))}"
+    )
+
+
+@pytest.mark.usefixtures("fresh_wandb")
+def test_wandb_that_was_asked_to_be_offline_says_how_to_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run, (warning,) = tracked(tmp_path / "a run", "wandb")
+    assert warning.startswith(
+        "tracking: WANDB_MODE is offline; its run is recorded offline, upload it with: wandb sync "
+    )
+    assert list(Path(shlex.split(warning)[-1]).glob("*.wandb"))
+    assert Path(shlex.split(warning)[-1]).parent == run / "wandb"
+
+
+@pytest.mark.usefixtures("fresh_wandb")
+@pytest.mark.parametrize("place", ["home", "NETRC", "variable", "token"])
+def test_wandb_uses_the_key_of_wandb_login(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B's own writer of the file is the judge of its place and form."""
+    import wandb
+
+    write_netrc_auth = pytest.importorskip("wandb.sdk.lib.wbauth").write_netrc_auth
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = wandb.setup().settings
+    assert not _has_key(settings)
+    if place == "NETRC":
+        monkeypatch.setenv("NETRC", str(tmp_path / "logins"))
+    if place in ("home", "NETRC"):
+        write_netrc_auth(host="https://wandb.example.org", api_key=SECRET)
+        assert not _has_key(settings), "of another server"
+        write_netrc_auth(host=settings.base_url, api_key=SECRET)
+    else:
+        monkeypatch.setenv({"variable": "WANDB_API_KEY", "token": "WANDB_IDENTITY_TOKEN_FILE"}[place], SECRET)
+    assert _has_key(settings)
+
+
+@pytest.mark.usefixtures("fresh_wandb")
+def test_a_damaged_login_file_counts_as_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    monkeypatch.setenv("NETRC", str(tmp_path / "logins"))
+    (tmp_path / "logins").write_text("machine")
+    assert not _has_key(wandb.setup().settings)
+    (tmp_path / "logins").write_text(f"machine api.wandb.ai login user password {SECRET}\n")
+    assert _has_key(wandb.setup().settings), "the key of W&B's former server"
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [({}, ("speech", "lab")), ({"WANDB_PROJECT": "mine", "WANDB_ENTITY": "me"}, ("mine", "me"))],
+)
+@pytest.mark.usefixtures("fresh_wandb")
+def test_wandb_gets_project_and_entity(
+    variables: dict[str, str], expected: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    given: dict[str, Any] = {}
+
+    def init(**arguments: Any) -> None:
+        given.update(arguments)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    config = Config.load("demo", ["tracking=wandb", "wandb={project: speech, entity: lab}"])
+    assert open_trackers(config, tmp_path, 0, lambda _: None) == []
+    assert (given["project"], given["entity"]) == expected
 
 
 @pytest.mark.usefixtures("fresh_wandb")
@@ -71,8 +145,8 @@ def test_wandb_that_cannot_reach_its_server(tmp_path: Path, monkeypatch: pytest.
     run, warnings = tracked(tmp_path / "run", "wandb")
     assert len(warnings) == 1
     assert "wandb cannot reach its server" in warnings[0]
-    assert warnings[0].endswith("its run is recorded offline")
-    assert list((run / "wandb").glob("offline-run-*/*.wandb"))
+    (recorded,) = (run / "wandb").glob("offline-run-*/*.wandb")
+    assert warnings[0].endswith(f"its run is recorded offline, upload it with: wandb sync {recorded.parent}")
     assert not [path for path in run.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
 
 

@@ -39,8 +39,28 @@ def test_metrics_match_numpy() -> None:
     again = FrameMetrics(ALONE)
     again.load_state(MetricsState(**metrics.state_dict()))
     assert again.compute() == measured
-    metrics.reset()
+    metrics.end_epoch()
     assert metrics.compute() == {"loss": None, "accuracy": None}
+    assert metrics.read() == measured, "the epoch's end is not a reading"
+
+
+def test_readings_are_means_since_the_last_one() -> None:
+    """Across the end of an epoch and a saved state; the mean over the epoch is not touched by readings."""
+    losses = [float(loss) for loss in np.random.default_rng(1).integers(0, 99, 12)]
+    metrics, readings = FrameMetrics(ALONE), []
+    for step, loss in enumerate(losses, 1):
+        update(metrics, loss)
+        if step % 3 == 0:
+            readings.append(metrics.read()["loss"])
+        if step == 7:
+            assert metrics.compute()["loss"] == pytest.approx(np.mean(losses[:7]))
+            metrics.end_epoch()
+            state = MetricsState(**metrics.state_dict())
+            metrics = FrameMetrics(ALONE)
+            metrics.load_state(state)
+    assert readings == pytest.approx(np.reshape(losses, (4, 3)).mean(axis=1))
+    assert metrics.compute()["loss"] == pytest.approx(np.mean(losses[7:]))
+    assert metrics.read() == {"loss": None, "accuracy": None}
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -95,6 +95,25 @@ def test_reported_metrics_match_the_saved_weights(tmp_path: Path) -> None:
     assert measured["loss"] == pytest.approx(functional.cross_entropy(logits, batch.labels).item(), rel=1e-4)
 
 
+def test_a_logged_loss_is_the_mean_since_the_line_before(tmp_path: Path) -> None:
+    """Compared with the losses of the single steps, also across the end of an epoch."""
+
+    def logged(name: str, every: int) -> list[dict[str, Any]]:
+        small = ["training.max_steps=32", "loader.subset=9", "loader.batch_size=250"]
+        run = trained(tmp_path / name, *small, f"training.log_every={every}").run
+        return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+    steps = [line for line in logged("single", 1) if line["kind"] == "step"]
+    lines = logged("mean", 4)
+    for name in ("loss", "accuracy"):
+        values = [line[name] for line in steps]
+        means = [sum(values[at : at + 4]) / 4 for at in range(0, 32, 4)]
+        assert [line[name] for line in lines if line["kind"] == "step"] == pytest.approx(means)
+        assert [line["train"][name] for line in lines if line["kind"] == "epoch"] == pytest.approx(
+            [sum(values[:23]) / 23, sum(values[23:]) / 9]
+        )
+
+
 def test_the_best_checkpoint_has_the_highest_dev_accuracy(tmp_path: Path) -> None:
     result = trained(
         tmp_path / "run", "training.max_steps=1000", "training.epochs=5", "training.optimizer.learning_rate=0.3"
