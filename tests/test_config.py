@@ -108,6 +108,25 @@ def test_overrides_set_values_of_sections() -> None:
         Config.load(None, ["training.epoch=1"])
 
 
+def test_an_override_of_the_layers_replaces_the_recipes(tmp_path: Path) -> None:
+    """But two that were typed at one place stay a mistake."""
+    model = Config.load("demo", ["model.hidden=[64,64]"]).model
+    assert (model.preset, model.hidden) == (None, (64, 64))
+    model = Config.load("demo", ["model.hidden=[64]", "model.preset=null"]).model
+    assert (model.preset, model.hidden) == (None, (64,))
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: {hidden: [8, 8], norm: [batch, none]}")
+    assert Config.load(file, ["model.preset=full", "model.norm=none"]).model.hidden is None
+    with pytest.raises(ConfigError, match=r"model\.norm: received \['batch', 'none'\] for 1 hidden layers"):
+        Config.load(file, ["model.hidden=[64]"])
+    for overrides in (["model.hidden=[64]", "model.preset=full"], ["model={hidden: [64], preset: full}"]):
+        with pytest.raises(ConfigError, match=r"model\.hidden: received \[64\] beside preset full"):
+            Config.load("demo", overrides)
+    file.write_text("model: {hidden: [8], preset: tiny}")
+    with pytest.raises(ConfigError, match=r"received \[8\] beside preset tiny"):
+        Config.load(file, ["model.norm=none"])
+
+
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean course-tiny"):
         Config.load("course-tinny")

@@ -48,7 +48,7 @@ def test_the_module_prints_its_version() -> None:
 
 def test_train_and_predict_print_results_and_the_next_command(run_cli: Run, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    small = ["--set", "model.preset=null", "--set", "model.hidden=[8]", "--set", "training.max_steps=5"]
+    small = ["--set", "model.hidden=[8]", "--set", "training.max_steps=5"]
     result = run_cli("train", "--run-folder", run, *small)
     assert result.exit_code == 0, result.output
     assert "Training on the" in result.output
@@ -213,7 +213,7 @@ def test_training_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
     """As in `dali-asr train | head -1`."""
     read, write = os.pipe()
     os.close(read)
-    options = ["loader.device=cpu", "loader.subset=9", "training.max_steps=3", "model.preset=null", "model.hidden=[8]"]
+    options = ["loader.device=cpu", "loader.subset=9", "training.max_steps=3", "model.hidden=[8]"]
     overrides = [part for option in options for part in ("--set", option)]
     done = subprocess.run(
         command("train", "--run-folder", tmp_path / "run", *overrides),

@@ -22,7 +22,7 @@ from dali_asr.runs.checkpoint import find_checkpoint, load_checkpoint
 from dali_asr.training import train
 from tests.makers import make_course, make_features
 
-SMALL = ["model.hidden=[16]", "model.preset=null", "training.max_steps=6", "loader.context=1", "training.epochs=9"]
+SMALL = ["model.hidden=[16]", "training.max_steps=6", "loader.context=1", "training.epochs=9"]
 
 
 def trained(path: Path, *overrides: str) -> Any:
