@@ -76,7 +76,7 @@ def root(
     """Train and run frame classifiers on speech features. NVIDIA DALI cuts every window on the GPU."""
 
 
-app.command("train")(train.train)
+app.command("train", cls=train.TrainCommand)(train.train)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("doctor")(doctor.doctor)

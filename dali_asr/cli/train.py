@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import TextColumn
+from typer.core import TyperCommand
 
 from dali_asr.cli.console import progress_bar, say, stdout, warn
-from dali_asr.errors import DaliAsrError
+from dali_asr.errors import DaliAsrError, UsageError
 from dali_asr.runs import Reporter
 
 if TYPE_CHECKING:
@@ -20,6 +21,37 @@ if TYPE_CHECKING:
 
     from dali_asr.config import Config
     from dali_asr.loading import WindowLoader
+
+
+class TrainCommand(TyperCommand):
+    """Says of an option that is a key of the configuration how to set the key."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, as the base class does."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            option = getattr(error, "option_name", None)  # of click's NoSuchOption
+            remedy = _setting_for(option, given) if isinstance(option, str) else None
+            if remedy:
+                raise UsageError(f"{option}: no such option of train; {remedy}") from error
+            raise
+
+
+def _setting_for(option: str, arguments: list[str]) -> str | None:
+    """Return how to set the key that an unknown option means, with the value that was given; None if it means none."""
+    from dali_asr.config import Config, keys_named
+
+    keys = keys_named(option.lstrip("-").replace("-", "_"), Config)
+    if not keys:
+        return None
+    at = next(at for at, argument in enumerate(arguments) if argument.partition("=")[0] == option)
+    _, equals, value = arguments[at].partition("=")
+    if not equals:
+        value = next(iter(arguments[at + 1 :]), "")
+    value = value if value and (equals or not value.startswith("-")) else "VALUE"
+    return f"write {' or '.join(shlex.join(['--set', f'{key}={value}']) for key in keys)}"
 
 
 def train(

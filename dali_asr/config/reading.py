@@ -40,9 +40,9 @@ def find_config(source: str) -> Path:
         return recipes_folder() / f"{source}.yaml"
     path = Path(source).expanduser()
     if not path.is_file():
-        raise UsageError(
-            f"{source}: no such file or recipe; recipes are {', '.join(names)}{did_you_mean(source, names)}"
-        )
+        other = path.with_suffix({".yml": ".yaml", ".yaml": ".yml"}.get(path.suffix, path.suffix))
+        near = f"; did you mean {other}?" if other.is_file() else did_you_mean(source, names)
+        raise UsageError(f"{source}: no such file or recipe; recipes are {', '.join(names)}{near}")
     return path
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
-from dali_asr.build import build_hidden, check_batches, check_size, complete_loader, training_loader
+from dali_asr.build import build_hidden, check_batches, check_size, complete_loader, partition_of, training_loader
 from dali_asr.corpus.labels import balanced_weights, label_counts, warn_of_missing
 from dali_asr.errors import CheckpointError, UsageError
 from dali_asr.plan.steps import MIN_WINDOWS_PER_RANK
@@ -60,8 +60,8 @@ def set_up(config: Config, corpus: Corpus, world: World) -> Setup:
     Raises:
         DataError, UsageError: a partition without labels or with fewer frames than a batch, a model that is too large.
     """
-    train = corpus.partition(*config.data.train)
-    dev = corpus.partition(config.data.dev) if config.data.dev else None
+    train = partition_of(corpus, "data.train", *config.data.train)
+    dev = partition_of(corpus, "data.dev", config.data.dev) if config.data.dev else None
     counts = label_counts(train, "data.train")
     if dev:
         label_counts(dev, "data.dev")
