@@ -2,6 +2,7 @@
 
 config.yaml         the resolved configuration
 environment.json    versions, machine, git commit, and how the loader reads
+changes.jsonl       what changed in the configuration when the run was resumed, and at which step
 metrics.jsonl       one line every `log_every` steps and one per epoch; identical for the same seed
 timings.jsonl       seconds and frames per second of each epoch
 curves.png          plots of loss and accuracy
@@ -22,6 +23,7 @@ from filelock import FileLock, Timeout
 from dali_asr.environment import environment
 from dali_asr.errors import CheckpointError, DataError, UsageError
 from dali_asr.files import disk_errors, sweep, write_file
+from dali_asr.runs.changes import CHANGES, record_changes
 from dali_asr.runs.checkpoint import CONFIG, list_checkpoints, remedy, remove_later, remove_old, save_checkpoint
 from dali_asr.runs.curves import draw_curves
 from dali_asr.runs.tracking import open_trackers
@@ -108,7 +110,8 @@ class RunFolder:
         size = checkpoint.metrics_bytes if checkpoint else 0
         if checkpoint and source:
             self._check_metrics(size, checkpoint.metrics_sha256, source)
-        self.describe(config, loader)  # first, because it marks the folder as a run
+        self._record_changes(config, checkpoint)
+        self.describe(config, loader)  # first of a new run, because it marks the folder as one
         if source:
             with disk_errors(self.path, _REMEDY):
                 later = remove_later(source)
@@ -184,6 +187,16 @@ class RunFolder:
             for tracker in self._trackers:
                 tracker.close()
             self._lock.release()
+
+    def _record_changes(self, config: Config, checkpoint: Checkpoint | None) -> None:
+        """Record what the configuration changes in the run that it continues."""
+        with disk_errors(self.path, _REMEDY):
+            if checkpoint is None:
+                (self.path / CHANGES).unlink(missing_ok=True)
+                return
+            changes = record_changes(self.path, config, checkpoint.step)
+        if changes:
+            self._warn(f"{self.path}: from step {checkpoint.step + 1:,} on, {', '.join(map(str, changes))}")
 
     def _check_metrics(self, size: int, sha256: str, checkpoint: Path) -> None:
         """Compare the metrics with what the checkpoint was saved with, and start the checksum from there."""

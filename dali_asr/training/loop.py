@@ -22,7 +22,14 @@ from dali_asr.runs.start import find_start
 from dali_asr.signals import StopRequest
 from dali_asr.training.distributed import generator_states, joined
 from dali_asr.training.metrics import FrameMetrics
-from dali_asr.training.setup import build_stepper, load_checkpoint, open_folder, schedule_warnings, set_up
+from dali_asr.training.setup import (
+    build_stepper,
+    load_checkpoint,
+    open_folder,
+    schedule_warnings,
+    set_up,
+    warmup_warnings,
+)
 from dali_asr.training.step import forward, matrix_precision
 
 if TYPE_CHECKING:
@@ -108,6 +115,7 @@ class _Training:
         self.batches, self.dev, self.description = setup.batches, setup.dev, setup.description
         total = self.settings.epochs * len(self.batches)
         self.total_steps = min(total, self.settings.max_steps or total)
+        setup.warnings.extend(warmup_warnings(self.settings.schedule.warmup_steps, self.total_steps))
         self.stepper = build_stepper(
             setup.model.to(world.device),
             self.settings,
@@ -323,5 +331,15 @@ class _Training:
                 "(training.early_stopping)"
             )
         if nothing_left:
-            return f"Nothing was left to train: step {step:,} of {total:,} is done; raise training.epochs"
+            return (
+                f"Nothing was left to train: step {step:,} of {total:,} is done; raise {' and '.join(self._limits())}"
+            )
         return None
+
+    def _limits(self) -> list[str]:
+        """Return the keys of the configuration that limit the number of steps."""
+        limits = {
+            "training.epochs": self.settings.epochs * len(self.batches),
+            "training.max_steps": self.settings.max_steps,
+        }
+        return [key for key, steps in limits.items() if steps == self.total_steps]
