@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from dali_asr import __version__
 from dali_asr.cli import bench, config, data, doctor, evaluate, model, predict, train
-from dali_asr.cli.console import say, stderr, stdout, warn, with_flags
+from dali_asr.cli.console import error_line, say, stderr, stdout, warn
 from dali_asr.errors import DaliAsrError, DaliAsrWarning
 
 _SHOW_WARNING = warnings.showwarning
@@ -25,14 +25,20 @@ INTERRUPTED = 128 + signal.SIGINT
 class _Commands(TyperGroup):
     """Commands that report an error in one line; exit 2 for usage and configuration, 1 for data, 130 for Ctrl-C."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, as the base class does; `--debug` may stand behind a command too."""
+        end = args.index("--") if "--" in args else len(args)
+        options = [argument for argument in args[:end] if argument != "--debug"]
+        debug = ["--debug"] if len(options) < end else []
+        return super().parse_args(ctx, [*debug, *options, *args[end:]])
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except DaliAsrError as error:
             if ctx.params.get("debug"):
                 raise
-            kind = "" if error.exit_code > 128 else "error: "  # stopping on a signal is not an error
-            _complain(f"{kind}{error}")
+            _complain(error_line(error))
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt:
             _complain("interrupted; no partial files are left")
@@ -41,13 +47,13 @@ class _Commands(TyperGroup):
             if ctx.params.get("debug") or type(error).__module__.partition(".")[0] in ("typer", "click"):
                 raise
             cause = " ".join(f"{type(error).__name__}: {error}".split())
-            _complain(f"error: unexpected {cause}; please report it with the output of `dali-asr --debug ...`")
+            _complain(f"error: unexpected {cause}; please report it with the output of the command with --debug")
             raise typer.Exit(1) from error
 
 
 def _complain(text: str) -> None:
     """Print an error on one line, as it is."""
-    stderr.print(with_flags(text), style="red", markup=False, highlight=False, soft_wrap=True)
+    stderr.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 app = typer.Typer(
@@ -68,7 +74,7 @@ def _version(wanted: bool) -> None:
 @app.callback(epilog="Try `dali-asr train`: it trains a small model on the embedded demo corpus in under two minutes.")
 def root(
     *,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors; may stand anywhere.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,

@@ -3,6 +3,7 @@
 config.yaml         the resolved configuration
 environment.json    versions, machine, git commit, and how the loader reads
 changes.jsonl       what changed in the configuration when the run was resumed, and at which step
+console.log         what `dali-asr train` printed
 metrics.jsonl       one line every `log_every` steps and one per epoch; identical for the same seed
 timings.jsonl       seconds and frames per second of each epoch
 curves.png          plots of loss and accuracy
@@ -251,6 +252,25 @@ class RunFolder:
         if reason not in self._warned:
             self._warned.add(reason)
             self._warn(f"{error}; training continues and tries again")
+
+
+def make_unused(path: Path) -> Path:
+    """Make a folder, or if it exists one named PATH-2, PATH-3, ...; of several processes, each makes its own.
+
+    Raises:
+        DataError: it cannot be made.
+    """
+    name, number = path.name, 1
+    with disk_errors(path, _REMEDY):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                path.mkdir()
+            except FileExistsError:
+                number += 1
+                path = path.with_name(f"{name}-{number}")
+            else:
+                return path
 
 
 def is_run(path: Path) -> bool:

@@ -15,7 +15,7 @@ from dali_asr.errors import CheckpointError, UsageError, brief
 from dali_asr.plan.steps import MIN_WINDOWS_PER_RANK
 from dali_asr.runs.checkpoint import read_checkpoint, read_training, remedy
 from dali_asr.runs.description import ModelDescription
-from dali_asr.runs.folder import RunFolder
+from dali_asr.runs.folder import RunFolder, make_unused
 from dali_asr.training.distributed import restore_generators, synchronized
 from dali_asr.training.step import Schedule, Stepper, build_optimizer
 
@@ -213,7 +213,8 @@ def open_folder(
         DataError, UsageError: see `RunFolder` and its method `begin`.
     """
     policy = config.training.on_write_error
-    folder = RunFolder(start.run, resumed=start.resumed, on_write_error=policy, warn=warn)
+    path = make_unused(start.run) if start.dated else start.run
+    folder = RunFolder(path, resumed=start.resumed, on_write_error=policy, warn=warn)
     try:
         folder.begin(config, batches, checkpoint, from_last=start.from_last)
     except BaseException:

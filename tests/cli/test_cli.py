@@ -54,6 +54,12 @@ def test_train_and_predict_print_results_and_the_next_command(run_cli: Run, tmp_
     assert "Training on the" in result.output
     assert "epoch 1  dev" in result.output
     assert f"Next: dali-asr predict {run} demo --partition test" in result.output
+    assert (run / "console.log").read_text() == result.output
+    more = run_cli("train", "--resume", run, *small, "--set", "training.max_steps=7", "--set", "training.log_every=3")
+    assert f"warning: {run}: from step 6 on, training.max_steps 7 (was 5), training.log_every 3 (was 20)" in more.stderr
+    again = run_cli("train", "--resume", run, "--set", "training.seed=1")
+    assert again.exit_code == 2
+    assert (run / "console.log").read_text() == result.output + more.output
     next_command = re.search(r"Next: dali-asr (.*)", result.output)
     assert next_command
     result = run_cli(*next_command[1].split())
@@ -260,7 +266,7 @@ def test_unexpected_errors_are_one_line(run_cli: Run, monkeypatch: pytest.Monkey
     result = run_cli("data", "info", "demo")
     assert result.exit_code == 1
     assert result.output == (
-        "error: unexpected RuntimeError: first second; please report it with the output of `dali-asr --debug ...`\n"
+        "error: unexpected RuntimeError: first second; please report it with the output of the command with --debug\n"
     )
 
 
@@ -295,8 +301,10 @@ def test_errors_are_one_line_with_their_exit_code(run_cli: Run, arguments: list[
 
 
 def test_debug_shows_the_traceback(run_cli: Run) -> None:
-    result = run_cli("--debug", "data", "info", "/nowhere")
-    assert type(result.exception).__name__ == "DataError"
+    for arguments in (["--debug", "data", "info"], ["data", "--debug", "info"], ["data", "info", "--debug"]):
+        result = run_cli(*arguments, "/nowhere")
+        assert type(result.exception).__name__ == "DataError"
+    assert type(run_cli("data", "info", "--", "--debug").exception).__name__ == "SystemExit", "the name of a folder"
 
 
 def test_piped_output_has_no_progress_and_no_colors(tmp_path: Path) -> None:

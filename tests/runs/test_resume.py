@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +286,47 @@ def test_auto_ignores_runs_of_other_recipes(tmp_path: Path) -> None:
     options = [*OVERRIDES, f"run.folder={tmp_path}", "training.max_steps=3"]
     other = train(Config.load("demo", options), run=tmp_path / "a[b-2-20260101-000000").run
     assert train(Config.load("demo", options), recipe="a[b", resume="auto").run != other
+
+
+def test_runs_of_one_second_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime(2026, 1, 2, 3, 4, 5, tzinfo=tz)
+
+    monkeypatch.setattr("dali_asr.runs.start.datetime", Clock)
+    config = Config.load("demo", [*OVERRIDES, f"run.folder={tmp_path}", "training.max_steps=3"])
+    names = [train(config, recipe="mine").run.name for _ in range(3)]
+    assert names == ["mine-20260102-030405", "mine-20260102-030405-2", "mine-20260102-030405-3"]
+    assert train(config, recipe="mine", resume="auto").run.name == names[-1]
+
+
+class Impatient(Reporter):
+    """Presses Ctrl-C twice at a step."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def stepped(self, step: int, metrics: dict[str, float | None], speed: float) -> None:
+        del metrics, speed
+        if step == self._step:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(("save_every", "kept"), [("null", None), ("7", "epoch-0000-step-00000007")])
+def test_a_second_interrupt_says_what_is_kept_and_how_to_go_on(
+    save_every: str, kept: str | None, tmp_path: Path, run_cli: Callable[..., Any]
+) -> None:
+    run = tmp_path / "run"
+    config = Config.load("demo", [*OVERRIDES, f"training.save_every={save_every}", "training.max_steps=20"])
+    says = f"{run} keeps the checkpoint {kept}, continue" if kept else "no checkpoint is saved yet, begin again"
+    with pytest.raises(TrainingInterrupted, match=f"^interrupted at step 8; {says} with: dali-asr train") as error:
+        train(config, run=run, reporter=Impatient(8))
+    assert error.value.exit_code == 130
+    done = run_cli(*str(error.value).partition("with: dali-asr ")[2].split())
+    assert done.exit_code == 0, done.output
+    assert load_checkpoint(run, "last").step == 20
 
 
 def test_runs_in_a_folder_named_checkpoints(tmp_path: Path) -> None:
