@@ -69,7 +69,7 @@ def run(
     torch.set_num_threads(threads)
     fixed = [f"data.root={root}", "data.test=null", f"training.seed={seed}", f"loader.device={device}"]
     if not recipe:
-        fixed += ["data.train=[train-clean]", "data.dev=dev-clean", "model.preset=null"]
+        fixed += ["data.train=[train-clean]", "data.dev=dev-clean"]
         fixed += [f"training.epochs={EPOCHS}", f"model.max_parameters={MAX_PARAMETERS}"]
     with tempfile.TemporaryDirectory() as folder:
         result = train(Config.load(recipe or "demo", [*fixed, *overrides]), run=Path(folder) / "run")

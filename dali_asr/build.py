@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dali_asr.config import DEMO, Config, DataConfig, LoaderConfig, ModelConfig
 from dali_asr.corpus import Corpus, PackSettings
-from dali_asr.corpus.course import read_layout
+from dali_asr.corpus.course import is_course_folder, read_layout
 from dali_asr.corpus.folding import read_fold
 from dali_asr.corpus.labels import label_counts
 from dali_asr.corpus.packed import is_packed
@@ -19,6 +20,8 @@ from dali_asr.loading import WindowLoader
 from dali_asr.model import PRESETS, HiddenLayer, parameter_count
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
     from torch import nn
 
@@ -37,13 +40,11 @@ def open_corpus(data: DataConfig, progress: Progress) -> Corpus:
     Raises:
         DataError, UsageError: as `Corpus.open`.
     """
-    if not corpus_path(data.root).exists():
-        raise DataError(f"data.root: {data.root}: no such folder; set it to the corpus (--set data.root=FOLDER)")
     path = corpus_path(data.root)
+    if not path.exists():
+        raise DataError(f"data.root: {data.root}: no such folder; set it to the corpus (--set data.root=FOLDER)")
     if is_packed(path):
         corpus = Corpus.open(path)
-        for name in data.partitions:
-            corpus.partition(name)
         corpus.check_settings(
             normalization=data.normalization,
             train=data.train,
@@ -51,7 +52,10 @@ def open_corpus(data: DataConfig, progress: Progress) -> Corpus:
             inventory=resolve_inventory(data.inventory) if data.inventory else None,
         )
     else:
+        _check_course(path, data)
         corpus = Corpus.open(path, pack_settings(data), progress=progress)
+    for key, names in _partition_keys(data):
+        partition_of(corpus, key, *names)
     corpus.inventory.silence(data.silence)
     return corpus
 
@@ -71,6 +75,7 @@ def check_corpus(data: DataConfig) -> bool:
         if data.fold:
             read_fold(data.fold)
         settings.inventory.silence(data.silence)
+        _check_course(path, data)
         for partition in read_layout(path, settings.partitions):
             if partition.name in (*data.train, data.dev) and not partition.labelled:
                 key = "data.dev" if partition.name == data.dev else "data.train"
@@ -94,6 +99,47 @@ def pack_settings(data: DataConfig) -> PackSettings:
         zero_nonfinite=data.zero_nonfinite,
         fold=data.fold,
     )
+
+
+def partition_of(corpus: Corpus, key: str, *names: str) -> Partition:
+    """Return the partitions that a key of the configuration names, joined.
+
+    Raises:
+        UsageError: the corpus lacks one of them; says which key named it.
+    """
+    with _named_by(key):
+        return corpus.partition(*names)
+
+
+def _check_course(root: Path, data: DataConfig) -> None:
+    """Check that the partitions of a course folder exist, before work of minutes begins."""
+    known = is_course_folder(root)
+    if not known and (root / "mfcc").is_dir():
+        folder = root.absolute()
+        raise DataError(
+            f"data.root: {data.root}: is a partition, not the folder of the partitions; "
+            f"set data.root to {folder.parent} and data.train to {folder.name}"
+        )
+    for key, names in _partition_keys(data) if known else ():  # another folder is refused when it is opened
+        for name in names:
+            if not (root / name).is_dir():
+                with _named_by(key):
+                    read_layout(root, [name])
+
+
+def _partition_keys(data: DataConfig) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the keys that name partitions, with their names."""
+    single = [("data.dev", data.dev), ("data.test", data.test)]
+    return [("data.train", data.train), *((key, (name,)) for key, name in single if name is not None)]
+
+
+@contextmanager
+def _named_by(key: str) -> Iterator[None]:
+    """Say which key of the configuration named the partition that an error of the block is about."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{key}: {error}") from error
 
 
 def training_loader(

@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError as SchemaError
 from pydantic import BaseModel
 
-from dali_asr.config import Config, recipe_names, recipes_folder
+from dali_asr.config import Config, keys, keys_named, recipe_names, recipes_folder
 from dali_asr.errors import ConfigError, DaliAsrError, UsageError
 
 RECIPES = ["course-best", "course-full", "course-tiny", "demo", "so762-mini"]
@@ -46,7 +46,7 @@ PROBLEMS = {
     "loader.device": "received 'gpu'; allowed are auto, cpu, cuda, cuda:N",
     "model.dropout": "received 2",
     "model.hidden": "received [3] beside preset tiny",
-    "training.optimizer.lr": "unknown key",
+    "training.optimizer.lr": "unknown key; did you mean training.optimizer.learning_rate?",
     "training.optimizer.betas[1]": "received 1.5",
     "training.precision": "'fp8'; allowed are fp32, bf16",
     "training.epochs": "received 'many'",
@@ -106,6 +106,56 @@ def test_overrides_set_values_of_sections() -> None:
         Config.load(None, ["training.epochs"])
     with pytest.raises(ConfigError, match=r"training\.epoch: unknown key.*did you mean epochs"):
         Config.load(None, ["training.epoch=1"])
+
+
+def test_an_override_of_the_layers_replaces_the_recipes(tmp_path: Path) -> None:
+    """But two that were typed at one place stay a mistake."""
+    model = Config.load("demo", ["model.hidden=[64,64]"]).model
+    assert (model.preset, model.hidden) == (None, (64, 64))
+    model = Config.load("demo", ["model.hidden=[64]", "model.preset=null"]).model
+    assert (model.preset, model.hidden) == (None, (64,))
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: {hidden: [8, 8], norm: [batch, none]}")
+    assert Config.load(file, ["model.preset=full", "model.norm=none"]).model.hidden is None
+    with pytest.raises(ConfigError, match=r"model\.norm: received \['batch', 'none'\] for 1 hidden layers"):
+        Config.load(file, ["model.hidden=[64]"])
+    for overrides in (["model.hidden=[64]", "model.preset=full"], ["model={hidden: [64], preset: full}"]):
+        with pytest.raises(ConfigError, match=r"model\.hidden: received \[64\] beside preset full"):
+            Config.load("demo", overrides)
+    file.write_text("model: {hidden: [8], preset: tiny}")
+    with pytest.raises(ConfigError, match=r"received \[8\] beside preset tiny"):
+        Config.load(file, ["model.norm=none"])
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("training.lr", "training.optimizer.learning_rate"),
+        ("learning_rate", "training.optimizer.learning_rate"),
+        ("model.batch_size", "loader.batch_size"),
+        ("epochs", "training.epochs"),
+        ("model.Dtype", "data.dtype or loader.dtype"),
+        ("training.optimizer.momentum", "training.optimizer.betas"),
+        ("loader.masking.width", "loader.masking.frequency.width or loader.masking.time.width"),
+        ("training.scheduler", "training.schedule"),
+    ],
+)
+def test_an_unknown_key_that_is_elsewhere_says_where(key: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        Config.load("demo", [f"{key}=1"])
+    assert error.value.problems == (f"{key}: unknown key; did you mean {meant}?",)
+
+
+def test_every_other_name_of_a_key_means_one() -> None:
+    for name in keys._OTHER_NAMES:
+        assert keys_named(name, Config), name
+
+
+@pytest.mark.parametrize(("there", "typed"), [("mine.yaml", "mine.yml"), ("mine.yml", "mine.yaml")])
+def test_the_other_spelling_of_yaml_is_suggested(there: str, typed: str, tmp_path: Path) -> None:
+    (tmp_path / there).touch()
+    with pytest.raises(UsageError, match=f"no such file or recipe.*; did you mean {tmp_path / there}"):
+        Config.load(tmp_path / typed)
 
 
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_the_installed_wheel_trains_on_the_demo(wheel: Path, tmp_path: Path) -> 
     assert run("-c", "import dali_asr; print(dali_asr.__file__)").startswith(str(site))
     listed = [line.split()[0] for line in run("-m", "dali_asr", "config", "list").splitlines()]
     assert listed == recipe_names()
-    small = ("--set", "training.max_steps=5", "--set", "model.preset=null", "--set", "model.hidden=[8]")
+    small = ("--set", "training.max_steps=5", "--set", "model.hidden=[8]")
     printed = run("-m", "dali_asr", "train", *small, "--run-folder", "run")
     assert "epoch 1  dev" in printed
     assert list((tmp_path / "run/checkpoints").glob("*/model.safetensors"))

@@ -40,7 +40,6 @@ OVERRIDES = (
     "loader.subset=9",
     "loader.masking={}",
     "loader.batch_size=250",
-    "model.preset=null",
     "model.hidden=[24,24]",
     "model.dropout=0.2",
     "model.norm=[batch,layer]",
@@ -56,7 +55,7 @@ OVERRIDES = (
     "training.log_every=4",
 )
 # A model and a partition for tests that are not about what it learns.
-SMALL = ("model.preset=null", "model.hidden=[8]", "loader.context=1", "loader.subset=9", "loader.device=cpu")
+SMALL = ("model.hidden=[8]", "loader.context=1", "loader.subset=9", "loader.device=cpu")
 ROOT = Path(__file__).parents[1]
 
 

@@ -16,7 +16,7 @@ import typer
 from dali_asr import __version__
 from dali_asr.cli import bench, config, data, doctor, evaluate, model, predict, train
 from dali_asr.cli.commands import Commands
-from dali_asr.cli.console import complain, output_lost, say, stdout, warn
+from dali_asr.cli.console import complain, error_line, output_lost, say, stdout, warn
 from dali_asr.errors import DaliAsrError, DaliAsrWarning
 
 _SHOW_WARNING = warnings.showwarning
@@ -26,14 +26,20 @@ INTERRUPTED = 128 + signal.SIGINT
 class _Commands(Commands):
     """Commands that report an error in one line; exit 2 for usage and configuration, 1 for data, 130 for Ctrl-C."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, as the base class does; `--debug` may stand behind a command too."""
+        end = args.index("--") if "--" in args else len(args)
+        options = [argument for argument in args[:end] if argument != "--debug"]
+        debug = ["--debug"] if len(options) < end else []
+        return super().parse_args(ctx, [*debug, *options, *args[end:]])
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except DaliAsrError as error:
             if ctx.params.get("debug"):
                 raise
-            kind = "" if error.exit_code > 128 else "error: "  # stopping on a signal is not an error
-            complain(f"{kind}{error}")
+            complain(error_line(error))
             raise typer.Exit(error.exit_code) from error
         except OSError as error:
             if error.errno in (errno.EPIPE, errno.ENOSPC) and error.filename is None:  # of help, which typer prints
@@ -53,7 +59,7 @@ def _unexpected(error: Exception, ctx: Any) -> NoReturn:
     if ctx.params.get("debug"):
         raise error
     cause = " ".join(f"{type(error).__name__}: {error}".split())
-    complain(f"error: unexpected {cause}; please report it with the output of `dali-asr --debug ...`")
+    complain(f"error: unexpected {cause}; please report it with the output of the command with --debug")
     raise typer.Exit(1) from error
 
 
@@ -75,7 +81,7 @@ def _version(wanted: bool) -> None:
 @app.callback(epilog="Try `dali-asr train`: it trains a small model on the embedded demo corpus in under two minutes.")
 def root(
     *,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors; may stand anywhere.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -83,7 +89,7 @@ def root(
     """Train and run frame classifiers on speech features. NVIDIA DALI cuts every window on the GPU."""
 
 
-app.command("train")(train.train)
+app.command("train", cls=train.TrainCommand)(train.train)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("doctor")(doctor.doctor)

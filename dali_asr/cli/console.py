@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rich.console import RenderableType
     from rich.progress import ProgressColumn
 
     from dali_asr.corpus.packing import Progress as Report
+    from dali_asr.errors import DaliAsrError
 
 
 class _Output(Console):
@@ -43,6 +44,7 @@ _OPTIONS = {
     "zero_nonfinite=True": "data.zero_nonfinite, or data pack --zero-nonfinite",
     "train=NAME": "data.train, or data pack --train",
 }
+_COPIES: list[Callable[[str], None]] = []  # receive the lines that are printed
 stdout = _Output(highlight=False, emoji=False)
 stderr = Console(stderr=True, highlight=False, emoji=False)
 
@@ -65,8 +67,19 @@ def output_lost(error: OSError) -> None:
         warn(f"standard output: {(error.strerror or str(error)).lower()}; what follows is not printed")
 
 
+@contextmanager
+def copied_to(receive: Callable[[str], None]) -> Iterator[None]:
+    """Pass what `say` and `warn` print within the block to a function as well."""
+    _COPIES.append(receive)
+    try:
+        yield
+    finally:
+        _COPIES.remove(receive)
+
+
 def say(text: str = "", end: str = "\n") -> None:
     """Print a text of the result, as it is."""
+    _copy(f"{text}{end}")
     with printing():
         _print(stdout, text, end=end)
 
@@ -97,10 +110,18 @@ def with_flags(message: str) -> str:
     return message
 
 
+def error_line(error: DaliAsrError) -> str:
+    """Return an error as it is printed. Stopping on a signal is not called one."""
+    kind = "" if error.exit_code > 128 else "error: "
+    return with_flags(f"{kind}{error}")
+
+
 def warn(text: str) -> None:
     """Print a warning on one line."""
     console = _drawing_console() if stderr.is_terminal else stderr
-    _print(console, f"warning: {with_flags(text)}", style="yellow")
+    line = f"warning: {with_flags(text)}"
+    _copy(f"{line}\n")
+    _print(console, line, style="yellow")
 
 
 def complain(text: str) -> None:
@@ -122,6 +143,11 @@ def progress_bar(*columns: ProgressColumn) -> Progress:
         redirect_stdout=stdout.is_terminal,  # output in a file or pipe stays there
         disable=not console.is_terminal or stdout.quiet,
     )
+
+
+def _copy(text: str) -> None:
+    for receive in _COPIES:
+        receive(text)
 
 
 def _drawing_console() -> Console:

@@ -6,15 +6,17 @@ import json
 import os
 import shlex
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import TextColumn
+from typer.core import TyperCommand
 
 from dali_asr.cli.commands import complete_recipe, complete_setting
-from dali_asr.cli.console import progress_bar, say, stdout, warn
-from dali_asr.errors import DaliAsrError
+from dali_asr.cli.console import copied_to, error_line, progress_bar, say, stdout, warn
+from dali_asr.errors import DaliAsrError, UsageError
 from dali_asr.runs import Reporter
 
 if TYPE_CHECKING:
@@ -22,6 +24,37 @@ if TYPE_CHECKING:
 
     from dali_asr.config import Config
     from dali_asr.loading import WindowLoader
+
+
+class TrainCommand(TyperCommand):
+    """Says of an option that is a key of the configuration how to set the key."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, as the base class does."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            option = getattr(error, "option_name", None)  # of click's NoSuchOption
+            remedy = _setting_for(option, given) if isinstance(option, str) else None
+            if remedy:
+                raise UsageError(f"{option}: no such option of train; {remedy}") from error
+            raise
+
+
+def _setting_for(option: str, arguments: list[str]) -> str | None:
+    """Return how to set the key that an unknown option means, with the value that was given; None if it means none."""
+    from dali_asr.config import Config, keys_named
+
+    keys = keys_named(option.lstrip("-").replace("-", "_"), Config)
+    if not keys:
+        return None
+    at = next(at for at, argument in enumerate(arguments) if argument.partition("=")[0] == option)
+    _, equals, value = arguments[at].partition("=")
+    if not equals:
+        value = next(iter(arguments[at + 1 :]), "")
+    value = value if value and (equals or not value.startswith("-")) else "VALUE"
+    return f"write {' or '.join(shlex.join(['--set', f'{key}={value}']) for key in keys)}"
 
 
 def train(
@@ -88,23 +121,48 @@ def train(
     if init is not None:
         overrides = [*(overrides or ()), f"training.init={json.dumps(init)}"]
     checked = Config.load(source, overrides or ())
-    with progress_bar(
-        TextColumn("loss {task.fields[loss]} accuracy {task.fields[accuracy]} {task.fields[speed]} frames/s")
-    ) as bar:
+    log = _ConsoleLog()
+    with (
+        copied_to(log.add),
+        progress_bar(
+            TextColumn("loss {task.fields[loss]} accuracy {task.fields[accuracy]} {task.fields[speed]} frames/s")
+        ) as bar,
+    ):
         try:
-            _run(checked, run, resume, Path(config or "demo").stem, bar)
+            _run(checked, run, resume, Path(config or "demo").stem, _Terminal(bar, log))
         except DaliAsrError as error:
             if not error.reported:
+                log.add(f"{error_line(error)}\n")
                 raise
             time.sleep(1)  # torchrun ends all processes when the first one ends; the one that reports has to finish
             raise typer.Exit(error.exit_code) from error
 
 
+class _ConsoleLog:
+    """A copy of what is printed, `console.log` in the run's folder; kept in memory until there is a folder."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._waiting = ""
+
+    def add(self, text: str) -> None:
+        """Add a text; one that cannot be written is added with the next."""
+        self._waiting += text
+        if self._path:
+            with suppress(OSError), self._path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(self._waiting)
+                self._waiting = ""
+
+    def open(self, run: Path) -> None:
+        """Write to the run's folder from now on."""
+        self._path = run / "console.log"
+
+
 class _Terminal(Reporter):
     """Shows a progress bar, and prints the metrics of every epoch."""
 
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
+    def __init__(self, bar: Progress, log: _ConsoleLog) -> None:
+        self._bar, self._log = bar, log
         self._tasks: dict[str, TaskID] = {}
         self._began = time.perf_counter()
         self._show("starting", None, 0)
@@ -119,6 +177,7 @@ class _Terminal(Reporter):
 
     def started(self, run: Path, loader: WindowLoader, step: int, steps: int) -> None:
         self._clear()
+        self._log.open(run)
         say(f"Training on {_describe(loader)}, {steps:,} steps")
         say(f"Run: {run}" + (f", resumed after step {step:,}" if step else ""))
         self._began = time.perf_counter()
@@ -158,8 +217,7 @@ class _Terminal(Reporter):
                 self._bar.remove_task(self._tasks.pop(stage))
 
 
-def _run(config: Config, run: Path | None, resume: str | None, recipe: str, bar: Progress) -> None:
-    terminal = _Terminal(bar)
+def _run(config: Config, run: Path | None, resume: str | None, recipe: str, terminal: _Terminal) -> None:
     # Imported while the bar is shown, because it takes seconds.
     from dali_asr.training import train as run_training
 

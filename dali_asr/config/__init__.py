@@ -1,5 +1,6 @@
 """Configuration: pydantic sections, read from YAML and overrides, and the shipped recipes."""
 
+from dali_asr.config.keys import keys_named
 from dali_asr.config.reading import find_config, recipe_names, recipes_folder
 from dali_asr.config.sections import (
     DEMO,
@@ -24,6 +25,7 @@ __all__ = [
     "ScheduleConfig",
     "TrainingConfig",
     "find_config",
+    "keys_named",
     "recipe_names",
     "recipes_folder",
 ]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from dali_asr.errors import ConfigError, UsageError, brief, did_you_mean
 from dali_asr.inventory import is_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _MAX_VALUES = 100_000  # in a configuration, its aliases expanded
 
@@ -37,9 +40,9 @@ def find_config(source: str) -> Path:
         return recipes_folder() / f"{source}.yaml"
     path = Path(source).expanduser()
     if not path.is_file():
-        raise UsageError(
-            f"{source}: no such file or recipe; recipes are {', '.join(names)}{did_you_mean(source, names)}"
-        )
+        other = path.with_suffix({".yml": ".yaml", ".yaml": ".yml"}.get(path.suffix, path.suffix))
+        near = f"; did you mean {other}?" if other.is_file() else did_you_mean(source, names)
+        raise UsageError(f"{source}: no such file or recipe; recipes are {', '.join(names)}{near}")
     return path
 
 
@@ -125,12 +128,26 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values or {}
 
 
-def apply_override(values: dict[str, Any], override: str) -> None:
-    """Set one value, given as `section.key=value` with the value in YAML.
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Set values, given as `section.key=value` with the value in YAML.
+
+    An override of `model.hidden` replaces a `model.preset` in `values`, and the reverse.
 
     Raises:
-        UsageError: there is no `=`, or the value is not YAML.
+        UsageError: there is no `=`, or a value is not YAML.
     """
+    given: dict[str, Any] = {}
+    for override in overrides:
+        _apply_override(given, override)
+        _apply_override(values, override)
+    model, chosen = values.get("model"), given.get("model")
+    if isinstance(model, dict) and isinstance(chosen, dict):
+        for key, rival in (("hidden", "preset"), ("preset", "hidden")):
+            if chosen.get(key) is not None and rival not in chosen:
+                model.pop(rival, None)
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     if not equals or not all(part.strip() for part in path.split(".")):
         raise UsageError(f"--set {override}: not a setting; write section.key=value")

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from dali_asr.config.problems import problem_lines
-from dali_asr.config.reading import apply_override, find_config, read_yaml
+from dali_asr.config.reading import apply_overrides, find_config, read_yaml
 from dali_asr.errors import ConfigError, UsageError, brief
 from dali_asr.plan import Masking
 from dali_asr.plan.spec import BYTES, Dtype, as_bytes
@@ -373,7 +373,8 @@ class Config(Section):
 
         Args:
             source: name of a shipped recipe, such as `course-tiny`, or path of a file; by default the `demo` recipe.
-            overrides: settings as `section.key=value`, with the value in YAML.
+            overrides: settings as `section.key=value`, with the value in YAML. One of `model.hidden` replaces the
+                recipe's `model.preset`, and the reverse.
 
         Raises:
             ConfigError: the configuration is invalid; reports all mistakes at once.
@@ -381,8 +382,7 @@ class Config(Section):
         """
         path = find_config(str(source or DEMO))
         values = read_yaml(path)
-        for override in overrides:
-            apply_override(values, override)
+        apply_overrides(values, overrides)
         return cls.check(values, where=str(source or DEMO))
 
     @classmethod

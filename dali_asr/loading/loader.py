@@ -205,8 +205,8 @@ class WindowLoader:
     def load_state_dict(self, state: LoaderState) -> None:
         """Continue, in the next loop, after the last batch that had been delivered when `state` was taken.
 
-        The world size may differ if the global batch is the same. A streamed partition keeps the groups of the state,
-        whatever memory is free.
+        The world size may differ if the global batch is the same, and so may the masks. A streamed partition keeps the
+        groups of the state, whatever memory is free.
 
         Raises:
             UsageError: not a loader state, a state of another spec or partition, or groups that exceed the budget.
@@ -339,7 +339,7 @@ class WindowLoader:
         self._build(layout)
 
     def _identity(self) -> dict[str, Any]:
-        """Return what the sequence of global batches depends on."""
+        """Return what the order of the windows depends on."""
         return {
             "partition": self._partition.name,
             "corpus": self._partition.fingerprint,

@@ -109,9 +109,12 @@ class LoaderSpec:
         return self.masking is not None and self.masking.frequency.count[1] > 0
 
     def identity(self) -> dict[str, Any]:
-        """Return what the sequence of global batches depends on, as JSON values; the same on every rank."""
+        """Return what the order of the windows in global batches depends on, as JSON values; the same on every rank.
+
+        Masks are no part of it: they change what later windows hold, and neither their order nor what was read before.
+        """
         values = asdict(self)
-        for name in ("rank", "world_size", "batch_size"):
+        for name in ("rank", "world_size", "batch_size", "masking"):
             del values[name]
         identity: dict[str, Any] = json.loads(json.dumps({**values, "global_batch": self.steps.global_batch}))
         return identity

@@ -2,6 +2,8 @@
 
 config.yaml         the resolved configuration
 environment.json    recipe, versions, machine, git commit, and how the loader reads
+changes.jsonl       what changed in the configuration when the run was resumed, and at which step
+console.log         what `dali-asr train` printed
 metrics.jsonl       one line every `log_every` steps and one per epoch; identical for the same seed
 timings.jsonl       seconds and frames per second of each epoch
 curves.png          plots of loss and accuracy
@@ -22,6 +24,7 @@ from filelock import FileLock, Timeout
 from dali_asr.environment import environment
 from dali_asr.errors import CheckpointError, DataError, UsageError
 from dali_asr.files import disk_errors, sweep, write_file
+from dali_asr.runs.changes import CHANGES, record_changes
 from dali_asr.runs.checkpoint import CONFIG, list_checkpoints, remedy, remove_later, remove_old, save_checkpoint
 from dali_asr.runs.curves import draw_curves
 from dali_asr.runs.tracking import open_trackers
@@ -113,7 +116,8 @@ class RunFolder:
         size = checkpoint.metrics_bytes if checkpoint else 0
         if checkpoint and source:
             self._check_metrics(size, checkpoint.metrics_sha256, source)
-        self.describe(config, loader, recipe)  # first, because it marks the folder as a run
+        self._record_changes(config, checkpoint)
+        self.describe(config, loader, recipe)  # first of a new run, because it marks the folder as one
         if source:
             with disk_errors(self.path, _REMEDY):
                 later = remove_later(source)
@@ -204,6 +208,16 @@ class RunFolder:
             return None
         return recipe if isinstance(recipe, str) else None
 
+    def _record_changes(self, config: Config, checkpoint: Checkpoint | None) -> None:
+        """Record what the configuration changes in the run that it continues."""
+        with disk_errors(self.path, _REMEDY):
+            if checkpoint is None:
+                (self.path / CHANGES).unlink(missing_ok=True)
+                return
+            changes = record_changes(self.path, config, checkpoint.step)
+        if changes:
+            self._warn(f"{self.path}: from step {checkpoint.step + 1:,} on, {', '.join(map(str, changes))}")
+
     def _check_metrics(self, size: int, sha256: str, checkpoint: Path) -> None:
         """Compare the metrics with what the checkpoint was saved with, and start the checksum from there."""
         path = self.path / METRICS
@@ -257,6 +271,25 @@ class RunFolder:
         if reason not in self._warned:
             self._warned.add(reason)
             self._warn(f"{error}; training continues and tries again")
+
+
+def make_unused(path: Path) -> Path:
+    """Make a folder, or if it exists one named PATH-2, PATH-3, ...; of several processes, each makes its own.
+
+    Raises:
+        DataError: it cannot be made.
+    """
+    name, number = path.name, 1
+    with disk_errors(path, _REMEDY):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                path.mkdir()
+            except FileExistsError:
+                number += 1
+                path = path.with_name(f"{name}-{number}")
+            else:
+                return path
 
 
 def is_run(path: Path) -> bool:

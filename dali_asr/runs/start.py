@@ -26,6 +26,7 @@ class Start:
 
     Attributes:
         run: its folder.
+        dated: whether that is named by recipe, date and time, so that a number is added if it exists by now.
         resumed: whether the folder may already hold a run.
         checkpoint: the folder of the checkpoint that training continues from; None for a new run.
         from_last: whether that is the run's last checkpoint, or None because it has none.
@@ -33,6 +34,7 @@ class Start:
     """
 
     run: Path
+    dated: bool = False
     resumed: bool = False
     checkpoint: Path | None = None
     from_last: bool = False
@@ -54,7 +56,8 @@ def find_start(config: RunConfig, run: str | Path | None, recipe: str, resume: s
         UsageError: `run` and `resume` name different runs, or the run cannot begin in its folder.
     """
     start = replace(_find(config, run, recipe, resume), recipe=recipe)
-    check_folder(start.run, resumed=start.resumed)
+    if not start.dated:
+        check_folder(start.run, resumed=start.resumed)
     return start
 
 
@@ -73,9 +76,10 @@ def _find(config: RunConfig, run: str | Path | None, recipe: str, resume: str | 
     named = Path(run).expanduser() if run is not None else _named(config)
     again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     if resume == AUTO or (resume is None and again):
-        return _continue_or_begin(named or _latest(config, recipe) or _new(config, recipe))
+        known = named or _latest(config, recipe)
+        return _continue_or_begin(known) if known else _new(config, recipe)
     if resume is None:
-        return Start(named or _new(config, recipe))
+        return Start(named) if named else _new(config, recipe)
     given = Path(resume).expanduser()
     of_checkpoint = is_checkpoint(given) and not again
     path = run_of(given)
@@ -103,13 +107,14 @@ def _named(config: RunConfig) -> Path | None:
     return Path(config.folder).expanduser() / config.name if config.name else None
 
 
-def _new(config: RunConfig, recipe: str) -> Path:
-    return Path(config.folder).expanduser() / f"{recipe}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+def _new(config: RunConfig, recipe: str) -> Start:
+    name = f"{recipe}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    return Start(Path(config.folder).expanduser() / name, dated=True)
 
 
 def _latest(config: RunConfig, recipe: str) -> Path | None:
     folder = Path(config.folder).expanduser()
-    dated = re.compile(re.escape(recipe) + r"-\d{8}-\d{6}")
+    dated = re.compile(re.escape(recipe) + r"-\d{8}-\d{6}(-\d+)?")
     entries = folder.iterdir() if folder.is_dir() else ()
     runs = [path for path in entries if dated.fullmatch(path.name) and (path / CONFIG).is_file()]
     return max(runs, key=lambda path: (path / CONFIG).stat().st_mtime, default=None)

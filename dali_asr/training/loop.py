@@ -16,7 +16,7 @@ from torch.nn import functional
 from dali_asr.build import open_corpus, resolved
 from dali_asr.corpus import NO_LABEL
 from dali_asr.errors import DeviceError, TrainingError, TrainingInterrupted
-from dali_asr.runs.checkpoint import Checkpoint, checkpoint_name, list_checkpoints
+from dali_asr.runs.checkpoint import CONFIG, Checkpoint, checkpoint_name, list_checkpoints
 from dali_asr.runs.reporter import Reporter
 from dali_asr.runs.start import find_start
 from dali_asr.signals import StopRequest
@@ -29,6 +29,7 @@ from dali_asr.training.setup import (
     schedule_warnings,
     set_up,
     start_from,
+    warmup_warnings,
 )
 from dali_asr.training.step import forward, matrix_precision
 
@@ -108,7 +109,7 @@ class _Training:
     """One run, from its start to its end or an interruption."""
 
     def __init__(self, config: Config, corpus: Corpus, world: World, start: Start, reporter: Reporter) -> None:
-        self.config, self.world, self.reporter, self.path = config, world, reporter, start.run
+        self.config, self.world, self.reporter = config, world, reporter
         self.settings = config.training
         with world.together():
             setup = set_up(config, corpus, world)
@@ -117,6 +118,7 @@ class _Training:
         self.batches, self.dev, self.description = setup.batches, setup.dev, setup.description
         total = self.settings.epochs * len(self.batches)
         self.total_steps = min(total, self.settings.max_steps or total)
+        setup.warnings.extend(warmup_warnings(self.settings.schedule.warmup_steps, self.total_steps))
         self.stepper = build_stepper(
             setup.model.to(world.device),
             self.settings,
@@ -142,6 +144,7 @@ class _Training:
             if world.leads:
                 settings = resolved(config, corpus)
                 self.folder = open_folder(start, settings, self.batches, checkpoint, reporter.warned)
+        self.path = world.on_rank_0(lambda: self.folder.path if self.folder else start.run)
         for warning in setup.warnings:
             reporter.warned(warning)
 
@@ -153,8 +156,7 @@ class _Training:
             with self.stop.recorded():
                 self._train()
         except KeyboardInterrupt as error:  # a second Ctrl-C
-            kept = f"keeps the checkpoint {self.saved}" if self.saved else "has no new checkpoint"
-            raise TrainingInterrupted(f"interrupted; {self.path} {kept}", 130) from error
+            raise TrainingInterrupted(f"interrupted at step {self.stepper.steps:,}; {self._kept()}", 130) from error
         finally:
             if self.folder:
                 self.folder.close(draw=True)
@@ -306,15 +308,26 @@ class _Training:
             return
         if self.saved is None:
             self._save(final=True)
-        command = shlex.join(["dali-asr", "train", "--resume", str(self.path)])
-        if self.world.size > 1:
-            command = f"the same torchrun command and --resume {shlex.quote(str(self.path))}"
         with self.world.together():
             raise TrainingInterrupted(
                 f"interrupted at step {self.stepper.steps:,} of {self.total_steps:,}; the checkpoint is saved, "
-                f"continue with: {command}",
+                f"continue with: {self._command('--resume', str(self.path))}",
                 self.stop.exit_code,
             )
+
+    def _kept(self) -> str:
+        """Return what is saved of the run, and the command that goes on from there."""
+        found = list_checkpoints(self.path)
+        if found:
+            command = self._command("--resume", str(self.path))
+            return f"{self.path} keeps the checkpoint {found[-1].name}, continue with: {command}"
+        again = [str(self.path / CONFIG), "--run-folder", str(self.path), "--resume", "auto"]
+        return f"no checkpoint is saved yet, begin again with: {self._command(*again)}"
+
+    def _command(self, *arguments: str) -> str:
+        if self.world.size > 1:
+            return f"the same torchrun command and {shlex.join(arguments)}"
+        return shlex.join(["dali-asr", "train", *arguments])
 
     def _diverged(self, what: str, step: int) -> None:
         found = list_checkpoints(self.path)
@@ -332,5 +345,15 @@ class _Training:
                 "(training.early_stopping)"
             )
         if nothing_left:
-            return f"Nothing was left to train: step {step:,} of {total:,} is done; raise training.epochs"
+            return (
+                f"Nothing was left to train: step {step:,} of {total:,} is done; raise {' and '.join(self._limits())}"
+            )
         return None
+
+    def _limits(self) -> list[str]:
+        """Return the keys of the configuration that limit the number of steps."""
+        limits = {
+            "training.epochs": self.settings.epochs * len(self.batches),
+            "training.max_steps": self.settings.max_steps,
+        }
+        return [key for key, steps in limits.items() if steps == self.total_steps]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
 
-from dali_asr.build import build_hidden, check_batches, check_size, complete_loader, training_loader
+from dali_asr.build import build_hidden, check_batches, check_size, complete_loader, partition_of, training_loader
 from dali_asr.corpus.labels import balanced_weights, label_counts, warn_of_missing
-from dali_asr.errors import CheckpointError, UsageError
+from dali_asr.errors import CheckpointError, UsageError, brief
 from dali_asr.plan.steps import MIN_WINDOWS_PER_RANK
 from dali_asr.runs.checkpoint import load_checkpoint, read_checkpoint, read_training, remedy, run_of
 from dali_asr.runs.description import ModelDescription
-from dali_asr.runs.folder import RunFolder
+from dali_asr.runs.folder import RunFolder, make_unused
 from dali_asr.training.distributed import restore_generators, synchronized
 from dali_asr.training.step import Schedule, Stepper, build_optimizer
 
@@ -31,6 +33,12 @@ if TYPE_CHECKING:
     from dali_asr.runs.start import Start
     from dali_asr.runs.state import TrainingState
     from dali_asr.training.distributed import World
+
+_ORDER_KEYS = {  # of the loader's state, with their keys in the configuration
+    "partition": "data.train",
+    "seed": "training.seed",
+    **{name: f"loader.{name}" for name in ("context", "shuffle", "subset", "drop_last", "dtype")},
+}
 
 
 @dataclass(frozen=True)
@@ -60,8 +68,8 @@ def set_up(config: Config, corpus: Corpus, world: World) -> Setup:
     Raises:
         DataError, UsageError: a partition without labels or with fewer frames than a batch, a model that is too large.
     """
-    train = corpus.partition(*config.data.train)
-    dev = corpus.partition(config.data.dev) if config.data.dev else None
+    train = partition_of(corpus, "data.train", *config.data.train)
+    dev = partition_of(corpus, "data.dev", config.data.dev) if config.data.dev else None
     counts = label_counts(train, "data.train")
     if dev:
         label_counts(dev, "data.dev")
@@ -198,22 +206,18 @@ def restore_checkpoint(path: Path, setup: Setup, stepper: Stepper, world: World)
         CheckpointError: it is damaged, invalid or of another model.
         UsageError: its loader has other settings, or the ranks cannot share its global batch.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint, state = read_checkpoint(path), read_training(path)
+    _check_order(path, state, setup.batches, world.size)
     differing = checkpoint.description.differences(setup.description)
     if differing:
         raise CheckpointError(
             f"{path}: of another model: {'; '.join(differing)}; "
             "resume with the run's own configuration, or begin another run"
         )
-    state = read_training(path)
     try:
         setup.batches.load_state_dict(cast("LoaderState", state.loader))
     except UsageError as error:
-        reason = str(error).removeprefix("loader: ")
-        advice = _batch_size_advice(state.global_batch, world.size)
-        raise UsageError(
-            f"{path}: {reason}; resume with the run's own configuration (name no recipe), and {advice}"
-        ) from error
+        raise UsageError(f"{path}: {str(error).removeprefix('loader: ')}") from error
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{path}: invalid (loader: {error!r}); {remedy(path)}") from error
     try:
@@ -222,6 +226,16 @@ def restore_checkpoint(path: Path, setup: Setup, stepper: Stepper, world: World)
         raise CheckpointError(f"{path}: invalid (stepper: {error}); {remedy(path)}") from error
     restore_generators(state.generators, world, remedy(path))
     return checkpoint, state
+
+
+def warmup_warnings(warmup_steps: int, steps: int) -> list[str]:
+    """Return a warning if a run ends before its warm-up."""
+    if warmup_steps <= steps:
+        return []
+    return [
+        f"training.schedule.warmup_steps: {warmup_steps:,}, but the run has {steps:,} steps, so that the learning rate "
+        "never reaches its peak; lower it, or train for more epochs"
+    ]
 
 
 def schedule_warnings(kind: str, state: TrainingState) -> list[str]:
@@ -251,13 +265,39 @@ def open_folder(
         DataError, UsageError: see `RunFolder` and its method `begin`.
     """
     policy = config.training.on_write_error
-    folder = RunFolder(start.run, resumed=start.resumed, on_write_error=policy, warn=warn)
+    path = make_unused(start.run) if start.dated else start.run
+    folder = RunFolder(path, resumed=start.resumed, on_write_error=policy, warn=warn)
     try:
         folder.begin(config, batches, checkpoint, recipe=start.recipe, from_last=start.from_last)
     except BaseException:
         folder.close()
         raise
     return folder
+
+
+def _check_order(path: Path, state: TrainingState, batches: WindowLoader, ranks: int) -> None:
+    """Check that a checkpoint's loader read the same windows in the same order as this one.
+
+    Raises:
+        UsageError: it did not; names the keys of the configuration that differ, and how to set them back.
+    """
+    theirs, ours = state.loader.get("belongs_to"), batches.state_dict()["belongs_to"]
+    if not isinstance(theirs, dict):
+        return  # which the loader refuses
+    keys = {name: key for name, key in _ORDER_KEYS.items() if theirs.get(name) != ours[name]}
+    found = [f"{key} {brief(theirs.get(name))} (here {brief(ours[name])})" for name, key in keys.items()]
+    values = theirs | {"partition": str(theirs.get("partition")).split("+")}
+    back = [shlex.join(["--set", f"{key}={json.dumps(values.get(name))}"]) for name, key in keys.items()]
+    if theirs.get("partition") == ours["partition"] and theirs.get("corpus") != ours["corpus"]:
+        found.append("another corpus")
+        back.append("the corpus in data.root as it was")
+    if theirs.get("global_batch") != ours["global_batch"]:
+        found.append(f"a global batch of {brief(theirs.get('global_batch'))} (here {ours['global_batch']})")
+        back.append(_batch_size_advice(state.global_batch, ranks))
+    if found:
+        raise UsageError(
+            f"{path}: was trained with {', '.join(found)}; go on with {' and '.join(back)}, or begin another run"
+        )
 
 
 def _batch_size_advice(global_batch: int, ranks: int) -> str:

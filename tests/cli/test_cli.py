@@ -49,12 +49,18 @@ def test_the_module_prints_its_version() -> None:
 
 def test_train_and_predict_print_results_and_the_next_command(run_cli: Run, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    small = ["--set", "model.preset=null", "--set", "model.hidden=[8]", "--set", "training.max_steps=5"]
+    small = ["--set", "model.hidden=[8]", "--set", "training.max_steps=5"]
     result = run_cli("train", "--run-folder", run, *small)
     assert result.exit_code == 0, result.output
     assert "Training on the" in result.output
     assert "epoch 1  dev" in result.output
     assert f"Next: dali-asr predict {run} demo --partition test" in result.output
+    assert (run / "console.log").read_text() == result.output
+    more = run_cli("train", "--resume", run, *small, "--set", "training.max_steps=7", "--set", "training.log_every=3")
+    assert f"warning: {run}: from step 6 on, training.max_steps 7 (was 5), training.log_every 3 (was 20)" in more.stderr
+    again = run_cli("train", "--resume", run, "--set", "training.seed=1")
+    assert again.exit_code == 2
+    assert (run / "console.log").read_text() == result.output + more.output
     next_command = re.search(r"Next: dali-asr (.*)", result.output)
     assert next_command
     result = run_cli(*next_command[1].split())
@@ -248,7 +254,7 @@ def test_training_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
     """As in `dali-asr train | head -1`."""
     read, write = os.pipe()
     os.close(read)
-    options = ["loader.device=cpu", "loader.subset=9", "training.max_steps=3", "model.preset=null", "model.hidden=[8]"]
+    options = ["loader.device=cpu", "loader.subset=9", "training.max_steps=3", "model.hidden=[8]"]
     overrides = [part for option in options for part in ("--set", option)]
     done = subprocess.run(
         command("train", "--run-folder", tmp_path / "run", *overrides),
@@ -295,7 +301,7 @@ def test_unexpected_errors_are_one_line(run_cli: Run, monkeypatch: pytest.Monkey
     result = run_cli("data", "info", "demo")
     assert result.exit_code == 1
     assert result.output == (
-        "error: unexpected RuntimeError: first second; please report it with the output of `dali-asr --debug ...`\n"
+        "error: unexpected RuntimeError: first second; please report it with the output of the command with --debug\n"
     )
 
 
@@ -312,6 +318,12 @@ def test_unexpected_errors_are_one_line(run_cli: Run, monkeypatch: pytest.Monkey
         (["bench", "loader", "nothing"], 2, "error: nothing: no such file or recipe"),
         (["config", "copy", "demo", "/etc/passwd/x.yaml"], 1, "is not a writable folder"),
         (["trian"], 2, "No such command"),
+        (["train", "--epochs", "3"], 2, "error: --epochs: no such option of train; write --set training.epochs=3\n"),
+        (["train", "--batch-size=64", "demo"], 2, "write --set loader.batch_size=64\n"),
+        (["train", "--lr", "--set", "a.b=1"], 2, "write --set training.optimizer.learning_rate=VALUE\n"),
+        (["train", "--hidden", "[8, 8]"], 2, "write --set 'model.hidden=[8, 8]'\n"),
+        (["train", "--dtype", "float16"], 2, "write --set data.dtype=float16 or --set loader.dtype=float16\n"),
+        (["train", "--nothing"], 2, "No such option: --nothing"),
         (["bench", "loader", "--json", "/etc/passwd/x.json"], 1, "is not a writable folder"),
         (["bench", "loader", "--frames", "10000", "--batch-size", "6000"], 2, "10000 frames are too few for batches"),
     ],
@@ -324,8 +336,10 @@ def test_errors_are_one_line_with_their_exit_code(run_cli: Run, arguments: list[
 
 
 def test_debug_shows_the_traceback(run_cli: Run) -> None:
-    result = run_cli("--debug", "data", "info", "/nowhere")
-    assert type(result.exception).__name__ == "DataError"
+    for arguments in (["--debug", "data", "info"], ["data", "--debug", "info"], ["data", "info", "--debug"]):
+        result = run_cli(*arguments, "/nowhere")
+        assert type(result.exception).__name__ == "DataError"
+    assert type(run_cli("data", "info", "--", "--debug").exception).__name__ == "SystemExit", "the name of a folder"
 
 
 def test_piped_output_has_no_progress_and_no_colors(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from dali_asr.runs.checkpoint import find_checkpoint, list_checkpoints, load_che
 from dali_asr.runs.folder import RunFolder
 from dali_asr.runs.start import find_start
 from dali_asr.training import train
-from tests.training_runs import OVERRIDES, Forker
+from tests.training_runs import OVERRIDES, Forker, Warnings
 
 
 def outcome(run: Path) -> tuple[bytes, ...]:
@@ -126,6 +128,9 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     assert again.remark == "Nothing was left to train: step 23 of 23 is done; raise training.epochs"
     assert outcome(run) == kept
     assert len(resumed(run, "training.epochs=2").epochs) == 2, "and can be prolonged"
+    assert str(resumed(run, "training.epochs=9", "training.max_steps=46").remark).endswith("raise training.max_steps")
+    both = resumed(run, "training.epochs=2", "training.max_steps=46").remark
+    assert str(both).endswith("raise training.epochs and training.max_steps")
 
 
 def test_a_finished_run_removes_the_checkpoints_that_a_kill_left(tmp_path: Path) -> None:
@@ -149,12 +154,23 @@ def test_auto_resumes_the_latest_run_of_the_recipe(tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         (["model.hidden=[24,32]"], r"of another model: hidden 24/batch/0\.2, 24/layer/0\.2 \(here 24/batch/0\.2, 32/"),
-        (["loader.context=4"], r"of another model: context \[3, 3\] \(here \[4, 4\]\)"),
+        (
+            ["loader.context=4"],
+            r"trained with loader\.context \[3, 3\] \(here \[4, 4\]\); go on with --set 'loader.context=\[3, 3\]', or",
+        ),
         (
             ["loader.batch_size=500"],
-            r"global_batch 250 \(here 500\); resume with .* loader\.batch_size=250",
+            r"a global batch of 250 \(here 500\); go on with loader\.batch_size=250, or begin another run$",
         ),
-        (["training.seed=1"], r"the state belongs to another loader: seed 0 \(here 1\)"),
+        (
+            ["training.seed=1", "loader.subset=3", "loader.drop_last=false"],
+            r"training\.seed 0 \(here 1\), loader\.subset 9 \(here 3\), loader\.drop_last True \(here False\); "
+            "go on with --set training.seed=0 and --set loader.subset=9 and --set loader.drop_last=true, or",
+        ),
+        (
+            ["data.train=dev"],
+            r"trained with data\.train 'train' \(here 'dev'\); go on with --set 'data\.train=\[\"train\"\]', or",
+        ),
     ],
 )
 def test_another_model_or_loader_is_refused(overrides: list[str], message: str, tmp_path: Path) -> None:
@@ -163,6 +179,59 @@ def test_another_model_or_loader_is_refused(overrides: list[str], message: str, 
     with pytest.raises((CheckpointError, UsageError), match=message):
         resumed(run, *overrides, resume=run)
     assert outcome(run) == kept
+
+
+def test_what_does_not_change_the_past_may_change_at_resume(tmp_path: Path) -> None:
+    """And is recorded, with the step after which it changed; what came after the checkpoint is forgotten."""
+    run = resumed(tmp_path / "run", "training.epochs=1", "training.keep_checkpoints=9", "loader.masking=null").run
+    first, last = list_checkpoints(run)[0], list_checkpoints(run)[-1]
+    before = (last / "model.safetensors").read_bytes()
+    changed = (
+        "training.epochs=2",
+        "training.max_steps=40",
+        "training.optimizer.learning_rate=0.0005",
+        "training.schedule.kind=constant",
+        "training.label_smoothing=0",
+        "training.log_every=5",
+        "training.save_every=null",
+        "training.keep_checkpoints=9",
+    )
+    warnings = Warnings()
+    train(Config.load("demo", [*OVERRIDES, *changed]), run=run, resume="auto", reporter=warnings)
+    assert (last / "model.safetensors").read_bytes() == before
+    assert load_checkpoint(run, "last").step == 40
+    lines = changes(run)
+    assert [line["step"] for line in lines] == [23] * len(lines)
+    assert {line["key"]: (line["old"], line["new"]) for line in lines if line["key"] != "loader.masking"} == {
+        "training.epochs": (1, 2),
+        "training.max_steps": (None, 40),
+        "training.optimizer.learning_rate": (0.001, 0.0005),
+        "training.schedule.kind": ("cosine", "constant"),
+        "training.label_smoothing": (0.1, 0.0),
+        "training.log_every": (4, 5),
+        "training.save_every": (7, None),
+    }
+    assert lines[0]["key"] == "loader.masking"
+    (message,) = warnings.messages
+    assert message.startswith(f"{run}: from step 24 on, loader.masking {{")
+    assert message.endswith(", training.log_every 5 (was 4), training.save_every null (was 7)")
+
+    resumed(run, *changed, "training.max_steps=42", resume=run)
+    assert [(line["step"], line["key"]) for line in changes(run)[len(lines) :]] == [(40, "training.max_steps")]
+    resumed(run, "training.epochs=1", "training.keep_checkpoints=9", "loader.masking=null", resume=first)
+    assert changes(run) == []
+
+
+def changes(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "changes.jsonl").read_text().splitlines()]
+
+
+def test_a_warm_up_beyond_the_last_step_is_said(tmp_path: Path) -> None:
+    warnings = Warnings()
+    config = Config.load("demo", [*OVERRIDES, "training.max_steps=9"])
+    train(config, run=tmp_path / "run", reporter=warnings)
+    (message,) = warnings.messages
+    assert message.startswith("training.schedule.warmup_steps: 10, but the run has 9 steps, so that the learning rate")
 
 
 def test_folders_that_cannot_be_resumed_are_refused(tmp_path: Path) -> None:
@@ -217,6 +286,47 @@ def test_auto_ignores_runs_of_other_recipes(tmp_path: Path) -> None:
     options = [*OVERRIDES, f"run.folder={tmp_path}", "training.max_steps=3"]
     other = train(Config.load("demo", options), run=tmp_path / "a[b-2-20260101-000000").run
     assert train(Config.load("demo", options), recipe="a[b", resume="auto").run != other
+
+
+def test_runs_of_one_second_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime(2026, 1, 2, 3, 4, 5, tzinfo=tz)
+
+    monkeypatch.setattr("dali_asr.runs.start.datetime", Clock)
+    config = Config.load("demo", [*OVERRIDES, f"run.folder={tmp_path}", "training.max_steps=3"])
+    names = [train(config, recipe="mine").run.name for _ in range(3)]
+    assert names == ["mine-20260102-030405", "mine-20260102-030405-2", "mine-20260102-030405-3"]
+    assert train(config, recipe="mine", resume="auto").run.name == names[-1]
+
+
+class Impatient(Reporter):
+    """Presses Ctrl-C twice at a step."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def stepped(self, step: int, metrics: dict[str, float | None], speed: float) -> None:
+        del metrics, speed
+        if step == self._step:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(("save_every", "kept"), [("null", None), ("7", "epoch-0000-step-00000007")])
+def test_a_second_interrupt_says_what_is_kept_and_how_to_go_on(
+    save_every: str, kept: str | None, tmp_path: Path, run_cli: Callable[..., Any]
+) -> None:
+    run = tmp_path / "run"
+    config = Config.load("demo", [*OVERRIDES, f"training.save_every={save_every}", "training.max_steps=20"])
+    says = f"{run} keeps the checkpoint {kept}, continue" if kept else "no checkpoint is saved yet, begin again"
+    with pytest.raises(TrainingInterrupted, match=f"^interrupted at step 8; {says} with: dali-asr train") as error:
+        train(config, run=run, reporter=Impatient(8))
+    assert error.value.exit_code == 130
+    done = run_cli(*str(error.value).partition("with: dali-asr ")[2].split())
+    assert done.exit_code == 0, done.output
+    assert load_checkpoint(run, "last").step == 20
 
 
 def test_runs_in_a_folder_named_checkpoints(tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""From configuration to objects: what is wrong with the corpus is said before it is packed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dali_asr import Corpus
+from dali_asr.build import open_corpus
+from dali_asr.config import DataConfig
+from dali_asr.corpus import pack_course
+from dali_asr.corpus.packing import quiet
+from dali_asr.errors import DataError, UsageError
+
+
+def opened(root: Path, **data: Any) -> Corpus:
+    return open_corpus(DataConfig(root=str(root), **data), quiet)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("key", ["train", "dev", "test"])
+def test_an_unknown_partition_is_refused_with_its_key(
+    key: str, packed: bool, course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = course
+    if packed:
+        pack_course(course, tmp_path / "packed")
+        root = tmp_path / "packed"
+    monkeypatch.setattr("dali_asr.corpus.cache.pack_course", lambda *_, **__: pytest.fail("packed"))
+    with pytest.raises(
+        UsageError, match=rf"^data\.{key}: {root}: no partition 'trian'; it has .*; did you mean train\?"
+    ):
+        opened(root, **{key: "trian"})
+
+
+def test_a_partition_is_not_a_root(course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        DataError,
+        match=f"data.root: {course}/train: is a partition, .* set data.root to {course} and data.train to train$",
+    ):
+        opened(course / "train")
+    monkeypatch.chdir(course / "dev")
+    with pytest.raises(DataError, match=f"set data.root to {course} and data.train to dev$"):
+        opened(Path())
+
+
+def test_a_course_folder_is_packed(course: Path) -> None:
+    assert list(opened(course, dev=None, test=None).partitions) == ["train"]
