@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from dali_asr.config import Config, keys, keys_named, recipe_names, recipes_folder
 from dali_asr.errors import ConfigError, DaliAsrError, UsageError
+from tests import config_table
 
 RECIPES = ["course-best", "course-full", "course-tiny", "demo", "so762-mini"]
 
@@ -248,6 +249,16 @@ def test_every_field_is_documented() -> None:
     definitions = Config.model_json_schema()["$defs"]
     for name in ("Masking", "Bands"):
         assert all(field["description"] for field in definitions[name]["properties"].values()), name
+
+
+def test_the_tables_of_all_keys_are_current() -> None:
+    """`python -m tests.config_table` writes them."""
+    text = config_table.README.read_text(encoding="utf-8")
+    assert text.count(config_table.BEGIN) == text.count(config_table.END) == 1
+    assert text == config_table.written(text)
+    for section in sections(Config):
+        for name in section.model_fields:
+            assert f"| `{name}` |" in text or f".{name}`\n" in text or f"### `{name}`\n" in text, name
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,15 @@ def execute(folder: Path, run_cli: Callable[..., Any], monkeypatch: pytest.Monke
     return run
 
 
+def run_examples(text: str, folder: Path) -> None:
+    """Run the Python blocks of a README, in order, as one file."""
+    device = "cuda" if torch.cuda.is_available() else "auto"
+    examples = [example.replace('device="cuda"', f'device="{device}"') for example in blocks(text, "python")]
+    assert examples
+    (folder / "examples.py").write_text("\n".join(examples))
+    shell("python examples.py", folder)
+
+
 def test_the_two_commands_stand_on_the_first_screen_and_ci_runs_them() -> None:
     first_screen = README.splitlines()[:24]
     assert all(command in first_screen for command in INSTALL)
@@ -111,17 +120,15 @@ def test_every_other_command_of_the_readme_runs(folder: Path, execute: Callable[
     lines = (folder / "submission.csv").read_text().splitlines()
     assert lines[0] == "id,label"
     assert len(lines) == 1 + 240
-    device = "cuda" if torch.cuda.is_available() else "auto"
-    examples = [example.replace('device="cuda"', f'device="{device}"') for example in blocks(README, "python")]
-    (folder / "examples.py").write_text("\n".join(examples))
-    shell("python examples.py", folder)
+    run_examples(README, folder)
 
 
-def test_every_command_about_configuration_runs(execute: Callable[[str], str]) -> None:
+def test_every_command_about_configuration_runs(folder: Path, execute: Callable[[str], str]) -> None:
     printed = {command: execute(command) for command in commands(CONFIGS)}
     (by_torchrun,) = [text for command, text in printed.items() if command.startswith("torchrun")]
     assert by_torchrun.count("Training on 2 processes, the first on the ") == 1
     assert by_torchrun.count("Next: dali-asr predict") == 1
+    run_examples(CONFIGS, folder)
 
 
 def test_the_library_example_is_the_promised_one() -> None:
@@ -133,16 +140,22 @@ def test_the_library_example_is_the_promised_one() -> None:
     assert all(name in example for name in ("batch.windows", "batch.labels", "batch.frame_ids"))
 
 
+def test_the_first_page_is_short_and_honest_about_gpus() -> None:
+    assert len(README.split()) <= 1200
+    first = next(paragraph for paragraph in README.split("\n\n") if "GPU" in paragraph)
+    assert "on a GPU are not yet measured" in " ".join(first.split())
+
+
 def test_every_recipe_is_described() -> None:
     for name in recipe_names():
         assert f"| `{name}` |" in CONFIGS
 
 
 def test_the_figures_are_the_recorded_ones() -> None:
-    table = dict(re.findall(r"^\| ([^|]*?) \| (.*) \|$", README, flags=re.MULTILINE))
-    chart = re.search(r"\]\((benchmarks/results/loader_.*)\.png\)", README)
+    table = dict(re.findall(r"^\| ([^|]*?) \| (.*) \|$", BENCHMARKS, flags=re.MULTILINE))
+    chart = re.search(r"!\[.*\]\((results/loader_.*)\.png\)", BENCHMARKS)
     assert chart
-    recorded = json.loads((ROOT / f"{chart[1]}.json").read_text())["cases"]
+    recorded = json.loads((ROOT / f"benchmarks/{chart[1]}.json").read_text())["cases"]
     cases = [case for case in recorded if case["dtype"] == "float32" and case["batch_size"] < 16384]
     expected = [(batch_size, masks) for batch_size in (512, 4096) for masks in (False, True)]
     assert [(case["batch_size"], case["masks"]) for case in cases] == expected
@@ -157,6 +170,40 @@ def test_the_figures_are_the_recorded_ones() -> None:
         medians = [next(r["median"] for r in case["results"] if r["name"] == name) for case in cases]
         cells = [f"{m / 1e3:,.0f} ({m / b:.1f} ×)" for m, b in zip(medians, best, strict=True)]
         assert table[row] == " | ".join(cells)
+
+
+def test_the_figures_of_the_first_page_are_the_recorded_ones() -> None:
+    """Three lines, taken from the same records as the tables of benchmarks/README.md, and one chart."""
+    (chart,) = re.findall(r"!\[.*\]\((.*)\.png\)", README)
+    cases = json.loads((ROOT / f"{chart}.json").read_text())["cases"]
+    plain, masked = (
+        {r["name"]: r["median"] for r in case["results"]}
+        for case in cases
+        if case["batch_size"] == 4096 and case["dtype"] == "float32"
+    )
+    text = " ".join(README.split())
+    ours, best = masked["dali stock"], max(v for name, v in masked.items() if name.startswith("dataloader"))
+    assert f"{ours / 1e3:.0f},000 masked windows per second in batches of 4,096" in text
+    assert f"{ours / best:.1f} × a `DataLoader` with its best number of workers" in text
+    assert f"and {ours / masked['torch gather']:.1f} × a torch gather" in text
+    assert plain["torch gather"] > plain["dali stock"]
+    training, packed, shuffled = (
+        json.loads(next((ROOT / "benchmarks/results").glob(f"{name}_*.json")).read_text())
+        for name in ("train", "pack", "shuffle")
+    )
+    tiny = next(r for r in training["results"] if r["model"] == "tiny")
+    assert shuffled["partition"]["utterances"] == packed["utterances"]
+    frames_per_second = tiny["batch_size"] * median(tiny["trained"])
+    assert f"{frames_per_second / 1e3:.0f},000 frames per second with the `tiny` model" in text
+    assert (
+        f"or {shuffled['partition']['frames'] / frames_per_second / 60:.0f} minutes per epoch of train-clean-100"
+        in text
+    )
+    assert f"takes {1 - median(tiny['fed']) / median(tiny['fixed']):.1%} of a step" in text
+    assert (
+        f"{median(packed['packing_seconds']):.1f} s for {packed['utterances']:,} utterances "
+        f"with {shuffled['partition']['frames'] / 1e6:.1f} million frames"
+    ) in text
 
 
 def test_the_figures_of_packing_are_the_recorded_ones() -> None:
