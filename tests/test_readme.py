@@ -126,7 +126,7 @@ def test_every_other_command_of_the_readme_runs(folder: Path, execute: Callable[
 def test_every_command_about_configuration_runs(folder: Path, execute: Callable[[str], str]) -> None:
     printed = {command: execute(command) for command in commands(CONFIGS)}
     (by_torchrun,) = [text for command, text in printed.items() if command.startswith("torchrun")]
-    assert by_torchrun.count("Training on 2 processes, the first on the ") == 1
+    assert by_torchrun.count(" parameters on 2 processes, the first on the ") == 1
     assert by_torchrun.count("Next: dali-asr predict") == 1
     run_examples(CONFIGS, folder)
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rich.console import RenderableType
-    from rich.progress import ProgressColumn
 
     from dali_asr.corpus.packing import Progress as Report
     from dali_asr.errors import DaliAsrError
@@ -129,16 +128,17 @@ def complain(text: str) -> None:
     _print(stderr, with_flags(text), style="red")
 
 
-def progress_bar(*columns: ProgressColumn) -> Progress:
-    """Return a progress bar, which is shown only on a terminal."""
+def progress_bar() -> Progress:
+    """Return a progress bar, which is shown only on a terminal. Every task has a field `shown`, a text beside it."""
     console = _drawing_console()
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
+        BarColumn(bar_width=None),
         MofNCompleteColumn(),
-        *columns,
+        TextColumn("{task.fields[shown]}"),
         TimeRemainingColumn(compact=True),
         console=console,
+        expand=True,
         transient=True,
         redirect_stdout=stdout.is_terminal,  # output in a file or pipe stays there
         disable=not console.is_terminal or stdout.quiet,
@@ -167,7 +167,9 @@ def counting(description: str | None = None) -> Iterator[Report]:
 
         def report(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(description or stage, total=total)
+                tasks[stage] = bar.add_task(description or stage, total=total, shown="")
             bar.update(tasks[stage], completed=done, total=total)
+            if done >= total:
+                bar.remove_task(tasks.pop(stage))
 
         yield report

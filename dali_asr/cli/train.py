@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import TextColumn
 from typer.core import TyperCommand
 
 from dali_asr.cli.commands import complete_recipe, complete_setting
@@ -55,6 +54,10 @@ def _setting_for(option: str, arguments: list[str]) -> str | None:
         value = next(iter(arguments[at + 1 :]), "")
     value = value if value and (equals or not value.startswith("-")) else "VALUE"
     return f"write {' or '.join(shlex.join(['--set', f'{key}={value}']) for key in keys)}"
+
+
+_STARTING = "loading PyTorch and DALI"
+_MOVE_SECONDS = 0.1  # between movements of the bar
 
 
 def train(
@@ -124,9 +127,7 @@ def train(
     log = _ConsoleLog()
     with (
         copied_to(log.add),
-        progress_bar(
-            TextColumn("loss {task.fields[loss]} accuracy {task.fields[accuracy]} {task.fields[speed]} frames/s")
-        ) as bar,
+        progress_bar() as bar,
     ):
         try:
             _run(checked, run, resume, Path(config or "demo").stem, _Terminal(bar, log))
@@ -165,7 +166,9 @@ class _Terminal(Reporter):
         self._bar, self._log = bar, log
         self._tasks: dict[str, TaskID] = {}
         self._began = time.perf_counter()
-        self._show("starting", None, 0)
+        self._moved = 0.0
+        self._steps_per_epoch = self._epochs = 1
+        self._show(_STARTING, None, 0)
 
     @property
     def seconds(self) -> float:
@@ -175,22 +178,26 @@ class _Terminal(Reporter):
     def packing(self, stage: str, done: int, total: int) -> None:
         self._show(stage, total, done)
 
-    def started(self, run: Path, loader: WindowLoader, step: int, steps: int) -> None:
+    def started(self, run: Path, loader: WindowLoader, parameters: int, step: int, steps: int) -> None:
         self._clear()
         self._log.open(run)
-        say(f"Training on {_describe(loader)}, {steps:,} steps")
+        self._steps_per_epoch, self._epochs = len(loader), -(-steps // len(loader))
+        say(f"Training {parameters:,} parameters on {_describe(loader)}, {steps:,} steps")
         say(f"Run: {run}" + (f", resumed after step {step:,}" if step else ""))
         self._began = time.perf_counter()
         self._show("training", steps, step)
 
+    def advanced(self, step: int) -> None:
+        now = time.monotonic()
+        if now - self._moved > _MOVE_SECONDS:
+            self._moved = now
+            epoch = (step - 1) // self._steps_per_epoch + 1
+            self._bar.update(self._tasks["training"], completed=step, description=f"epoch {epoch}/{self._epochs}")
+
     def stepped(self, step: int, metrics: dict[str, float | None], speed: float) -> None:
-        self._bar.update(
-            self._tasks["training"],
-            completed=step,
-            loss=_format(metrics["loss"], ".3f"),
-            accuracy=_format(metrics["accuracy"], ".1%"),
-            speed=f"{speed:,.0f}",
-        )
+        loss, accuracy = _format(metrics["loss"], ".3f"), _format(metrics["accuracy"], ".1%")
+        shown = f"loss {loss}  accuracy {accuracy}  {speed:,.0f} frames/s"
+        self._bar.update(self._tasks["training"], completed=step, shown=shown)
 
     def evaluated(self, epoch: dict[str, Any]) -> None:
         for name in ("train", "dev"):
@@ -205,10 +212,10 @@ class _Terminal(Reporter):
         warn(message)
 
     def _show(self, stage: str, total: int | None, done: int) -> None:
-        if stage != "starting":
-            self._clear("starting")
+        if stage != _STARTING:
+            self._clear(_STARTING)
         if stage not in self._tasks:
-            self._tasks[stage] = self._bar.add_task(stage, total=total, loss="–", accuracy="–", speed="–")
+            self._tasks[stage] = self._bar.add_task(stage, total=total, shown="")
         self._bar.update(self._tasks[stage], completed=done)
 
     def _clear(self, *stages: str) -> None:
@@ -224,6 +231,10 @@ def _run(config: Config, run: Path | None, resume: str | None, recipe: str, term
     result = run_training(config, run=run, recipe=recipe, resume=resume, reporter=terminal)
     if result.remark:
         say(result.remark)
+    evaluated = [epoch for epoch in result.epochs if epoch["dev"] and epoch["dev"]["accuracy"] is not None]
+    if len(evaluated) > 1:
+        best = max(evaluated, key=lambda epoch: float(epoch["dev"]["accuracy"]))
+        say(f"Best: epoch {best['epoch']}, dev accuracy {best['dev']['accuracy']:.2%}")
     say(f"Done in {terminal.seconds:.0f} s; checkpoints, metrics and curves are in {result.run}")
     say(f"Next: {_next_command(config, result.run)}")
 

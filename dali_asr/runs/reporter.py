@@ -16,15 +16,19 @@ class Reporter:
     def packing(self, stage: str, done: int, total: int) -> None:
         """Called while a course folder is packed, with the number of utterances that are done."""
 
-    def started(self, run: Path, loader: WindowLoader, step: int, steps: int) -> None:
+    def started(self, run: Path, loader: WindowLoader, parameters: int, step: int, steps: int) -> None:
         """Called before the first step.
 
         Args:
             run: the run's folder.
             loader: the loader of training batches.
+            parameters: the number of trainable parameters.
             step: the number of steps done by the run before it was resumed, else 0.
             steps: the number of steps of the whole run.
         """
+
+    def advanced(self, step: int) -> None:
+        """Called after every step, with the number of steps done; has to be quick."""
 
     def stepped(self, step: int, metrics: dict[str, float | None], speed: float) -> None:
         """Called every `training.log_every` steps.

@@ -16,6 +16,7 @@ from torch.nn import functional
 from dali_asr.build import open_corpus, resolved
 from dali_asr.corpus import NO_LABEL
 from dali_asr.errors import DeviceError, TrainingError, TrainingInterrupted
+from dali_asr.model import parameter_count
 from dali_asr.runs.checkpoint import CONFIG, Checkpoint, checkpoint_name, list_checkpoints
 from dali_asr.runs.reporter import Reporter
 from dali_asr.runs.start import find_start
@@ -150,7 +151,8 @@ class _Training:
 
     def run(self) -> TrainingResult:
         """Train what is left of the run."""
-        self.reporter.started(self.path, self.batches, self.stepper.steps, self.total_steps)
+        parameters = parameter_count(self.stepper.model)
+        self.reporter.started(self.path, self.batches, parameters, self.stepper.steps, self.total_steps)
         nothing_left = self.is_done
         try:
             with self.stop.recorded():
@@ -172,6 +174,7 @@ class _Training:
                 stepper.backward(loss)
                 stepper.update()
                 self._count_step()
+                self.reporter.advanced(stepper.steps)
                 frames += len(batch.frame_ids) * self.world.size
                 log_due = stepper.steps % settings.log_every == 0 or stepper.steps == self.total_steps
                 if log_due:
