@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,6 +31,11 @@ INSTALL = ["pip install -e . && dali-asr train", "pip install -e '.[dev]' && pyt
 QUICK = {
     "dali-asr bench loader": " --frames 20000 --batch-size 256 --dtype float32 --workers 0 --repeats 1 --seconds 0.01",
     "dali-asr bench train": " --frames 20000 --batch-size 64 --model tiny --repeats 1 --seconds 0.01",
+    "python benchmarks/start.py": " --repeats 1",
+    "python benchmarks/shuffle.py": " --batch-size 32 --budgets 0.5",
+    "python benchmarks/ablation.py": " --seeds 1 --only reference",
+    "python benchmarks/make_course_tree.py": " --utterances 40 --mean 100",
+    "python benchmarks/pack.py": " --repeats 1",
 }
 
 
@@ -81,6 +87,11 @@ def execute(folder: Path, run_cli: Callable[..., Any], monkeypatch: pytest.Monke
     return run
 
 
+def quickly(command: str) -> str:
+    """Return a command with options that make it quick."""
+    return command + next((options for start, options in QUICK.items() if command.startswith(start)), "")
+
+
 def run_examples(text: str, folder: Path) -> None:
     """Run the Python blocks of a README, in order, as one file."""
     device = "cuda" if torch.cuda.is_available() else "auto"
@@ -116,7 +127,7 @@ def test_the_main_job_prints_what_the_readme_shows(folder: Path) -> None:
 
 def test_every_other_command_of_the_readme_runs(folder: Path, execute: Callable[[str], str]) -> None:
     for command in commands(README)[2:]:
-        execute(command + QUICK.get(command, ""))
+        execute(quickly(command))
     lines = (folder / "submission.csv").read_text().splitlines()
     assert lines[0] == "id,label"
     assert len(lines) == 1 + 240
@@ -129,6 +140,22 @@ def test_every_command_about_configuration_runs(folder: Path, execute: Callable[
     assert by_torchrun.count(" parameters on 2 processes, the first on the ") == 1
     assert by_torchrun.count("Next: dali-asr predict") == 1
     run_examples(CONFIGS, folder)
+
+
+def test_every_command_about_benchmarks_runs(folder: Path, execute: Callable[[str], str]) -> None:
+    """All but `gpu.sh`, which runs the same commands, for minutes and on a GPU: its syntax is checked."""
+    shutil.copytree(ROOT / "benchmarks", folder / "benchmarks", ignore=lambda *_: ["results", "__pycache__"])
+    (folder / "benchmarks/results").mkdir()
+    make_course(folder / "root", {"train-clean": [60] * 40, "dev-clean": [100]}, dim=28)
+    execute("dali-asr data pack root packed-root")
+    values = {"CORPUS": "packed-root", "PARTITION": "train-clean", "ROOT": "root"}
+    first, *others = commands(BENCHMARKS)
+    assert first == "benchmarks/gpu.sh FOLDER"
+    execute("bash -n benchmarks/gpu.sh")
+    for command in others:
+        execute(quickly(" ".join(values.get(word, word) for word in command.split(" "))))
+    written = {path.name.partition("_")[0] for path in (folder / "benchmarks/results").glob("*.json")}
+    assert written == {"ablation", "loader", "pack", "shuffle", "start", "train"}
 
 
 def test_the_library_example_is_the_promised_one() -> None:
