@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from dali_asr.config import DEMO, Config, DataConfig, LoaderConfig, ModelConfig
 from dali_asr.corpus import Corpus, PackSettings
-from dali_asr.corpus.course import is_course_folder, read_layout
+from dali_asr.corpus.course import is_course_folder, read_features, read_layout, read_transcript
 from dali_asr.corpus.folding import read_fold
 from dali_asr.corpus.labels import label_counts
 from dali_asr.corpus.packed import is_packed
 from dali_asr.corpus.packing import quiet
 from dali_asr.demo import DEMO_CORPUS
-from dali_asr.errors import DataError, UsageError
+from dali_asr.errors import DataError, UsageError, brief
 from dali_asr.inventory import ARPABET, resolve_inventory
 from dali_asr.loading import WindowLoader
 from dali_asr.model import PRESETS, HiddenLayer, parameter_count
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from dali_asr.corpus import Partition
+    from dali_asr.corpus.course import CoursePartition
     from dali_asr.corpus.packing import Progress
 
 
@@ -45,6 +46,10 @@ def open_corpus(data: DataConfig, progress: Progress) -> Corpus:
         raise DataError(f"data.root: {data.root}: no such folder; set it to the corpus (--set data.root=FOLDER)")
     if is_packed(path):
         corpus = Corpus.open(path)
+        if data.fold:
+            raise UsageError(
+                f"data.fold: {brief(data.fold)}: {data.root} is packed already; leave it out, or pack again with --fold"
+            )
         corpus.check_settings(
             normalization=data.normalization,
             train=data.train,
@@ -80,12 +85,22 @@ def check_corpus(data: DataConfig) -> bool:
             if partition.name in (*data.train, data.dev) and not partition.labelled:
                 key = "data.dev" if partition.name == data.dev else "data.train"
                 raise DataError(f"{partition.name}: has no transcripts; name a labelled partition in {key}")
+            _read_first(partition, settings)
         return False
     corpus = open_corpus(data, quiet)
     label_counts(corpus.partition(*data.train), "data.train")
     if data.dev:
         label_counts(corpus.partition(data.dev), "data.dev")
     return True
+
+
+def _read_first(partition: CoursePartition, settings: PackSettings) -> None:
+    """Read the first utterance of a partition, which shows most mistakes that all of them have."""
+    name = partition.utterances[0]
+    features = read_features(partition.features_path(name), zero_nonfinite=settings.zero_nonfinite)
+    if partition.labelled:
+        fold = read_fold(settings.fold) if settings.fold else None
+        read_transcript(partition.transcript_path(name), len(features), settings.inventory, fold)
 
 
 def pack_settings(data: DataConfig) -> PackSettings:

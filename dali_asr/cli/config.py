@@ -79,7 +79,7 @@ def validate(
     checked = Config.load(file, overrides or ())
     build_hidden(checked.model)
     whole = check_corpus(checked.data)
-    say(f"{file}: valid" + ("" if whole else "; the arrays of its corpus are checked when it is packed"))
+    say(f"{file}: valid" + ("" if whole else "; all but the first utterances are checked when its corpus is packed"))
 
 
 @app.command()

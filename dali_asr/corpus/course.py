@@ -146,8 +146,9 @@ def refuse_audio(path: Path) -> None:
     if inside or path.suffix.lower() in _AUDIO:
         what = "a folder of recordings" if inside else "a recording"
         raise DataError(
-            f"{path}: is {what}, but features are needed; compute them, such as librosa.feature.mfcc(y=y, sr=sr).T, "
-            "and save them as [frames, features per frame] by numpy.save"
+            f"{path}: is {what}, but features are needed; compute [frames, features per frame] per recording, such as "
+            "librosa.feature.mfcc(y=y, sr=sr, n_mfcc=28, hop_length=sr // 100).T, and give them as .npy files: to "
+            "predict, as they are; to train, in PARTITION/mfcc with labels in PARTITION/transcript, or by PackedWriter"
         )
 
 
@@ -191,7 +192,8 @@ def read_transcript(
         )
     if len(stored) != frames + 2:
         raise DataError(
-            f"{path}: holds {len(stored)} symbols for {frames} frames; expected {frames + 2}: start, one per frame, end"
+            f"{path}: holds {len(stored)} symbols for {frames} frames; expected {frames + 2}: "
+            f"{START_SYMBOL}, one per frame, {END_SYMBOL}"
         )
     labels = _to_labels(path, stored, inventory, fold)
     _check_ends(path, stored, labels, inventory)

@@ -167,6 +167,8 @@ def check_utterance(
         DataError: shapes, dtypes or values do not fit.
     """
     features = np.asarray(frames)
+    if features.ndim == 2 and not len(features):
+        raise DataError(f"{where}: has no frames; leave it out")
     if features.ndim != 2 or 0 in features.shape or features.dtype.kind != "f":
         raise DataError(f"{where}: {features.dtype} {list(features.shape)}; frames must be floats [T, D]")
     if not np.isfinite(features).all():

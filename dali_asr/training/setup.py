@@ -149,7 +149,7 @@ def start_from(model: MLP, description: ModelDescription, source: str) -> list[s
     if other.description.normalization.kind != description.normalization.kind:
         said.append(
             f"training.init: trained on features normalized by {other.description.normalization.kind}, here by "
-            f"{description.normalization.kind}; set data.normalization to match"
+            f"{description.normalization.kind}; set data.normalization to match, or pack a packed corpus again with it"
         )
     model.load_state_dict(weights)
     return said

@@ -119,7 +119,9 @@ def test_config_lists_shows_copies_and_validates(run_cli: Run, tmp_path: Path) -
         assert run_cli("config", "copy", name, file).exit_code == 0
         assert file.read_text() == shown.output
         validated = run_cli("config", "validate", file, "--set", f"data.root={tmp_path / 'course'}")
-        assert validated.output.startswith(f"{file}: valid; the arrays of its corpus are checked when it is packed")
+        assert validated.output.startswith(
+            f"{file}: valid; all but the first utterances are checked when its corpus is packed"
+        )
     assert run_cli("config", "copy", "demo", tmp_path / "demo.yaml").exit_code == 2
     assert json.loads(run_cli("config", "schema").output)["additionalProperties"] is False
     file.write_text("loader: {contxt: 3}\ntraining: {epochs: 0}")

@@ -57,6 +57,7 @@ def test_a_setting_that_differs_is_refused(packed: Path, run_cli: Callable[..., 
         ("data.normalization=utterance", "packed with normalization none, asked for utterance"),
         ("data.inventory=arpabet", "packed with inventory 3 symbols, asked for 42 symbols"),
         ("data.silence=SIL", "silence 'SIL': not in the inventory"),
+        ("data.fold=mfa", f"data.fold: 'mfa': {packed} is packed already; leave it out, or pack again with --fold"),
     ):
         for command in (["train", "demo"], ["config", "validate", "demo"]):
             done = run_cli(*command, *settings(f"data.root={packed}", setting))
@@ -77,8 +78,15 @@ def test_validate_opens_the_corpus(packed: Path, run_cli: Callable[..., Any], tm
     assert "data.root: /nowhere: no such folder" in validated("data.root=/nowhere")
     course = f"data.root={tmp_path / 'course'}"
     assert "dev: has no transcripts; name a labelled partition in data.dev" in validated(course)
-    assert validated(course, "data.dev=null") == ("demo: valid; the arrays of its corpus are checked when it is packed")
+    assert validated(course, "data.dev=null") == (
+        "demo: valid; all but the first utterances are checked when its corpus is packed"
+    )
     assert "no partition 'other'" in validated(course, "data.train=other")
+    transcript = tmp_path / "course/train/transcript/u00.npy"
+    np.save(transcript, np.load(transcript)[1:-1])
+    assert "holds 30 symbols for 30 frames; expected 32: [SOS], one per frame, [EOS]" in validated(
+        course, "data.dev=null"
+    )
 
 
 def test_info_lists_the_inventory_in_label_order(packed: Path, run_cli: Callable[..., Any]) -> None:
@@ -101,4 +109,4 @@ def test_recordings_are_told_what_is_needed(what: str, run_cli: Callable[..., An
     ):
         done = run_cli(*command)
         assert done.exit_code == 1, done.output
-        assert f"error: {source}: is {what}, but features are needed; compute them" in done.stderr
+        assert f"error: {source}: is {what}, but features are needed; compute [frames" in done.stderr
