@@ -154,7 +154,8 @@ def _named_by(key: str) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        raise UsageError(f"{key}: {error}") from error
+        remedy = "" if key == "data.train" else f"; set {key}: null if there is none"
+        raise UsageError(f"{key}: {error}{remedy}") from error
 
 
 def training_loader(
