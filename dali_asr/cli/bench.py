@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from dali_asr.cli.commands import Commands, complete_recipe, complete_setting
+from dali_asr.cli.commands import Commands, Overrides, complete_recipe
 from dali_asr.cli.console import counting, say, show
 from dali_asr.errors import UsageError
 
@@ -29,15 +29,6 @@ ConfigArgument = Annotated[
         help="A recipe or YAML file that sets corpus, context and masks. By default synthetic frames.",
         show_default=False,
         autocompletion=complete_recipe,
-    ),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="SECTION.KEY=VALUE",
-        help="Override a setting; repeat for more.",
-        autocompletion=complete_setting,
     ),
 ]
 Frames = Annotated[int, typer.Option(min=10_000, help="Number of synthetic frames.")]

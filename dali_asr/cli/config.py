@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dali_asr.cli.commands import Commands, complete_recipe, complete_setting
+from dali_asr.cli.commands import Commands, Overrides, complete_recipe
 from dali_asr.cli.console import say
 
 app = typer.Typer(
@@ -62,15 +62,7 @@ def copy(
 @app.command()
 def validate(
     file: Annotated[str, typer.Argument(help="A YAML file or a recipe.", autocompletion=complete_recipe)],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="SECTION.KEY=VALUE",
-            help="Override a setting; repeat for more.",
-            autocompletion=complete_setting,
-        ),
-    ] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Check a configuration and its corpus: show all mistakes at once, before anything is packed or trained."""
     from dali_asr.build import build_hidden, check_corpus

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from dali_asr.cli.commands import Commands, complete_recipe, complete_setting
+from dali_asr.cli.commands import Commands, Overrides, complete_recipe
 from dali_asr.cli.console import say
 from dali_asr.cli.console import show as show_table
 
@@ -22,15 +22,7 @@ def group() -> None:
 @app.command()
 def show(
     config: Annotated[str, typer.Argument(help="A recipe or a YAML file.", autocompletion=complete_recipe)] = "demo",
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="SECTION.KEY=VALUE",
-            help="Override a setting; repeat for more.",
-            autocompletion=complete_setting,
-        ),
-    ] = None,
+    overrides: Overrides = None,
     features: Annotated[int, typer.Option(help="Features per frame, D.", min=1)] = 28,
 ) -> None:
     """Print a model's layers, shapes and parameter counts."""

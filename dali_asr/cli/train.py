@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from dali_asr.cli.commands import complete_recipe, complete_setting
+from dali_asr.cli.commands import Overrides, complete_recipe
 from dali_asr.cli.console import copied_to, error_line, progress_bar, say, stdout, warn
 from dali_asr.errors import DaliAsrError, UsageError
 from dali_asr.runs import Reporter
@@ -69,15 +69,7 @@ def train(
             autocompletion=complete_recipe,
         ),
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="SECTION.KEY=VALUE",
-            help="Override a setting; repeat for more.",
-            autocompletion=complete_setting,
-        ),
-    ] = None,
+    overrides: Overrides = None,
     run: Annotated[
         Path | None,
         # Not `--run`, which torchrun takes for the beginning of an option of its own.
