@@ -51,8 +51,9 @@ class Normalization:
 
         Raises:
             UsageError: there are no utterances.
+            DataError: an utterance is not `[T, D]` of finite floats.
         """
-        moments = map(Moments.of, utterances)
+        moments = (_checked_moments(at, frames) for at, frames in enumerate(utterances))
         first = next(moments, None)
         if first is None:
             raise UsageError("Normalization.of: received no utterances; give those of the training partitions")
@@ -173,6 +174,16 @@ class Moments:
         deviation = np.sqrt(self.squares / self.count)
         deviation[deviation <= 1e-12 * np.abs(self.mean)] = 0.0  # constant but for rounding
         return Normalization("global", tuple(self.mean.tolist()), tuple(deviation.tolist()), partitions)
+
+
+def _checked_moments(number: int, frames: NDArray[Any]) -> Moments:
+    features = np.asarray(frames)
+    if features.ndim != 2 or 0 in features.shape or features.dtype.kind != "f" or not np.isfinite(features).all():
+        raise DataError(
+            f"Normalization.of: utterance {number}: {features.dtype} {list(features.shape)}; "
+            "give a list of finite floats [frames, features per frame], one array per utterance"
+        )
+    return Moments.of(features)
 
 
 def _finite(value: object) -> float:

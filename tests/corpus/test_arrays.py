@@ -64,6 +64,9 @@ def test_statistics_for_a_writer_are_those_of_numpy(tmp_path: Path) -> None:
         PackedWriter(tmp_path / "other", inventory=["a"], normalization="global")
     with pytest.raises(UsageError, match="received no utterances"):
         Normalization.of([])
+    for wrong in ([FRAMES[0], np.full((2, 5), np.nan)], [FRAMES[0], FRAMES[0][0]]):
+        with pytest.raises(DataError, match=r"Normalization.of: utterance 1: float.*; give a list of finite floats"):
+            Normalization.of(wrong)
 
 
 @pytest.mark.parametrize(
