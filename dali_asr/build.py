@@ -48,7 +48,7 @@ def open_corpus(data: DataConfig, progress: Progress) -> Corpus:
         corpus = Corpus.open(path)
         if data.fold:
             raise UsageError(
-                f"data.fold: {brief(data.fold)}: {data.root} is packed already; leave it out, or pack again with --fold"
+                f"data.fold: {brief(data.fold)}: {data.root} is packed already; leave it out, or fold while packing"
             )
         corpus.check_settings(
             normalization=data.normalization,

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 
 _SHORT = Repr()
-for limit, size in {"level": 3, "list": 8, "tuple": 8, "dict": 8, "string": 120, "other": 120}.items():
-    setattr(_SHORT, f"max{limit}", size)
+vars(_SHORT).update(maxlevel=3, maxlist=8, maxtuple=8, maxdict=8, maxstring=120, maxother=120)
 
 
 class DaliAsrError(Exception):
@@ -105,6 +104,11 @@ class DaliAsrWarning(UserWarning):
 def brief(value: object) -> str:
     """Return the `repr` of a value for a message, shortened where it is long or deeply nested."""
     return _SHORT.repr(value)
+
+
+def printable(text: str) -> str:
+    """Return text with control characters escaped, which could otherwise command the terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def did_you_mean(received: str, allowed: Iterable[str]) -> str:

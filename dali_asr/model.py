@@ -132,6 +132,8 @@ def _hidden_layer(fan_in: int, layer: HiddenLayer, activation: str) -> list[nn.M
 
 
 def _hidden_layers(hidden: str | Sequence[HiddenLayer | int]) -> tuple[HiddenLayer, ...]:
+    if not isinstance(hidden, (str, list, tuple)):
+        raise UsageError(f"MLP: hidden {hidden!r}; expected {' or '.join(PRESETS)}, or a list of widths")
     if not isinstance(hidden, str):
         return tuple(layer if isinstance(layer, HiddenLayer) else HiddenLayer(layer) for layer in hidden)
     if hidden not in PRESETS:

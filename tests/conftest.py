@@ -15,6 +15,8 @@ from tests.makers import make_course
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from matplotlib.figure import Figure
+
     from tests.training_runs import Forker
 
 
@@ -86,3 +88,19 @@ def run_cli() -> Callable[..., Any]:
         return runner.invoke(app, [str(a) for a in arguments])
 
     return run
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Collect the figures that are saved."""
+    from matplotlib.figure import Figure
+
+    figures: list[Figure] = []
+    save = Figure.savefig
+
+    def saving(figure: Figure, *arguments: Any, **named: Any) -> None:
+        figures.append(figure)
+        save(figure, *arguments, **named)
+
+    monkeypatch.setattr(Figure, "savefig", saving)
+    return figures

@@ -68,3 +68,5 @@ def test_a_size_below_1_is_refused(size: str) -> None:
         MLP(**{**sizes, size: 0})  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="MLP: hidden width 0; expected 1 or more"):
         MLP(window=3, feature_dim=2, classes=4, hidden=(8, 0))
+    with pytest.raises(UsageError, match="MLP: hidden 64; expected tiny or full, or a list of widths"):
+        MLP(window=3, feature_dim=2, classes=4, hidden=64)  # type: ignore[arg-type]

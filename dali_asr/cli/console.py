@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import textwrap
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
     from dali_asr.corpus.packing import Progress as Report
     from dali_asr.errors import DaliAsrError
+
+
+_COMMAND = re.compile(r"dali-asr (train|predict|evaluate|data|config|bench) .*$")
+_NO_BREAK = "\0"  # stands in no text that is printed
 
 
 class _Output(Console):
@@ -86,14 +91,17 @@ def say(text: str = "", end: str = "\n") -> None:
 def _print(console: Console, text: str, style: str = "", end: str = "\n") -> None:
     """Print a text as it is; on a terminal, wrapped between words, which are never broken."""
     if console.is_terminal:
-        lines = (
-            textwrap.fill(line, console.width, break_long_words=False, break_on_hyphens=False)
-            if len(line) > console.width
-            else line
-            for line in text.split("\n")
-        )
-        text = "\n".join(lines)
+        text = "\n".join(_wrapped(line, console.width) for line in text.split("\n"))
     console.print(text, style=style, markup=False, soft_wrap=True, end=end)
+
+
+def _wrapped(line: str, width: int) -> str:
+    """Wrap a line between words. A command stays in one piece, so that it can be copied."""
+    if len(line) <= width:
+        return line
+    joined = _COMMAND.sub(lambda found: found[0].replace(" ", _NO_BREAK), line)
+    wrapped = textwrap.fill(joined, width, break_long_words=False, break_on_hyphens=False)
+    return wrapped.replace(_NO_BREAK, " ")
 
 
 def show(table: RenderableType) -> None:

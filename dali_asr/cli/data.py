@@ -12,6 +12,7 @@ from rich.text import Text
 
 from dali_asr.cli.commands import Commands
 from dali_asr.cli.console import counting, say, show
+from dali_asr.errors import printable
 
 if TYPE_CHECKING:
     from dali_asr.corpus import Corpus, Partition
@@ -95,11 +96,11 @@ def info(
         if verify and opened.path:
             verify_packed(opened.path, report)
     say(
-        f"{_printable(corpus)}: {opened.feature_dim} features per frame, {opened.dtype}, "
+        f"{printable(corpus)}: {opened.feature_dim} features per frame, {opened.dtype}, "
         f"normalized: {opened.normalization.kind}, {len(opened.inventory)} symbols"
         + (", checksums right" if verify else "")
     )
-    symbols = " ".join(map(_printable, opened.inventory.symbols[:_MAX_LISTED]))
+    symbols = " ".join(map(printable, opened.inventory.symbols[:_MAX_LISTED]))
     more = len(opened.inventory) - _MAX_LISTED
     say(f"inventory, in label order: {symbols}" + (f" and {more:,} more" if more > 0 else ""))
     show(_partition_table(opened))
@@ -114,7 +115,7 @@ def _partition_table(corpus: Corpus) -> Table:
         table.add_column(name, justify="left" if name == "partition" else "right")
     for partition in corpus.partitions.values():
         table.add_row(
-            Text(_printable(partition.name)),
+            Text(printable(partition.name)),
             f"{partition.hours:.2f}",
             f"{len(partition.utterances):,}",
             f"{partition.frame_count:,}",
@@ -132,15 +133,10 @@ def _histogram(partition: Partition) -> None:
     counts = count_labels(partition)
     order = np.argsort(-counts, kind="stable")
     occurring = [int(label) for label in order if counts[label]]
-    say(f"\n{_printable(partition.name)}: {len(occurring)} of {len(partition.inventory)} symbols occur")
+    say(f"\n{printable(partition.name)}: {len(occurring)} of {len(partition.inventory)} symbols occur")
     for label in occurring[:_MAX_SYMBOLS]:
         share = counts[label] / counts.sum()
         bar = "█" * max(1, round(_HISTOGRAM_WIDTH * counts[label] / counts[order[0]]))
-        say(f"  {_printable(partition.inventory.symbols[label]):<6} {counts[label]:>12,}  {share:6.2%}  {bar}")
+        say(f"  {printable(partition.inventory.symbols[label]):<6} {counts[label]:>12,}  {share:6.2%}  {bar}")
     if len(occurring) > _MAX_SYMBOLS:
         say(f"  and {len(occurring) - _MAX_SYMBOLS} more")
-
-
-def _printable(text: str) -> str:
-    """Return text with control characters escaped, which could otherwise command the terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from dali_asr.cli.console import counting, say, show
+from dali_asr.errors import printable
 
 if TYPE_CHECKING:
     from dali_asr.inference.scores import Scores
@@ -53,7 +54,7 @@ def evaluate(
         evaluation = score(*prepared, device=device, progress=lambda done, total: report("evaluating", done, total))
         values, picture = write_evaluation(evaluation, run_of(run))
     show(_symbol_table(evaluation.scores))
-    silence = "silence" if evaluation.silence is None else evaluation.inventory.symbols[evaluation.silence]
+    silence = "silence" if evaluation.silence is None else printable(evaluation.inventory.symbols[evaluation.silence])
     show(_score_table(evaluation.scores, silence))
     say("The phoneme error rate compares runs of equal labels, without smoothing; it can exceed 100%")
     say(f"Scores and confusion matrix written to {values}, drawn in {picture}")
@@ -68,7 +69,9 @@ def _symbol_table(scores: Scores) -> Table:
     for symbol in scores.symbols:
         if symbol.frames:
             fractions = (_percent(value) for value in (symbol.precision, symbol.recall, symbol.f1))
-            table.add_row(symbol.symbol, f"{symbol.frames:,}", *fractions, symbol.confused_with or "")
+            table.add_row(
+                printable(symbol.symbol), f"{symbol.frames:,}", *fractions, printable(symbol.confused_with or "")
+            )
     return table
 
 

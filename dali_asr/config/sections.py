@@ -5,8 +5,6 @@ All mistakes of a file are reported at once, each with its path, the received va
 
 from __future__ import annotations
 
-import re
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
@@ -18,110 +16,36 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
-    WithJsonSchema,
     field_validator,
 )
 
 from dali_asr.config.problems import problem_lines
 from dali_asr.config.reading import apply_overrides, find_config, read_yaml
-from dali_asr.errors import ConfigError, UsageError, brief
-from dali_asr.plan import Masking
-from dali_asr.plan.spec import BYTES, Dtype, as_bytes
+from dali_asr.config.values import (
+    Bytes,
+    Context,
+    Names,
+    NonNegative,
+    Norm,
+    Positive,
+    Share,
+    Switch,
+    Trackers,
+    WandbName,
+    device_name,
+    file_name,
+    unique,
+    with_default_bands,
+)
+from dali_asr.errors import ConfigError
+from dali_asr.plan import Masking  # noqa: TC001 - pydantic evaluates annotations
+from dali_asr.plan.spec import Dtype  # noqa: TC001
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 DEMO = "demo"  # the root of the embedded corpus, and the name of its recipe
-
-# Strict, because pydantic otherwise accepts `true` as 1.
-NonNegative = Annotated[int, Field(ge=0, strict=True)]
-Positive = Annotated[int, Field(ge=1, strict=True)]
-Switch = Annotated[bool, Field(strict=True)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Norm = Literal["none", "batch", "layer"]
-_MAX_CONTEXT = 1000  # frames, ten seconds
-_PAIR = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 2, "maxItems": 2}
-
-
-def _both_sides(value: Any) -> Any:
-    if isinstance(value, (list, tuple)) and len(value) == 2:
-        return value
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_CONTEXT:
-        return [value, value]
-    raise ValueError(f"received {brief(value)}; expected one number of frames, 0 to {_MAX_CONTEXT}, or [left, right]")
-
-
-def _unique(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    if not value:
-        raise ValueError("received nothing; give at least one name")
-    if not isinstance(value, str) and len(set(value)) < len(value):
-        twice = next(symbol for at, symbol in enumerate(value) if symbol in value[:at])
-        raise ValueError(f"received {brief(twice)} twice; name each once")
-    return value
-
-
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-def _device_name(value: str) -> str:
-    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
-        return value
-    raise ValueError(f"received {brief(value)}; allowed are auto, cpu, cuda, cuda:N")
-
-
-def _file_name(value: str | None) -> str | None:
-    if value is None or re.fullmatch(r"\w[\w.-]*", value):
-        return value
-    raise ValueError(f"received {brief(value)}; allowed are letters, digits, '_', '.' and '-'")
-
-
-def _wandb_name(value: str) -> str:
-    if re.search(r"[/\\#?%:]", value):
-        raise ValueError(f"received {brief(value)}; allowed are all characters but / \\ # ? % :")
-    return value
-
-
-def _bytes(value: Any) -> int:
-    try:
-        return as_bytes("bytes", value)
-    except UsageError as error:
-        expected = str(error).partition("; ")[2]
-        raise ValueError(f"received {brief(value)}; {expected}") from error
-
-
-_Side = Annotated[int, Field(ge=0, le=_MAX_CONTEXT, strict=True)]
-Context = Annotated[
-    tuple[_Side, _Side],
-    BeforeValidator(_both_sides),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": _MAX_CONTEXT}, _PAIR]}),
-]
-Names = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_as_list),
-    AfterValidator(_unique),
-    Field(min_length=1),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
-]
-
-
-Bytes = Annotated[
-    int,
-    BeforeValidator(_bytes),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": f"^{BYTES}$"}]}),
-]
-
-
-def _with_default_bands(value: Any) -> Any:
-    """Complete bands that give only a count or only a width by the defaults of their kind."""
-    if not isinstance(value, dict):
-        return value
-    defaults = asdict(Masking())
-    return {
-        key: {**defaults[key], **given} if isinstance(given, dict) and isinstance(defaults.get(key), dict) else given
-        for key, given in value.items()
-    }
 
 
 class Section(BaseModel):
@@ -141,7 +65,7 @@ class DataConfig(Section):
     """Partition evaluated during training; null for none."""
     test: str | None = "test"
     """Partition predicted by default; null for none."""
-    inventory: Annotated[str | tuple[str, ...], AfterValidator(_unique)] | None = None
+    inventory: Annotated[str | tuple[str, ...], AfterValidator(unique)] | None = None
     """Label set: `arpabet` (the course's 42 symbols), a text file with one symbol per line, or a list of symbols. Null:
     that of a packed corpus, `arpabet` for a course folder."""
     fold: str | None = None
@@ -186,11 +110,11 @@ class LoaderConfig(Section):
     memory_budget: Bytes | None = None
     """Device memory for the frames of a partition, as bytes or text (`2GiB`); null: a fraction of the free memory. A
     partition that does not fit is streamed."""
-    device: Annotated[str, AfterValidator(_device_name)] = "auto"
+    device: Annotated[str, AfterValidator(device_name)] = "auto"
     """`auto` (CUDA if available, otherwise the CPU), `cpu`, `cuda` or `cuda:N`."""
     graph: Literal["auto", "stock", "fused"] = "auto"
     """DALI graph: `stock` uses DALI's own operators, `fused` is one GPU operator; `auto`: `fused` where it works."""
-    masking: Annotated[Masking | None, BeforeValidator(_with_default_bands)] = None
+    masking: Annotated[Masking | None, BeforeValidator(with_default_bands)] = None
     """Masks of the training windows; null for none, {} for the defaults."""
 
     @field_validator("masking")
@@ -316,18 +240,8 @@ class RunConfig(Section):
 
     folder: str = "runs"
     """Folder that contains the runs."""
-    name: Annotated[str | None, AfterValidator(_file_name)] = None
+    name: Annotated[str | None, AfterValidator(file_name)] = None
     """Name of the run's folder; null: recipe, date and time."""
-
-
-Trackers = Annotated[
-    tuple[Literal["tensorboard", "wandb"], ...],
-    BeforeValidator(_as_list),
-    AfterValidator(lambda names: tuple(dict.fromkeys(names))),
-]
-
-
-WandbName = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_wandb_name)]
 
 
 class WandbConfig(Section):

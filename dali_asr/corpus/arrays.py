@@ -133,7 +133,7 @@ def _check_feature_dims(utterances: Sequence[tuple[str, NDArray[Any]]]) -> None:
 
 
 def _training(train: Sequence[str], partitions: Mapping[str, object]) -> tuple[str, ...]:
-    names = tuple(train) or tuple(partitions)[:1]
+    names = (train,) if isinstance(train, str) else tuple(train) or tuple(partitions)[:1]
     for name in names:
         if name not in partitions:
             raise UsageError(f"from_arrays: train names {name!r}, which has no frames; it has {', '.join(partitions)}")

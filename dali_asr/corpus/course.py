@@ -84,6 +84,12 @@ def read_layout(root: Path, partitions: Sequence[str] = ()) -> tuple[CourseParti
         if not root.is_dir():
             raise DataError(f"{root}: no such folder; give a packed corpus or a folder of PARTITION/mfcc/*.npy")
         found = _partition_names(root)
+        if not found and (root / "mfcc").is_dir():
+            folder = root.absolute()
+            raise DataError(
+                f"{root}: is a partition, not the folder of the partitions; give {folder.parent}, and "
+                f"{folder.name} as the name of its partition"
+            )
         if not found:
             raise DataError(f"{root}: holds no partition; expected PARTITION/mfcc/*.npy, as in the course data")
         for name in partitions or found:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dali_asr.errors import printable
 from dali_asr.inventory import ALIASES
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _are_phones(symbols: Sequence[str]) -> bool:
 def _name_symbols(axes: Axes, names: Sequence[str], frames: NDArray[np.int64]) -> None:
     """Name rows and columns, count the frames of each row, hatch the rows without any, mark the classes."""
     places = range(len(names))
-    texts = [name.replace("$", r"\$") for name in names]
+    texts = [printable(name).replace("$", r"\$") for name in names]
     axes.set_xticks(places, texts, rotation=90, fontsize=7)
     axes.set_yticks(places, texts, fontsize=7)
     side = axes.get_yaxis_transform()  # x as a fraction of the matrix, y in rows

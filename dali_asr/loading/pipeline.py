@@ -41,7 +41,7 @@ class Batch(NamedTuple):
     """The windows of one step, on the loader's device.
 
     The batches of one DALI iteration are views of the same memory: keeping one keeps all of them. A pickled or copied
-    batch has memory of its own.
+    batch has memory of its own; `torch.load` reads a saved one with `weights_only=False`.
 
     Attributes:
         windows: `[B, W, D]` float32, float16 or bfloat16.

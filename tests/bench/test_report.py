@@ -21,18 +21,10 @@ def recorded(name: str) -> dict[str, Any]:
     return values
 
 
-def drawn(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Figure:
+def figure_of(values: dict[str, Any], drawn: list[Figure]) -> Figure:
     """Draw a chart and return its figure."""
-    figures: list[Figure] = []
-    save = Figure.savefig
-
-    def saving(figure: Figure, *arguments: Any, **named: Any) -> None:
-        figures.append(figure)
-        save(figure, *arguments, **named)
-
-    monkeypatch.setattr(Figure, "savefig", saving)
     assert draw_chart(values, "png")[:4] == b"\x89PNG"
-    return figures[0]
+    return drawn[-1]
 
 
 def ranges(axes: Any) -> list[list[float]]:
@@ -41,9 +33,9 @@ def ranges(axes: Any) -> list[list[float]]:
     return sorted([float(end[0]) for end in segment] for line in lines for segment in line.get_segments())
 
 
-def test_the_loader_chart_has_a_scale_per_row_and_touches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loader_chart_has_a_scale_per_row_and_touches_nothing(drawn: list[Figure]) -> None:
     values = recorded("loader")
-    figure = drawn(values, monkeypatch)
+    figure = figure_of(values, drawn)
     by_title = {axes.get_title(): axes for axes in figure.axes}
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     scales: dict[str, set[tuple[float, float]]] = {}
@@ -69,20 +61,20 @@ def test_the_loader_chart_has_a_scale_per_row_and_touches_nothing(monkeypatch: p
         assert all(left.x1 + 3 < right.x0 for left, right in pairwise(boxes)), "numbers below the bars do not touch"
 
 
-def test_rates_of_very_different_sizes_are_drawn_on_a_logarithmic_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rates_of_very_different_sizes_are_drawn_on_a_logarithmic_scale(drawn: list[Figure]) -> None:
     values = recorded("loader")
     values["cases"] = values["cases"][:1]
     for result in values["cases"][0]["results"][-2:]:
         result["device"], result["median"] = "cuda", 100 * result["median"]
         result["windows_per_second"] = [100 * rate for rate in result["windows_per_second"]]
-    (axes,) = drawn(values, monkeypatch).axes
+    (axes,) = figure_of(values, drawn).axes
     assert axes.get_xscale() == "log"
     assert axes.get_yticklabels()[-1].get_text() == "dali streamed (cuda)"
 
 
-def test_the_training_chart_shows_the_range_of_the_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_training_chart_shows_the_range_of_the_repeats(drawn: list[Figure]) -> None:
     values = recorded("train")
-    (axes,) = drawn(values, monkeypatch).axes
+    (axes,) = figure_of(values, drawn).axes
     expected = []
     for result in values["results"]:
         for side in ("fixed", "fed", "trained"):

@@ -217,11 +217,10 @@ def test_lines_and_warnings_leave_no_piece_of_the_bar_on_a_terminal(columns: int
     ]
 
 
-@pytest.mark.parametrize("columns", [80, 120])
-def test_a_long_warning_is_wrapped_between_words(columns: int, tmp_path: Path) -> None:
-    path = "/" + "long-folder/" * 12
+def shown_on_a_terminal(text: str, columns: int, tmp_path: Path) -> list[str]:
+    """Return the lines of a warning on a terminal."""
     script = tmp_path / "script.py"
-    script.write_text(f"from dali_asr.cli.console import warn; warn('some words ' * 12 + '{path} more words')")
+    script.write_text(f"from dali_asr.cli.console import warn; warn({text!r})")
     main, terminal = os.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"TERM": "xterm"}
@@ -229,10 +228,24 @@ def test_a_long_warning_is_wrapped_between_words(columns: int, tmp_path: Path) -
     os.close(terminal)
     shown = os.read(main, 100_000).decode()
     os.close(main)
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in shown.splitlines()]
+    return [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in shown.splitlines()]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_long_warning_is_wrapped_between_words(columns: int, tmp_path: Path) -> None:
+    path = "/" + "long-folder/" * 12
+    lines = shown_on_a_terminal("some words " * 12 + f"{path} more words", columns, tmp_path)
     assert path in lines
     assert all(len(line) <= columns for line in lines if line != path)
     assert " ".join(lines).split() == ["warning:", *("some words " * 12).split(), path, "more", "words"]
+
+
+def test_a_command_is_not_broken_so_that_it_can_be_copied(tmp_path: Path) -> None:
+    command = f"dali-asr train --resume 'my runs/{'long-name-' * 3}' --set training.epochs=3"
+    message = f"interrupted at step 12 of 330; the checkpoint is saved, continue with: {command}"
+    *before, last = shown_on_a_terminal(message, 80, tmp_path)
+    assert last == command
+    assert " ".join(before) == f"warning: {message.removesuffix(command)}".strip()
 
 
 def test_recipes_and_settings_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

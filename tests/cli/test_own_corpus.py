@@ -57,7 +57,7 @@ def test_a_setting_that_differs_is_refused(packed: Path, run_cli: Callable[..., 
         ("data.normalization=utterance", "packed with normalization none, asked for utterance"),
         ("data.inventory=arpabet", "packed with inventory 3 symbols, asked for 42 symbols"),
         ("data.silence=SIL", "silence 'SIL': not in the inventory"),
-        ("data.fold=mfa", f"data.fold: 'mfa': {packed} is packed already; leave it out, or pack again with --fold"),
+        ("data.fold=mfa", f"data.fold: 'mfa': {packed} is packed already; leave it out, or fold while packing"),
     ):
         for command in (["train", "demo"], ["config", "validate", "demo"]):
             done = run_cli(*command, *settings(f"data.root={packed}", setting))
@@ -110,3 +110,18 @@ def test_recordings_are_told_what_is_needed(what: str, run_cli: Callable[..., An
         done = run_cli(*command)
         assert done.exit_code == 1, done.output
         assert f"error: {source}: is {what}, but features are needed; compute [frames" in done.stderr
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_an_evaluation_prints_symbols_without_escapes_and_markup(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    with PackedWriter(tmp_path / "odd", inventory=["[red]x[/red]", "\x1b[31mb", ":fire:"]) as writer:
+        for name in ("train", "dev"):
+            writer.add(name, "u", make_features(60), np.arange(60) % 3)
+    options = settings(f"data.root={tmp_path / 'odd'}", "data.test=null", 'data.silence="\\e[31mb"')
+    run = tmp_path / "run"
+    assert run_cli("train", "demo", *options, "--run-folder", run).exit_code == 0
+    done = run_cli("evaluate", run)
+    assert done.exit_code == 0, done.output
+    assert "\x1b" not in done.stdout
+    for symbol in ("\n[red]x[/red] ", "\n\\x1b[31mb ", "\n:fire: ", "frame accuracy without \\x1b[31mb"):
+        assert symbol in done.stdout

@@ -46,6 +46,8 @@ def test_several_partitions_share_global_statistics_of_the_training_partitions()
     assert corpus.normalization.partitions == ("train", "more")
     np.testing.assert_allclose(corpus.normalization.mean, every.mean(axis=0))
     np.testing.assert_allclose(corpus.normalization.deviation, every.std(axis=0))
+    alone = Corpus.from_arrays(frames, labels, normalization="global", train="more").normalization
+    assert alone.partitions == ("more",)
     (normalized,) = corpus.partition("test").frames()
     np.testing.assert_allclose(normalized, (FRAMES[0] - every.mean(axis=0)) / every.std(axis=0), rtol=1e-5, atol=1e-6)
 

@@ -348,3 +348,9 @@ def test_a_source_file_that_is_cut_short_during_packing_is_named(
     with pytest.raises(DataError, match=r"u02\.npy: truncated"):
         pack_course(course, tmp_path / "p")
     assert [p.name for p in tmp_path.iterdir()] == ["course"]
+
+
+def test_a_partition_is_told_from_the_folder_of_the_partitions(course: Path, tmp_path: Path) -> None:
+    message = f"{course}/train: is a partition, not the folder of the partitions; give {course}, and train as the name"
+    with pytest.raises(DataError, match=message):
+        pack_course(course / "train", tmp_path / "p")

@@ -14,20 +14,6 @@ from dali_asr.inference.scores import Confusion
 from dali_asr.inventory import ARPABET_SYMBOLS, Inventory
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Collect the figures that are saved."""
-    figures: list[Figure] = []
-    save = Figure.savefig
-
-    def saving(figure: Figure, *arguments: Any, **named: Any) -> None:
-        figures.append(figure)
-        save(figure, *arguments, **named)
-
-    monkeypatch.setattr(Figure, "savefig", saving)
-    return figures
-
-
 def evaluated(symbols: tuple[str, ...], true: list[int], predicted: list[int]) -> Any:
     confusion = Confusion.count(np.array(predicted), np.array(true), len(symbols))
     accuracy = float(np.mean(np.equal(true, predicted)))

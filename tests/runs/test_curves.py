@@ -24,20 +24,6 @@ def epoch(number: int, last: int, accuracy: float | None) -> dict[str, Any]:
     return {"kind": "epoch", "epoch": number, "step": last, "train": {"loss": 1.5, "accuracy": 0.4}, "dev": dev}
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Collect the figures that are saved."""
-    figures: list[Figure] = []
-    save = Figure.savefig
-
-    def saving(figure: Figure, *arguments: Any, **named: Any) -> None:
-        figures.append(figure)
-        save(figure, *arguments, **named)
-
-    monkeypatch.setattr(Figure, "savefig", saving)
-    return figures
-
-
 def curves(figure: Figure, panel: int = 0) -> dict[str, list[list[float]]]:
     """Return the points of each line by its label."""
     return {str(line.get_label()): line.get_xydata().tolist() for line in figure.axes[panel].lines}  # type: ignore[union-attr]
