@@ -57,7 +57,8 @@ def evaluate(
     silence = "silence" if evaluation.silence is None else printable(evaluation.inventory.symbols[evaluation.silence])
     show(_score_table(evaluation.scores, silence))
     say("The phoneme error rate compares runs of equal labels, without smoothing; it can exceed 100%")
-    say(f"Scores and confusion matrix written to {values}, drawn in {picture}")
+    say(f"Scores and confusion matrix: {values}")
+    say(f"Picture of the matrix: {picture}")
 
 
 def _symbol_table(scores: Scores) -> Table:

@@ -42,5 +42,8 @@ class Reporter:
     def evaluated(self, epoch: dict[str, Any]) -> None:
         """Called at the end of an epoch, with its line of metrics."""
 
+    def noted(self, message: str) -> None:
+        """Called before the first step with what is worth knowing: which weights the run starts from."""
+
     def warned(self, message: str) -> None:
         """Called when something is wrong but training continues."""

@@ -115,7 +115,7 @@ class _Training:
         with world.together():
             setup = set_up(config, corpus, world)
             if self.settings.init and not start.checkpoint:
-                setup.warnings.extend(start_from(setup.model, setup.description, self.settings.init))
+                start_from(setup, self.settings.init)
         self.batches, self.dev, self.description = setup.batches, setup.dev, setup.description
         total = self.settings.epochs * len(self.batches)
         self.total_steps = min(total, self.settings.max_steps or total)
@@ -146,6 +146,8 @@ class _Training:
                 settings = resolved(config, corpus)
                 self.folder = open_folder(start, settings, self.batches, checkpoint, reporter.warned)
         self.path = world.on_rank_0(lambda: self.folder.path if self.folder else start.run)
+        for note in setup.notes:
+            reporter.noted(note)
         for warning in setup.warnings:
             reporter.warned(warning)
 
