@@ -215,5 +215,6 @@ def as_masking(masking: object) -> Masking | None:
         return Masking() if masking is True else masking or None
     if isinstance(masking, Mapping):
         with suppress(TypeError):  # an unknown key
-            return Masking(**{k: Bands(**v) if isinstance(v, Mapping) else v for k, v in masking.items()})
+            fields: dict[str, Any] = {k: Bands(**v) if isinstance(v, Mapping) else v for k, v in masking.items()}
+            return Masking(**fields)
     raise UsageError(f"loader: masking {brief(masking)}; expected None, True, a Masking, or its fields as a mapping")

@@ -88,8 +88,9 @@ def test_batch_norm_and_dropout_train_on_two_processes(two_epochs: Path) -> None
 
 
 def test_a_rank_that_dies_ends_the_others(forker: Forker, tmp_path: Path) -> None:
-    run, dying = tmp_path / "run", {"DIE_ON_RANK": "1", "DIE_AT_STEP": "30"}
-    assert forker.end(run, "loader.batch_size=125", AGENT_RESTARTS="0", **dying) == 1
+    run = tmp_path / "run"
+    ended = forker.end(run, "loader.batch_size=125", AGENT_RESTARTS="0", DIE_ON_RANK="1", DIE_AT_STEP="30")
+    assert ended == 1
     assert forker.printed[-1] == "rank 1 failed with exit code 3"
     assert load_checkpoint(run, "last").step == 28
 
@@ -97,8 +98,8 @@ def test_a_rank_that_dies_ends_the_others(forker: Forker, tmp_path: Path) -> Non
 def test_an_elastic_restart_continues_from_the_last_checkpoint(
     two_epochs: Path, forker: Forker, tmp_path: Path
 ) -> None:
-    run, dying = tmp_path / "run", {"DIE_ON_RANK": "1", "DIE_AT_STEP": "30"}
-    assert forker.end(run, *TWO_EPOCHS, AGENT_RESTARTS="1", **dying) == 0
+    run = tmp_path / "run"
+    assert forker.end(run, *TWO_EPOCHS, AGENT_RESTARTS="1", DIE_ON_RANK="1", DIE_AT_STEP="30") == 0
     assert [int(line) for line in forker.printed] == [*range(4, 29, 4), *range(32, 47, 4), 46]
     for name in ("metrics.jsonl", "checkpoints/epoch-0002-step-00000046/model.safetensors"):
         assert (run / name).read_bytes() == (two_epochs / name).read_bytes()
