@@ -45,11 +45,15 @@ def evaluate(
         from dali_asr.inference.evaluate import prepare_evaluation, score
         from dali_asr.inference.writers import write_evaluation
         from dali_asr.runs.checkpoint import run_of
+        from dali_asr.runs.folder import read_stall
 
         report("starting", 1, 1)
         where = resolve_device(device)
         prepared = prepare_evaluation(run, source, partition=partition, checkpoint=checkpoint, packing=report)
         trained, opened, _ = prepared
+        stall = read_stall(run_of(run))
+        if stall is not None:
+            say(f"The run waited {stall:.1%} of its training time for data")
         say(f"Evaluating {trained.name} on {opened.name}, on the {describe_device(where)}")
         evaluation = score(*prepared, device=device, progress=lambda done, total: report("evaluating", done, total))
         values, picture = write_evaluation(evaluation, run_of(run))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from dali_asr.config import Config
     from dali_asr.loading import WindowLoader
+    from dali_asr.runs.folder import EpochTiming
 
 
 class TrainCommand(TyperCommand):
@@ -204,13 +205,13 @@ class _Terminal(Reporter):
         shown = f"loss {loss}  accuracy {accuracy}  {speed:,.0f} frames/s"
         self._bar.update(self._tasks["training"], completed=step, shown=shown)
 
-    def evaluated(self, epoch: dict[str, Any]) -> None:
-        for name in ("train", "dev"):
+    def evaluated(self, epoch: dict[str, Any], timing: EpochTiming) -> None:
+        for name, after in (("train", f"  data stall {timing['data_stall']:.1%}"), ("dev", "")):
             measured = epoch[name]
             if measured:
                 say(
                     f"epoch {epoch['epoch']}  {name:<5}  loss {_format(measured['loss'], '.3f')}  "
-                    f"accuracy {_format(measured['accuracy'], '.2%')}"
+                    f"accuracy {_format(measured['accuracy'], '.2%')}{after}"
                 )
 
     def noted(self, message: str) -> None:
