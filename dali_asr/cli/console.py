@@ -44,6 +44,7 @@ _OPTIONS = {
     "resume='auto'": "--resume auto",
     "checkpoint='last'": "--checkpoint last",
     "partition=NAME": "--partition",
+    "source=FOLDER": "--corpus",
     "(fold=": "(data.fold, or data pack --fold: ",
     "zero_nonfinite=True": "data.zero_nonfinite, or data pack --zero-nonfinite",
     "train=NAME": "data.train, or data pack --train",
