@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from dali_asr import __version__
-from dali_asr.cli import bench, cache, config, data, doctor, evaluate, model, predict, submit, train
+from dali_asr.cli import bench, cache, config, data, doctor, evaluate, handin, model, predict, submit, train
 from dali_asr.cli.commands import Commands
 from dali_asr.cli.console import complain, error_line, output_lost, say, stdout, warn
 from dali_asr.errors import DaliAsrError, DaliAsrWarning
@@ -92,6 +92,7 @@ def root(
 app.command("train", cls=train.TrainCommand)(train.train)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
+app.command("handin")(handin.handin)
 app.command("doctor")(doctor.doctor)
 data.app.command("submit")(submit.submit)
 app.add_typer(data.app, name="data")

@@ -12,23 +12,11 @@ from typing import Any
 
 import pytest
 
-from dali_asr import Config, train
 from dali_asr.inventory import ARPABET_SYMBOLS
-from tests.makers import make_course
 from tests.reports.kaggle_server import KEY, TOKEN, KaggleServer, serve
-from tests.training_runs import SMALL
 
 kaggle_env = pytest.importorskip("kagglesdk.kaggle_env", reason="the kaggle package is not installed")
 Run = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a run with an unlabelled test partition of 70 frames."""
-    path = tmp_path_factory.mktemp("submit")
-    make_course(path / "course", {"train": [60, 50], "dev": [40], "test": [30, 40]}, unlabelled=("test",))
-    options = [f"data.root={path / 'course'}", "training.max_steps=1", "loader.batch_size=8"]
-    return train(Config.load("demo", [*SMALL, *options]), run=path / "run").run
 
 
 @pytest.fixture
@@ -68,7 +56,8 @@ def submit(run_cli: Run, run: Path, *options: object, competition: str = "speech
     return run_cli("data", "submit", run, "--competition", competition, "-m", "first try", *options)
 
 
-def test_a_run_is_predicted_checked_and_sent(run_cli: Run, run: Path, kaggle: KaggleServer) -> None:
+def test_a_run_is_predicted_checked_and_sent(run_cli: Run, copy: Path, kaggle: KaggleServer) -> None:
+    run = copy
     kaggle.files["sample_submission.csv"] = sample(
         70,
         *ARPABET_SYMBOLS,
