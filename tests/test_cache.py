@@ -125,7 +125,7 @@ def test_what_killed_processes_left_is_counted_and_cleared(run_cli: Run) -> None
 def test_a_training_keeps_its_corpus(run_cli: Run, tmp_path: Path, forker: Forker) -> None:
     """It is stopped while the cache is cleared, so that it has not ended by then."""
     make_course(tmp_path / "course", {"train": [400] * 4, "dev": [100], "test": [100]}, dim=8)
-    options = (f"data.root={tmp_path / 'course'}", "loader.batch_size=50", "training.epochs=3")
+    options = (f"data.root={tmp_path / 'course'}", "loader.batch_size=50", "training.epochs=1")
     process = forker.start(tmp_path / "run", *options, XDG_CACHE_HOME=os.environ["XDG_CACHE_HOME"])
     forker.read()
     os.kill(process, signal.SIGSTOP)

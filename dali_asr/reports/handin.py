@@ -221,6 +221,5 @@ def _write_archive(stream: Any, folder: str, files: dict[str, bytes]) -> None:
     with zipfile.ZipFile(stream, "w") as archive:
         for name in sorted(files):
             entry = zipfile.ZipInfo(f"{folder}/{name}", _TIME)
-            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, _MODE
-            entry.create_system = 3  # Unix, of which the mode is
-            archive.writestr(entry, files[name])
+            entry.external_attr = _MODE
+            archive.writestr(entry, files[name], zipfile.ZIP_DEFLATED)
