@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from dali_asr.errors import DataError
 from dali_asr.files import cache_folder, disk_errors, partial_paths, remove_folder, sweep, unused, write_file
 
 if TYPE_CHECKING:
@@ -128,16 +129,17 @@ def _hold(path: Path) -> None:
 
 def _entries(kind: str) -> Iterator[Entry]:
     folder = cache_folder(kind)
-    with disk_errors(folder, "check the permissions of the cache"):
+    try:
         if not folder.is_dir():
             return
-        for path in partial_paths(folder):
-            with suppress(FileNotFoundError):
-                yield _entry(kind, path, partial=True)
-        for path in sorted(folder.iterdir()):
-            if not path.name.startswith(".") and path.suffix not in (_ABOUT, _LOCK):
-                with suppress(FileNotFoundError):  # cleared by another process
-                    yield _entry(kind, path, partial=False)
+        partial = partial_paths(folder)
+        whole = [p for p in sorted(folder.iterdir()) if p.name[0] != "." and p.suffix not in (_ABOUT, _LOCK)]
+        for path in (*partial, *whole):
+            with suppress(FileNotFoundError):  # cleared by another process
+                yield _entry(kind, path, partial=path in partial)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise DataError(f"{error.filename or folder}: {reason}; check the permissions of the cache") from error
 
 
 def _entry(kind: str, path: Path, *, partial: bool) -> Entry:

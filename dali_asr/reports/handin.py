@@ -28,7 +28,7 @@ from dali_asr.config.values import file_name
 from dali_asr.corpus.packing import quiet
 from dali_asr.corpus.regular import read_regular
 from dali_asr.errors import DataError, UsageError
-from dali_asr.files import check_output, disk_errors, new_file
+from dali_asr.files import check_output, disk_errors, new_file, sweep
 from dali_asr.model import parameter_count, summarize
 from dali_asr.reports.readme import Facts, write_readme
 from dali_asr.reports.submission import Submission, find_submission
@@ -132,6 +132,7 @@ def hand_in(
     files["README.md"] = write_readme(facts).encode()
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
         with new_file(path) as stream:
             _write_archive(stream, called, files)
     return HandIn(path, metadata["parameters"], limit, tuple(sorted(files)), submission)

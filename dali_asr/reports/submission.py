@@ -17,6 +17,7 @@ from dali_asr.config import Config
 from dali_asr.corpus.packing import quiet
 from dali_asr.corpus.regular import open_regular, reading
 from dali_asr.errors import DataError, UsageError, brief, did_you_mean
+from dali_asr.files import sweep
 from dali_asr.inference.predict import label, prepare
 from dali_asr.inference.writers import SUFFIXES, write_prediction
 from dali_asr.runs.checkpoint import CONFIG, find_checkpoint, is_checkpoint, run_of
@@ -78,6 +79,7 @@ def find_submission(
     root = data.root if source is None else str(source)
     if not corpus_path(root).exists():
         raise DataError(f"{root}: no such folder, which the run was trained on; name the corpus (source=FOLDER)")
+    sweep(path.parent)
     trained, opened = prepare(weights, root, partition=name, packing=progress)
     predicted = label(trained, opened, device=device, progress=lambda done, total: progress("predicting", done, total))
     write_prediction(predicted, path, "kaggle", overwrite=True)
