@@ -4,9 +4,10 @@
     downloads/    what was fetched
     mirrors/      packed corpora that are kept elsewhere
 
-An entry is a file or folder. Beside it, `NAME.json` says what it is (`source` and more); its time of change is that of
-the last use. A process that writes an entry locks `NAME.lock`, one that uses it holds a shared lock (flock(2)) on the
-entry itself. Neither entry is cleared.
+An entry is a file or folder. `NAME.json` beside it, or `fetched.json` in it, says what it is (`source` and more); its
+time of change is that of the last use. What is not complete is in `.NAME.XXXXXXXX.partial`, or in `.NAME.fetch` if it
+will be continued. A process that writes an entry locks `NAME.lock`, or `lock` in the work folder; one that uses it
+holds a shared lock (flock(2)) on the entry itself. Neither entry is cleared.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ import json
 import os
 import stat
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock, Timeout
 
 from dali_asr.errors import DataError
 from dali_asr.files import cache_folder, disk_errors, partial_paths, remove_folder, sweep, unused, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
 KINDS = ("corpora", "downloads", "mirrors")
 _ABOUT, _LOCK = ".json", ".lock"
+_RECORD = "fetched.json"  # in what was fetched
+_WORK, _WORK_LOCK = ".*.fetch", "lock"  # folders of what is being fetched, and the lock in each
 _HELD: dict[Path, int] = {}  # descriptors of the entries that this process uses
 
 
@@ -67,7 +68,8 @@ def record_use(path: Path, about: dict[str, Any]) -> None:
     beside = _beside(path, _ABOUT)
     with suppress(OSError):
         if path.exists() and not beside.exists():
-            write_file(beside, (json.dumps(about) + "\n").encode())
+            values = {**about, "source": _origin(str(about.get("source", "")))}
+            write_file(beside, (json.dumps(values) + "\n").encode())
         os.utime(beside)
 
 
@@ -105,11 +107,8 @@ def clear(entries: Sequence[Entry], progress: Callable[[str, int, int], object] 
         with disk_errors(entry.path, "check the permissions of the cache"):
             if entry.partial:
                 sweep(entry.path.parent)
-                done = not entry.path.exists()
-            else:
-                done = _remove(entry.path)
-        if done:
-            removed.append(entry)
+            if (entry.partial and not entry.path.exists()) or _remove(entry.path):
+                removed.append(entry)
     progress("clearing", len(entries), len(entries))
     return removed
 
@@ -132,7 +131,7 @@ def _entries(kind: str) -> Iterator[Entry]:
     try:
         if not folder.is_dir():
             return
-        partial = partial_paths(folder)
+        partial = [*partial_paths(folder), *sorted(folder.glob(_WORK))]
         whole = [p for p in sorted(folder.iterdir()) if p.name[0] != "." and p.suffix not in (_ABOUT, _LOCK)]
         for path in (*partial, *whole):
             with suppress(FileNotFoundError):  # cleared by another process
@@ -143,39 +142,58 @@ def _entries(kind: str) -> Iterator[Entry]:
 
 
 def _entry(kind: str, path: Path, *, partial: bool) -> Entry:
+    about, used = _describe(path)
+    return Entry(kind, path, about, _size(path), used, any(map(_is_locked, _locks(path))), partial)
+
+
+def _describe(path: Path) -> tuple[dict[str, Any], float]:
+    """Return what an entry is, and when it was used last."""
     about: dict[str, Any] = {}
     used = path.stat().st_mtime
-    with suppress(OSError, ValueError):
-        beside = _beside(path, _ABOUT)
-        read = json.loads(beside.read_text(encoding="utf-8"))
-        used = max(used, beside.stat().st_mtime)
-        about = read if isinstance(read, dict) else {}
-    return Entry(kind, path, about, _size(path), used, _in_use(path, partial=partial), partial)
+    for record in (path / _RECORD, _beside(path, _ABOUT)):
+        with suppress(OSError, ValueError):
+            used = max(used, record.stat().st_mtime)
+            about |= dict(json.loads(record.read_text(encoding="utf-8")))
+    return about, used
 
 
-def _in_use(path: Path, *, partial: bool) -> bool:
-    for locked in (path,) if partial else (path, _beside(path, _LOCK)):
-        try:
-            with unused(locked):
-                pass
-        except BlockingIOError:
-            return True
-        except OSError:
-            continue  # missing, or not ours to lock
-    return False
+def _origin(source: str) -> str:
+    """Return where a source comes from that is itself an entry of the cache, and others as they are."""
+    path = Path(source)
+    if path.parent in map(cache_folder, KINDS):
+        with suppress(OSError):
+            return str(_describe(path)[0].get("source", source))
+    return source
+
+
+def _locks(path: Path) -> list[Path]:
+    """Return what processes lock that write or use an entry."""
+    return [lock for lock in (path, _beside(path, _LOCK), path / _WORK_LOCK) if lock.exists()]
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with unused(path):
+            return False
+    except BlockingIOError:
+        return True
+    except OSError:  # gone, or not ours to lock
+        return False
 
 
 def _remove(path: Path) -> bool:
     """Remove an entry and what stands beside it; return whether it was there and not in use."""
     try:
-        with FileLock(_beside(path, _LOCK), timeout=0), unused(path):
+        with ExitStack() as stack:
+            for lock in _locks(path):
+                stack.enter_context(unused(lock))
             if path.is_dir():
                 remove_folder(path)
             else:
                 path.unlink()
             for suffix in (_ABOUT, _LOCK):
                 _beside(path, suffix).unlink(missing_ok=True)
-    except (Timeout, BlockingIOError, FileNotFoundError):
+    except (BlockingIOError, FileNotFoundError):
         return False
     return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,6 +149,28 @@ def test_an_entry_that_is_being_written_is_kept(tmp_path: Path) -> None:
         assert clear(entries) == []
     assert clear(entries) == entries
     assert clear(entries) == [], "cleared by another process meanwhile"
+
+
+def test_what_is_fetched_is_described_in_itself_and_its_work_is_incomplete(run_cli: Run, course: Path) -> None:
+    from filelock import FileLock
+
+    downloads = cache_folder("downloads")
+    shutil.copytree(course, downloads / "0123")
+    (downloads / "0123/fetched.json").write_text(json.dumps({"source": "s3://bucket/data.tar.gz", "size": 5}))
+    (downloads / ".4567.fetch").mkdir()
+    (downloads / ".4567.fetch/file").write_bytes(b"half")
+    process, packed = open_elsewhere(downloads / "0123")
+    process.communicate()
+    sources = {e.path: (e.about.get("source"), e.partial) for e in list_entries()}
+    assert sources == {
+        packed: ("s3://bucket/data.tar.gz", False),
+        downloads / "0123": ("s3://bucket/data.tar.gz", False),
+        downloads / ".4567.fetch": (None, True),
+    }
+    with FileLock(downloads / ".4567.fetch/lock"):
+        assert run_cli("cache", "clear").output.endswith("Kept 1 entry that a running process uses\n")
+        assert [entry.path for entry in list_entries()] == [downloads / ".4567.fetch"]
+    assert run_cli("cache", "clear").output == "Freed 4 bytes of 1 entry\n"
 
 
 def test_a_cache_that_may_not_be_written_is_used(course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
