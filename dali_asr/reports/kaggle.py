@@ -63,7 +63,7 @@ class Competition:
                 self._api.competition_download_file(
                     self.name, name, path=str(folder), force=True, quiet=True, unzip=True
                 )
-                return next(path for path in folder.rglob("*") if path.is_file())
+                return next(folder.rglob("*.csv"))
         raise DataError(f"{self.page}/data: no {_SAMPLES[0]} among its files; download the sample and name its file")
 
     def check_allowance(self) -> None:
@@ -74,7 +74,7 @@ class Competition:
         """
         from requests import RequestException
 
-        with suppress(RequestException):  # sending will say what is wrong
+        with suppress(RequestException), redirect_stdout(StringIO()):  # sending will say what is wrong
             limits = self._api.competition_get_submission_limits(self.name)
             # The counts of those without a team are all zero.
             if not limits.num_allowed_now and limits.num_total:
@@ -90,7 +90,7 @@ class Competition:
         Raises:
             DataError: Kaggle refuses it, or cannot be reached.
         """
-        with redirect_stdout(StringIO()) as printed, self._errors():
+        with self._errors(), redirect_stdout(StringIO()) as printed:
             answer = self._api.competition_submit(str(submission), message, self.name, quiet=True)
         said = str(answer.message)
         if said == self._api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE:
@@ -100,7 +100,7 @@ class Competition:
 
     @contextmanager
     def _errors(self, *, missing: bool = False) -> Iterator[None]:
-        """Turn an error of the package into one line.
+        """Turn an error of the package into one line, and drop what it prints.
 
         Args:
             missing: whether to go on after the answer that a file is missing.
@@ -110,7 +110,8 @@ class Competition:
             DataError: everything else.
         """
         try:
-            yield
+            with redirect_stdout(StringIO()):
+                yield
         except DaliAsrError:
             raise
         except Exception as error:
@@ -145,18 +146,17 @@ class Competition:
 
 def _client() -> Any:
     """Return the package's client, with its key."""
-    with redirect_stdout(StringIO()):
-        try:
-            from kaggle import api
+    try:
+        from kaggle import api
 
-            api.authenticate()
-        except ImportError as error:
-            raise UsageError("the kaggle package is not installed; pip install 'dali-asr[kaggle]'") from error
-        except SystemExit as error:
-            raise DataError(
-                f"Kaggle: found no valid key; make one at {_SITE}/settings/api and save it as ~/.kaggle/access_token, "
-                "or log in: kaggle auth login"
-            ) from error
+        api.authenticate()
+    except ImportError as error:
+        raise UsageError("the kaggle package is not installed; pip install 'dali-asr[kaggle]'") from error
+    except SystemExit as error:
+        raise DataError(
+            f"Kaggle: found no valid key; make one at {_SITE}/settings/api and save it as ~/.kaggle/access_token, "
+            "or log in: kaggle auth login"
+        ) from error
     return api
 
 

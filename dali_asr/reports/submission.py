@@ -23,6 +23,8 @@ from dali_asr.inference.writers import SUFFIXES, write_prediction
 from dali_asr.runs.checkpoint import CONFIG, find_checkpoint, is_checkpoint, run_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dali_asr.corpus.packing import Progress
     from dali_asr.runs.checkpoint import Which
 
@@ -89,9 +91,9 @@ def find_submission(
 def check_submission(submission: Path, sample: Path) -> int:
     """Compare a submission with a competition's sample, and return the number of its rows.
 
-    Columns, number of rows and ids must be the sample's; ids may come in another order. A sample with several symbols
-    names all that are allowed. One that repeats a single symbol shows how symbols are spelled: it must be among those
-    of the submission.
+    Columns, number of rows and ids must be the sample's; ids may come in another order. A sample with many symbols names
+    all that are allowed. One with few of them, often a single one in every row, shows how symbols are spelled: one of
+    them must be in the submission.
 
     Raises:
         DataError: they differ, or one of them cannot be read.
@@ -152,20 +154,18 @@ def _check_ids(submission: Path, ours: list[str], theirs: list[str]) -> None:
 
 
 def _check_symbols(submission: Path, ours: Counter[str], theirs: Counter[str]) -> None:
-    if len(theirs) == 1:
-        (shown,) = theirs
-        if shown not in ours:
-            raise DataError(
-                f"{submission}: no row is labelled {brief(shown)}, the sample's only symbol"
-                f"{did_you_mean(shown, ours)}; train with the competition's spelling of symbols (data.inventory)"
-            )
+    few = len(theirs) == 1 or 2 * len(theirs) < len(ours)
+    if few and set(theirs) & set(ours):
         return
     unknown = [symbol for symbol, _ in ours.most_common() if symbol not in theirs]
     if unknown:
-        named = ", ".join(map(brief, unknown[:_MAX_NAMED]))
-        more = f" and {len(unknown) - _MAX_NAMED} more" if len(unknown) > _MAX_NAMED else ""
         rows = sum(ours[symbol] for symbol in unknown)
         raise DataError(
-            f"{submission}: {named}{more} in {rows:,} rows, which the sample does not have"
+            f"{submission}: {_named(unknown)} in {rows:,} rows, the sample has {_named(list(theirs))}"
             f"{did_you_mean(unknown[0], theirs)}; train with the competition's symbols (data.inventory)"
         )
+
+
+def _named(symbols: Sequence[str]) -> str:
+    more = f" and {len(symbols) - _MAX_NAMED} more" if len(symbols) > _MAX_NAMED else ""
+    return ", ".join(map(brief, symbols[:_MAX_NAMED])) + more

@@ -22,6 +22,8 @@ def compare(tmp_path: Path, ours: tuple[str, ...], theirs: tuple[str, ...], head
 def test_the_same_rows_in_any_order_fit(tmp_path: Path) -> None:
     assert compare(tmp_path, ("0,AA", '1,"a,b"', "2,AA"), ("2,AA", "0,AA", '1,"a,b"')) == 3
     assert compare(tmp_path, ("0,AA", "1,AE"), ("0,AA", "1,AA")) == 2, "a sample of one symbol does not name them all"
+    ours = tuple(f"{at},s{at}" for at in range(9))
+    assert compare(tmp_path, ours, tuple(f"{at},s{at % 3}" for at in range(9))) == 9, "nor does one of few symbols"
 
 
 @pytest.mark.parametrize(
@@ -33,13 +35,13 @@ def test_the_same_rows_in_any_order_fit(tmp_path: Path) -> None:
         (
             ("0,[SIL]", "1,AA"),
             ("0,SIL", "1,SIL"),
-            "s.csv: no row is labelled 'SIL', the sample's only symbol; did you mean [SIL]?; train with the",
+            "s.csv: '[SIL]', 'AA' in 2 rows, the sample has 'SIL'; did you mean SIL?; train with the competition's",
         ),
-        (("0,AA", "1,AE"), ("0,0", "1,0"), "no row is labelled '0', the sample's only symbol; train with the"),
+        (("0,AA", "1,AE"), ("0,0", "1,0"), "s.csv: 'AA', 'AE' in 2 rows, the sample has '0'; train with"),
         (
             ("0,[SIL]", "1,AA", "2,[SIL]", "3,b"),
             ("0,SIL", "1,AA", "2,AE", "3,AA"),
-            "s.csv: '[SIL]', 'b' in 3 rows, which the sample does not have; did you mean SIL?; train with the",
+            "s.csv: '[SIL]', 'b' in 3 rows, the sample has 'SIL', 'AA', 'AE'; did you mean SIL?; train with the",
         ),
     ],
 )
