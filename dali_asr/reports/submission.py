@@ -91,9 +91,9 @@ def find_submission(
 def check_submission(submission: Path, sample: Path) -> int:
     """Compare a submission with a competition's sample, and return the number of its rows.
 
-    Columns, number of rows and ids must be the sample's; ids may come in another order. A sample with many symbols names
-    all that are allowed. One with few of them, often a single one in every row, shows how symbols are spelled: one of
-    them must be in the submission.
+    Columns, number of rows and ids must be the sample's; ids may come in another order. A sample with many symbols
+    names all that are allowed. One with few of them, often a single one in every row, shows how symbols are spelled:
+    one of them must be in the submission.
 
     Raises:
         DataError: they differ, or one of them cannot be read.
