@@ -8,9 +8,11 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import xxhash
 
 from dali_asr.build import corpus_path
 from dali_asr.config import Config
@@ -23,7 +25,7 @@ from dali_asr.inference.writers import SUFFIXES, write_prediction
 from dali_asr.runs.checkpoint import CONFIG, find_checkpoint, is_checkpoint, run_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from dali_asr.corpus.packing import Progress
     from dali_asr.runs.checkpoint import Which
@@ -104,49 +106,67 @@ def check_submission(submission: Path, sample: Path) -> int:
             f"{submission}: columns {','.join(ours.columns)}, the sample has {','.join(theirs.columns)}; "
             "check the competition's name"
         )
-    if len(ours.ids) != len(theirs.ids):
+    if ours.rows != theirs.rows:
         raise DataError(
-            f"{submission}: {len(ours.ids):,} rows, the sample has {len(theirs.ids):,}; "
+            f"{submission}: {ours.rows:,} rows, the sample has {theirs.rows:,}; "
             "predict the competition's test partition, or check the competition's name"
         )
-    _check_ids(submission, ours.ids, theirs.ids)
+    if ours.ids != theirs.ids:
+        _check_ids(submission, sample)
     _check_symbols(submission, ours.symbols, theirs.symbols)
-    return len(ours.ids)
+    return ours.rows
 
 
 @dataclass(frozen=True)
 class _Table:
-    columns: tuple[str, ...]
-    ids: list[str]
+    """What a submission file holds.
+
+    Attributes:
+        columns: the header.
+        rows: their number.
+        ids: checksum of the ids in their order.
+        symbols: rows with each symbol.
+    """
+
+    columns: tuple[str, str]
+    rows: int
+    ids: bytes
     symbols: Counter[str]
 
     @classmethod
     def read(cls, path: Path) -> _Table:
-        ids: list[str] = []
+        lines = _lines(path)
+        columns = next(lines)
+        ids = xxhash.xxh3_128()
         symbols: Counter[str] = Counter()
-        with open_regular(path) as file, open(file, encoding="utf-8-sig", newline="", closefd=False) as lines:
-            rows = csv.reader(lines)
-            try:
-                columns = tuple(next(rows, ()))
-                if len(columns) != 2:
-                    raise ValueError(f"{len(columns)} columns, expected 2")
-                for row in rows:
-                    identity, symbol = row
-                    ids.append(identity)
-                    symbols[symbol] += 1
-            except (ValueError, csv.Error) as error:
-                reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-                where = f"{path}: line {rows.line_num}" if rows.line_num else str(path)
-                raise DataError(f"{where}: not a submission ({reason}); give a CSV file of id,label") from error
-        return cls(columns, ids, symbols)
+        for identity, symbol in lines:
+            ids.update(f"{identity}\n")
+            symbols[symbol] += 1
+        return cls(columns, sum(symbols.values()), ids.digest(), symbols)
 
 
-def _check_ids(submission: Path, ours: list[str], theirs: list[str]) -> None:
-    if ours == theirs or sorted(ours) == sorted(theirs):
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the two columns of each line of a submission file, the header first."""
+    with open_regular(path) as file, open(file, encoding="utf-8-sig", newline="", closefd=False) as text:
+        lines = csv.reader(text)
+        try:
+            header = next(lines, [])
+            for line in chain([header], lines):
+                if len(line) != 2:
+                    raise ValueError(f"{len(line)} columns, expected 2")
+                yield line[0], line[1]
+        except (ValueError, csv.Error) as error:
+            reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+            where = f"{path}: line {max(lines.line_num, 1)}"
+            raise DataError(f"{where}: not a submission ({reason}); give a CSV file of id,label") from error
+
+
+def _check_ids(submission: Path, sample: Path) -> None:
+    """Compare the ids of two files of as many rows, which may come in another order."""
+    ours, theirs = ([identity for identity, _ in _lines(path)] for path in (submission, sample))
+    if sorted(ours) == sorted(theirs):
         return
-    line, (first, second) = next(
-        (at, pair) for at, pair in enumerate(zip_longest(ours, theirs), 2) if pair[0] != pair[1]
-    )
+    line, first, second = next((at, a, b) for at, (a, b) in enumerate(zip(ours, theirs, strict=True), 1) if a != b)
     raise DataError(
         f"{submission}: line {line}: id {brief(first)}, the sample has {brief(second)}; "
         "predict the competition's test partition again"

@@ -59,7 +59,7 @@ def test_other_columns_are_another_competition(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "sample.csv: not a submission (0 columns, expected 2)"),
+        (b"", "sample.csv: line 1: not a submission (0 columns, expected 2)"),
         (b"id,label\n0,AA\n1\n", "sample.csv: line 3: not a submission"),
         (b"id,label\n0,A\xff\n", "not a submission (not UTF-8); give a CSV file of id,label"),
         (b"\x00" * 99, "sample.csv"),
