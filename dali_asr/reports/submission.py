@@ -140,7 +140,7 @@ class _Table:
         ids = xxhash.xxh3_128()
         symbols: Counter[str] = Counter()
         for identity, symbol in lines:
-            ids.update(f"{identity}\n")
+            ids.update(f"{identity}\0".encode())
             symbols[symbol] += 1
         return cls(columns, sum(symbols.values()), ids.digest(), symbols)
 
