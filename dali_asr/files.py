@@ -14,19 +14,30 @@ import os
 import secrets
 import shutil
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
+
+from platformdirs import user_cache_path
 
 from dali_asr.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _SUFFIX = ".partial"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # fcntl.h, linux/fs.h
+
+
+def cache_folder(kind: str) -> Path:
+    """Return the folder of the cache for `corpora`, `downloads` or `mirrors`; it need not exist.
+
+    The variable DALI_ASR_CACHE names the cache; by default it is `$XDG_CACHE_HOME/dali-asr`.
+    """
+    chosen = os.environ.get("DALI_ASR_CACHE")
+    return (Path(chosen) if chosen else user_cache_path("dali-asr", appauthor=False)) / kind
 
 
 @contextmanager
@@ -101,17 +112,32 @@ def sweep(folder: Path) -> None:
 
     What another process is writing is locked and stays.
     """
-    for path in folder.glob(f".*.{'[0-9a-f]' * 8}{_SUFFIX}"):  # named by `_partial_name`
-        with suppress(OSError):
-            lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink()
-            finally:
-                os.close(lock)
+    for path in partial_paths(folder):
+        with suppress(OSError), unused(path):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+
+
+def partial_paths(folder: Path) -> list[Path]:
+    """Return the partial files and folders in a folder, those that are being written included."""
+    return sorted(folder.glob(f".*.{'[0-9a-f]' * 8}{_SUFFIX}"))  # named by `_partial_name`
+
+
+@contextmanager
+def unused(path: Path) -> Iterator[None]:
+    """Lock a file or folder for the block, during which no process begins to use or write it.
+
+    Raises:
+        OSError: a process uses or writes it (`BlockingIOError`), or it cannot be locked.
+    """
+    lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)
 
 
 @contextmanager

@@ -20,13 +20,14 @@ ROOMS: dict[str, set[str]] = {
     "environment": set(),
     "signals": set(),
     "files": {"errors"},
+    "cache": BASE,
     "device": {"errors"},
     "inventory": BASE,
     "model": BASE,
     "plan": BASE,
     "config": BASE | {"inventory", "plan"},
     "audio": BASE,
-    "corpus": BASE | {"inventory"},
+    "corpus": BASE | {"inventory", "cache"},
     "demo": BASE | {"inventory", "audio", "corpus"},
     "loading": BASE | {"device", "plan", "corpus"},
     "build": BASE | {"device", "inventory", "model", "plan", "config", "corpus", "demo", "loading"},
@@ -106,7 +107,7 @@ def test_no_module_imports_itself_through_others() -> None:
         visit(name, ())
 
 
-@pytest.mark.parametrize("room", ["corpus", "plan", "files", "signals", "inventory", "errors"])
+@pytest.mark.parametrize("room", ["corpus", "cache", "plan", "files", "signals", "inventory", "errors"])
 def test_the_corpus_needs_neither_torch_nor_dali(room: str) -> None:
     for path in files_of(room):
         assert not any(name.split(".")[0] in ("torch", "nvidia") for name in imported(path)), path

@@ -14,7 +14,20 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from dali_asr import __version__
-from dali_asr.cli import bench, config, data, doctor, evaluate, model, predict, profile, train
+from dali_asr.cli import (
+    bench,
+    cache,
+    config,
+    data,
+    doctor,
+    evaluate,
+    handin,
+    model,
+    predict,
+    profile,
+    submit,
+    train,
+)
 from dali_asr.cli.commands import Commands
 from dali_asr.cli.console import complain, error_line, output_lost, say, stdout, warn
 from dali_asr.errors import DaliAsrError, DaliAsrWarning, UsageError
@@ -104,8 +117,11 @@ app.command("train", cls=train.TrainCommand)(train.train)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("profile")(profile.profile)
+app.command("handin")(handin.handin)
 app.command("doctor")(doctor.doctor)
+data.app.command("submit")(submit.submit)
 app.add_typer(data.app, name="data")
+app.add_typer(cache.app, name="cache")
 app.add_typer(config.app, name="config")
 app.add_typer(model.app, name="model")
 app.add_typer(bench.app, name="bench")

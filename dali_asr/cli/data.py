@@ -11,11 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from dali_asr.cli.commands import Commands
-from dali_asr.cli.console import counting, say, show
+from dali_asr.cli.console import counting, say, show, warn
 from dali_asr.errors import printable
 
 if TYPE_CHECKING:
-    from dali_asr.corpus import Corpus, Partition
+    from collections.abc import Sequence
+
+    from dali_asr.corpus import Corpus
+    from dali_asr.corpus.survey import Survey
 
 app = typer.Typer(
     cls=Commands, no_args_is_help=True, rich_markup_mode="markdown", help="Pack corpora and show what is in them."
@@ -24,6 +27,7 @@ app = typer.Typer(
 _HISTOGRAM_WIDTH = 32  # characters
 _MAX_SYMBOLS = 50  # in a histogram
 _MAX_LISTED = 100  # symbols of an inventory
+_MAX_MEASURED = 256  # utterances of a partition whose features are measured when nothing is drawn
 
 
 @app.command()
@@ -83,18 +87,49 @@ def info(
     verify: Annotated[
         bool, typer.Option("--verify", help="Read everything and compare it with the checksums.")
     ] = False,
+    labels: Annotated[bool, typer.Option("--labels", help="Show how often each symbol occurs.")] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw labels, lengths and features into this file (.png, .svg or .pdf).",
+            show_default=False,
+            readable=False,
+        ),
+    ] = None,
+    silence: Annotated[
+        str | None,
+        typer.Option(
+            help="Symbol of silence. By default the first of [SIL], SIL, sil, silence, sp.", show_default=False
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the picture.")] = False,
 ) -> None:
-    """Show hours, utterances, frames and labels of each partition."""
+    """Show hours, utterances, frames and labels of each partition, and warn of what is odd.
+
+    Odd are features ten times as large as in training, labels of one partition alone, and utterances without speech.
+    Features are measured in 256 utterances of each partition, with `--plot` in all of them.
+    """
     from dali_asr.config import DEMO
     from dali_asr.corpus import Corpus
     from dali_asr.corpus import verify as verify_packed
+    from dali_asr.corpus.pictures import draw_corpus, picture_format
+    from dali_asr.corpus.survey import find_oddities, survey, training_partition
     from dali_asr.demo import DEMO_CORPUS
+    from dali_asr.files import check_output, disk_errors, write_file
 
+    if plot:
+        check_output(plot, overwrite=force)
+        form = picture_format(plot)
     path = DEMO_CORPUS if corpus == DEMO else Path(corpus)
     with counting() as report:
         opened = Corpus.open(path, progress=report)
+        silent = opened.inventory.silence(silence)
         if verify and opened.path:
             verify_packed(opened.path, report)
+        surveys = [
+            survey(partition, silent, max_utterances=None if plot else _MAX_MEASURED, progress=report)
+            for partition in opened.partitions.values()
+        ]
     say(
         f"{printable(corpus)}: {opened.feature_dim} features per frame, {opened.dtype}, "
         f"normalized: {opened.normalization.kind}, {len(opened.inventory)} symbols"
@@ -103,40 +138,53 @@ def info(
     symbols = " ".join(map(printable, opened.inventory.symbols[:_MAX_LISTED]))
     more = len(opened.inventory) - _MAX_LISTED
     say(f"inventory, in label order: {symbols}" + (f" and {more:,} more" if more > 0 else ""))
-    show(_partition_table(opened))
-    for partition in opened.partitions.values():
-        if partition.labelled:
-            _histogram(partition)
+    for found in surveys if labels else ():
+        if found.labelled:
+            say()
+            _histogram(found)
+    say()
+    show(_partition_table(opened, surveys))
+    for line in find_oddities(surveys, training_partition(opened), silent):
+        warn(line)
+    if plot:
+        name = DEMO if corpus == DEMO else path.absolute().name
+        title = f"{name}: {opened.feature_dim} features per frame, normalized: {opened.normalization.kind}"
+        with disk_errors(plot):
+            plot.parent.mkdir(parents=True, exist_ok=True)
+            write_file(plot, draw_corpus(surveys, title, form))
+        say(f"Drawn in {plot}")
 
 
-def _partition_table(corpus: Corpus) -> Table:
+def _partition_table(corpus: Corpus, surveys: Sequence[Survey]) -> Table:
+    import numpy as np
+
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("partition", "hours", "utterances", "frames", "labels"):
+    for name in ("partition", "hours", "utterances", "frames", "labels", "symbols"):
         table.add_column(name, justify="left" if name == "partition" else "right")
-    for partition in corpus.partitions.values():
+    for partition, found in zip(corpus.partitions.values(), surveys, strict=True):
+        occurring = f"{np.count_nonzero(found.counts)} of {len(found.counts):,}" if found.labelled else "–"
         table.add_row(
             Text(printable(partition.name)),
             f"{partition.hours:.2f}",
             f"{len(partition.utterances):,}",
             f"{partition.frame_count:,}",
             "yes" if partition.labelled else "no",
+            occurring,
         )
     return table
 
 
-def _histogram(partition: Partition) -> None:
+def _histogram(found: Survey) -> None:
     """Print the count of each label that occurs, most frequent first."""
     import numpy as np
 
-    from dali_asr.corpus.labels import count_labels
-
-    counts = count_labels(partition)
+    counts, symbols = found.counts, found.inventory.symbols
     order = np.argsort(-counts, kind="stable")
     occurring = [int(label) for label in order if counts[label]]
-    say(f"\n{printable(partition.name)}: {len(occurring)} of {len(partition.inventory)} symbols occur")
+    say(f"{printable(found.name)}: {len(occurring)} of {len(symbols)} symbols occur")
     for label in occurring[:_MAX_SYMBOLS]:
         share = counts[label] / counts.sum()
         bar = "█" * max(1, round(_HISTOGRAM_WIDTH * counts[label] / counts[order[0]]))
-        say(f"  {printable(partition.inventory.symbols[label]):<6} {counts[label]:>12,}  {share:6.2%}  {bar}")
+        say(f"  {printable(symbols[label]):<6} {counts[label]:>12,}  {share:6.2%}  {bar}")
     if len(occurring) > _MAX_SYMBOLS:
         say(f"  and {len(occurring) - _MAX_SYMBOLS} more")

@@ -1,1 +1,1 @@
-"""Runs to pages: what a run did, where its time goes, and what is wrong with its data."""
+"""Runs to pages and archives: what a run did and hands in, where its time goes, what is wrong with its data."""

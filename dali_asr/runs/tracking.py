@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dali_asr.config import Config
 
 _WAIT = 20  # seconds, for W&B's server
-_WANDB_ID = "wandb-id"
+WANDB_ID = "wandb-id"
 _UPSTREAM = {"api.forge.coreweave.com": "api.wandb.ai"}  # W&B takes the key of the latter for the former too
 
 
@@ -183,7 +183,7 @@ def _netrc_path() -> Path:
 
 def _run_id(run: Path) -> str:
     """Return W&B's ID of the run; a resumed run keeps it."""
-    path = run / _WANDB_ID
+    path = run / WANDB_ID
     if not path.is_file():
         path.write_text(os.urandom(8).hex(), encoding="ascii")
     return path.read_text(encoding="ascii")

@@ -38,7 +38,7 @@ def test_help_imports_nothing_heavy() -> None:
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "heavy: []" in printed
-    for command in ("train", "predict", "doctor", "data", "config", "model", "bench"):
+    for command in ("train", "predict", "handin", "doctor", "data", "cache", "config", "model", "bench"):
         assert re.search(rf"│ {command} ", printed)
 
 
@@ -89,11 +89,11 @@ def test_data_packs_and_shows_corpora(run_cli: Run, course: Path, tmp_path: Path
     packed = run_cli("data", "pack", course, dest, "--dtype", "float16", "--partition", "train", "--partition", "test")
     assert packed.exit_code == 0, packed.output
     assert f"Packed 61 frames of 2 partitions into {dest}" in packed.output
-    shown = run_cli("data", "info", dest, "--verify")
+    shown = run_cli("data", "info", dest, "--verify", "--labels")
     assert shown.exit_code == 0, shown.output
     assert "5 features per frame, float16, normalized: utterance, 42 symbols, checksums right" in shown.output
-    assert re.search(r"train +0\.00 +4 +50 +yes", shown.output)
-    assert re.search(r"test +0\.00 +2 +11 +no", shown.output)
+    assert re.search(r"train +0\.00 +4 +50 +yes +\d+ of 42", shown.output)
+    assert re.search(r"test +0\.00 +2 +11 +no +–", shown.output)
     labels = Corpus.open(dest).partition("train").labels()
     assert labels is not None
     most = np.bincount(labels).max()
@@ -103,7 +103,9 @@ def test_data_packs_and_shows_corpora(run_cli: Run, course: Path, tmp_path: Path
         run_cli("data", "pack", course, dest, "--force", "--normalization", "global", "--train", "train").exit_code == 0
     )
     assert Corpus.open(dest).normalization.kind == "global"
-    assert "train: 40 of 42 symbols occur" in run_cli("data", "info", "demo").output
+    demo = run_cli("data", "info", "demo")
+    assert re.search(r"^train .*yes +40 of 42$", demo.output, flags=re.MULTILINE)
+    assert len(demo.output.splitlines()) == 7, "the table does not scroll away"
 
 
 def test_config_lists_shows_copies_and_validates(run_cli: Run, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_names_are_printed_without_escapes_and_markup(run_cli: Callable[..., Any
     with PackedWriter(tmp_path / "p", inventory=Inventory(("\x1b[31mred", "[bold]b"))) as writer:
         writer.add("[red]train", "a", np.ones((4, 2)), [0, 1, 1, -100])
         writer.add("dev", "a", np.ones((4, 2)), [-100] * 4)
-    shown = run_cli("data", "info", tmp_path / "p")
+    shown = run_cli("data", "info", tmp_path / "p", "--labels")
     assert shown.exit_code == 0, shown.output
     assert "\x1b" not in shown.output
     assert "  \\x1b[31mred" in shown.output

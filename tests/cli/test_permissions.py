@@ -74,6 +74,10 @@ CASES = {
     "evaluate closed-run": "closed-run/config.yaml: permission denied",
     "evaluate fixed-run": "Permission denied while writing; choose another place",
     "predict run tree -o fixed/x.csv": "fixed is not a writable folder; choose another place",
+    "handin run -o fixed/h.zip": "fixed is not a writable folder; choose another place",
+    "handin closed-run -o h.zip": "closed-run/checkpoints: permission denied",
+    "data info tree --plot fixed/x.png": "fixed is not a writable folder; choose another place",
+    "data submit run --competition c -m m --dry-run --sample closed.yaml": "closed.yaml: permission denied; check",
     "config copy demo fixed/x.yaml": "fixed is not a writable folder; choose another place",
 }
 
@@ -109,5 +113,13 @@ def test_a_cache_that_may_not_be_written_is_one_line(folder: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr == (
-        f"error: {folder}/fixed/dali-asr: Permission denied while writing; set XDG_CACHE_HOME to another folder\n"
+        f"error: {folder}/fixed/dali-asr: Permission denied while writing; set DALI_ASR_CACHE to another folder\n"
     )
+    done = subprocess.run(
+        [*WITHOUT_RIGHTS, sys.executable, "-m", "dali_asr", "cache", "list"],
+        env=os.environ | {"DALI_ASR_CACHE": str(folder / "closed")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == f"error: {folder}/closed/corpora: permission denied; check the permissions of the cache\n"

@@ -36,7 +36,7 @@ def test_prediction_opens_what_training_packed(course: Path, tmp_path: Path, nor
     assert first.posteriors is not None
     assert second.posteriors is not None
     assert second.posteriors.tobytes() == first.posteriors.tobytes(), "by the statistics of the training"
-    (new,) = {name for name in cached() - packed if not name.endswith(".lock")}
+    (new,) = {name for name in cached() - packed if not name.endswith((".lock", ".json"))}
     corpus = Corpus.open(Path(os.environ["XDG_CACHE_HOME"]) / "dali-asr/corpora" / new)
     assert list(corpus.partitions) == ["test"], "no other partition is packed"
 

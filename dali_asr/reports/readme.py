@@ -1,0 +1,214 @@
+"""The README that a run is handed in with: setup, experiments, architecture."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dali_asr.config import DEMO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from dali_asr.config import Config
+
+_CORPUS = "CORPUS"  # stands for the folder of the corpus, which is elsewhere on another machine
+_WANDB = "https://wandb.ai"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the README tells.
+
+    Attributes:
+        name: of the run.
+        config: its configuration.
+        environment: versions and machine.
+        metadata: the content of `model_metadata.json`.
+        lines: of the metrics.
+        changes: what changed when the run was resumed.
+        evaluations: scores on labelled partitions.
+        files: names of the files in the archive.
+        checkpoint: `best` or `last`.
+        wandb_run: W&B's ID of the run; None if it was not tracked there.
+    """
+
+    name: str
+    config: Config
+    environment: dict[str, Any]
+    metadata: dict[str, Any]
+    lines: Sequence[dict[str, Any]]
+    changes: Sequence[dict[str, Any]]
+    evaluations: Sequence[dict[str, Any]]
+    files: Sequence[str]
+    checkpoint: str
+    wandb_run: str | None
+
+
+def write_readme(facts: Facts) -> str:
+    """Return the text, in Markdown."""
+    sections = (_setup(facts), _experiments(facts), _architecture(facts), _contents(facts))
+    return "\n\n".join([f"# {facts.name}", *(paragraph for section in sections for paragraph in section)]) + "\n"
+
+
+def _setup(facts: Facts) -> Iterator[str]:
+    yield "## Setup"
+    versions = facts.environment.get("packages") or {}
+    data = facts.config.data
+    root, run = (DEMO if data.root == DEMO else _CORPUS), f"runs/{facts.name}"
+    yield (
+        "The configuration beside this file holds every setting"
+        + ("" if root == DEMO else f"; `{_CORPUS}` stands for the folder of the corpus")
+        + ". These commands train the model, and predict with it:"
+    )
+    commands = [
+        ["pip", "install", f"dali-asr=={versions.get('dali-asr', '')}".removesuffix("==")],
+        [
+            *("dali-asr", "train", "config.yaml", "--run-folder", run),
+            *([] if root == DEMO else ["--set", f"data.root={root}"]),
+        ],
+    ]
+    if data.test:
+        last = ["--checkpoint", "last"] if facts.checkpoint == "last" else []
+        commands.append(
+            ["dali-asr", "predict", run, root, "--partition", data.test, *last, "--output", "submission.csv"]
+        )
+    yield "```sh\n" + "\n".join(map(shlex.join, commands)) + "\n```"
+    machine = facts.environment.get("machine") or {}
+    yield _table(
+        ("what", "value"),
+        [
+            ("recipe", facts.environment.get("recipe")),
+            ("corpus", data.root),
+            ("seed", facts.config.training.seed),
+            ("processor", f"{machine.get('processor') or 'unknown'}, {machine.get('cores')} cores"),
+            ("GPU", machine.get("gpu") or "none"),
+            ("Python", facts.environment.get("python")),
+            ("CUDA", facts.environment.get("cuda") or "none"),
+            ("git commit", facts.environment.get("git") or "none"),
+            *versions.items(),
+        ],
+    )
+
+
+def _experiments(facts: Facts) -> Iterator[str]:
+    yield "## Experiments"
+    config, training = facts.config, facts.config.training
+    yield _table(
+        ("setting", "value"),
+        [
+            ("trained on", " + ".join(config.data.train)),
+            ("evaluated on", config.data.dev or "nothing"),
+            ("normalization", config.data.normalization),
+            ("batch size", config.loader.batch_size),
+            ("masks", "none" if config.loader.masking is None else "as in config.yaml"),
+            ("epochs", training.epochs),
+            ("optimizer", f"AdamW, learning rate {training.optimizer.learning_rate:g}, {training.schedule.kind}"),
+            ("weight decay", f"{training.optimizer.weight_decay:g}"),
+            ("label smoothing", f"{training.label_smoothing:g}"),
+            ("precision", training.precision),
+        ],
+    )
+    epochs = [line for line in facts.lines if line["kind"] == "epoch"]
+    if epochs:
+        yield _epoch_table(epochs)
+    accuracy = facts.metadata["dev_accuracy"]
+    reached = "" if accuracy is None else f", with a dev accuracy of {accuracy:.2%}"
+    yield (
+        f"The {facts.checkpoint} checkpoint, which is handed in, is that of epoch {facts.metadata['epoch']} "
+        f"and step {facts.metadata['step']:,}{reached}."
+    )
+    if facts.changes:
+        yield "The run was resumed with other settings:"
+        yield _table(
+            ("after step", "key", "was", "is"),
+            [(f"{c['step']:,}", c["key"], json.dumps(c["old"]), json.dumps(c["new"])) for c in facts.changes],
+        )
+    if facts.evaluations:
+        yield _evaluation_table(facts.evaluations)
+    if facts.wandb_run:
+        yield _wandb_line(facts)
+
+
+def _epoch_table(epochs: Iterable[dict[str, Any]]) -> str:
+    rows = []
+    for epoch in epochs:
+        values = [(epoch[part] or {}).get(name) for part in ("train", "dev") for name in ("loss", "accuracy")]
+        rows.append((epoch["epoch"], f"{epoch['step']:,}", *map(_number, values, (".4f", ".2%") * 2)))
+    return _table(("epoch", "step", "train loss", "train accuracy", "dev loss", "dev accuracy"), rows)
+
+
+def _evaluation_table(evaluations: Iterable[dict[str, Any]]) -> str:
+    scores = ("accuracy", "macro_f1", "phoneme_error_rate")
+    return _table(
+        ("partition", "checkpoint", "frame accuracy", "macro F1", "phoneme error rate"),
+        [(e["partition"], e["checkpoint"], *(_number(e.get(name), ".2%") for name in scores)) for e in evaluations],
+    )
+
+
+def _wandb_line(facts: Facts) -> str:
+    project, entity = facts.config.wandb.project, facts.config.wandb.entity
+    place = f"project {project}, run {facts.wandb_run}"
+    if entity:
+        place = f"{_WANDB}/{entity}/{project}/runs/{facts.wandb_run}"
+    return f"W&B: {place}. `wandb.csv` holds the metrics that W&B was sent."
+
+
+def _architecture(facts: Facts) -> Iterator[str]:
+    yield "## Architecture"
+    about = facts.metadata["architecture"]
+    left, right = about["context"]
+    frames, features = about["input"]
+    limit = facts.metadata["max_parameters"]
+    yield (
+        f"A multilayer perceptron that labels a frame by a window of {left} frames before it and {right} after it, "
+        f"{frames} × {features} = {frames * features:,} values. It has {facts.metadata['parameters']:,} parameters"
+        + (f", of {limit:,} allowed." if limit else ".")
+    )
+    yield _table(
+        ("hidden layer", "width", "normalization", "activation", "dropout"),
+        [
+            (at, f"{layer['width']:,}", layer["norm"], about["activation"], f"{layer['dropout']:g}")
+            for at, layer in enumerate(about["hidden"], 1)
+        ],
+    )
+    if about["residual"]:
+        yield "Hidden layers of equal width add their input to their output."
+    rows = [(layer["name"], layer["output"], f"{layer['parameters']:,}") for layer in about["layers"]]
+    yield _table(
+        ("layer", "output", "parameters"),
+        [("windows", f"[B, {frames}, {features}]", "0"), *rows, ("total", "", f"{facts.metadata['parameters']:,}")],
+    )
+
+
+_MEANINGS = {
+    "changes.jsonl": "what changed when the run was resumed",
+    "config.yaml": "the configuration, with all defaults",
+    "curves.png": "loss and accuracy over the steps",
+    "environment.json": "versions, machine and git commit",
+    "metrics.jsonl": "loss and accuracy, by step and by epoch",
+    "model_metadata.json": "number of parameters and architecture",
+    "submission.csv": "the predicted labels of the test partition",
+    "timings.jsonl": "seconds of each epoch",
+    "wandb.csv": "the metrics that W&B was sent",
+}
+
+
+def _contents(facts: Facts) -> Iterator[str]:
+    yield "## Files"
+    yield _table(("file", "content"), [(name, _MEANINGS.get(name, "scores of an evaluation")) for name in facts.files])
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).replace("|", "\\|").split())

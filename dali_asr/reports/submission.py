@@ -1,0 +1,191 @@
+"""A run's submission file: found or predicted, and checked against a competition's sample.
+
+Both are CSV files with a header and two columns, the identity of a frame and its symbol, as `predict` writes them.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from dali_asr.build import corpus_path
+from dali_asr.config import Config
+from dali_asr.corpus.packing import quiet
+from dali_asr.corpus.regular import open_regular, reading
+from dali_asr.errors import DataError, UsageError, brief, did_you_mean
+from dali_asr.files import sweep
+from dali_asr.inference.predict import label, prepare
+from dali_asr.inference.writers import SUFFIXES, write_prediction
+from dali_asr.runs.checkpoint import CONFIG, find_checkpoint, is_checkpoint, run_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dali_asr.corpus.packing import Progress
+    from dali_asr.runs.checkpoint import Which
+
+_MAX_NAMED = 5  # symbols in a message
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A submission file.
+
+    Attributes:
+        path: the CSV file.
+        made: whether it was predicted now, instead of found.
+    """
+
+    path: Path
+    made: bool
+
+
+def find_submission(
+    run: str | Path,
+    *,
+    source: str | Path | None = None,
+    partition: str | None = None,
+    checkpoint: Which = "best",
+    device: str = "auto",
+    progress: Progress = quiet,
+) -> Submission:
+    """Return a run's submission file; predict it if there is none, or if the checkpoint is newer.
+
+    The file is `PARTITION.csv` in the run's folder, which `predict` writes by default.
+
+    Args:
+        run: folder of a run, or of one of its checkpoints.
+        source: what holds the partition; by default the corpus that the run was trained on.
+        partition: by default the run's `data.test`.
+        checkpoint: `best` or `last`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        progress: called with a stage, the amount done, and the amount of all.
+
+    Raises:
+        CheckpointError, DataError, UsageError, DeviceError: as `predict`; or the run has no test partition.
+    """
+    run = Path(run).expanduser()
+    weights = run if is_checkpoint(run) else find_checkpoint(run, checkpoint)
+    data = Config.load(run_of(run) / CONFIG).data
+    name = partition or data.test
+    if name is None:
+        raise UsageError(f"{run}: its data.test names no partition; name the one to predict (partition=NAME)")
+    path = run_of(run) / f"{name}.{SUFFIXES['kaggle']}"
+    with reading(path):
+        if source is None and path.is_file() and path.stat().st_mtime >= weights.stat().st_mtime:
+            return Submission(path, made=False)
+    root = data.root if source is None else str(source)
+    if not corpus_path(root).exists():
+        raise DataError(f"{root}: no such folder, which the run was trained on; name the corpus (source=FOLDER)")
+    sweep(path.parent)
+    trained, opened = prepare(weights, root, partition=name, packing=progress)
+    predicted = label(trained, opened, device=device, progress=lambda done, total: progress("predicting", done, total))
+    write_prediction(predicted, path, "kaggle", overwrite=True)
+    return Submission(path, made=True)
+
+
+def check_submission(submission: Path, sample: Path) -> int:
+    """Compare a submission with a competition's sample, and return the number of its rows.
+
+    Columns, number of rows and ids must be the sample's; ids may come in another order. A sample with many symbols
+    names all that are allowed. One with few of them, often a single one in every row, shows how symbols are spelled:
+    one of them must be in the submission.
+
+    Raises:
+        DataError: they differ, or one of them cannot be read.
+    """
+    ours, theirs = _Table.read(submission), _Table.read(sample)
+    if ours.columns != theirs.columns:
+        raise DataError(
+            f"{submission}: columns {','.join(ours.columns)}, the sample has {','.join(theirs.columns)}; "
+            "check the competition's name"
+        )
+    if ours.rows != theirs.rows:
+        raise DataError(
+            f"{submission}: {ours.rows:,} rows, the sample has {theirs.rows:,}; "
+            "predict the competition's test partition, or check the competition's name"
+        )
+    if ours.ids != theirs.ids:
+        _check_ids(submission, sample)
+    _check_symbols(submission, ours.symbols, theirs.symbols)
+    return ours.rows
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What a submission file holds.
+
+    Attributes:
+        columns: the header.
+        rows: their number.
+        ids: checksum of the ids in their order.
+        symbols: rows with each symbol.
+    """
+
+    columns: tuple[str, str]
+    rows: int
+    ids: bytes
+    symbols: Counter[str]
+
+    @classmethod
+    def read(cls, path: Path) -> _Table:
+        lines = _lines(path)
+        columns = next(lines)
+        ids = xxhash.xxh3_128()
+        symbols: Counter[str] = Counter()
+        for identity, symbol in lines:
+            ids.update(f"{identity}\0".encode())
+            symbols[symbol] += 1
+        return cls(columns, sum(symbols.values()), ids.digest(), symbols)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the two columns of each line of a submission file, the header first."""
+    with open_regular(path) as file, open(file, encoding="utf-8-sig", newline="", closefd=False) as text:
+        lines = csv.reader(text)
+        try:
+            header = next(lines, [])
+            for line in chain([header], lines):
+                if len(line) != 2:
+                    raise ValueError(f"{len(line)} columns, expected 2")
+                yield line[0], line[1]
+        except (ValueError, csv.Error) as error:
+            reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+            where = f"{path}: line {max(lines.line_num, 1)}"
+            raise DataError(f"{where}: not a submission ({reason}); give a CSV file of id,label") from error
+
+
+def _check_ids(submission: Path, sample: Path) -> None:
+    """Compare the ids of two files of as many rows, which may come in another order."""
+    ours, theirs = ([identity for identity, _ in _lines(path)] for path in (submission, sample))
+    if sorted(ours) == sorted(theirs):
+        return
+    line, first, second = next((at, a, b) for at, (a, b) in enumerate(zip(ours, theirs, strict=True), 1) if a != b)
+    raise DataError(
+        f"{submission}: line {line}: id {brief(first)}, the sample has {brief(second)}; "
+        "predict the competition's test partition again"
+    )
+
+
+def _check_symbols(submission: Path, ours: Counter[str], theirs: Counter[str]) -> None:
+    few = len(theirs) == 1 or 2 * len(theirs) < len(ours)
+    if few and set(theirs) & set(ours):
+        return
+    unknown = [symbol for symbol, _ in ours.most_common() if symbol not in theirs]
+    if unknown:
+        rows = sum(ours[symbol] for symbol in unknown)
+        raise DataError(
+            f"{submission}: {_named(unknown)} in {rows:,} rows, the sample has {_named(list(theirs))}"
+            f"{did_you_mean(unknown[0], theirs)}; train with the competition's symbols (data.inventory)"
+        )
+
+
+def _named(symbols: Sequence[str]) -> str:
+    more = f" and {len(symbols) - _MAX_NAMED} more" if len(symbols) > _MAX_NAMED else ""
+    return ", ".join(map(brief, symbols[:_MAX_NAMED])) + more
