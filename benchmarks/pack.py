@@ -34,8 +34,8 @@ from dali_asr.inventory import ARPABET_SYMBOLS
 PACK = """
 import sys
 from pathlib import Path
-from dali_asr.corpus import pack_course
-pack_course(*map(Path, sys.argv[1:]))
+from dali_asr.corpus import pack_corpus
+pack_corpus(*map(Path, sys.argv[1:]))
 """
 
 

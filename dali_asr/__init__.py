@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dali_asr.config import Config
-    from dali_asr.corpus import Corpus, Normalization, PackedWriter, PackSettings, Partition, pack_course
+    from dali_asr.corpus import Corpus, Normalization, PackedWriter, PackSettings, Partition, pack_corpus
     from dali_asr.inference.evaluate import evaluate
     from dali_asr.inference.predict import predict
     from dali_asr.inference.trained import TrainedModel, load_model
@@ -46,7 +46,7 @@ __all__ = [
     "WindowLoader",
     "evaluate",
     "load_model",
-    "pack_course",
+    "pack_corpus",
     "predict",
     "train",
 ]
@@ -68,7 +68,7 @@ _HOME = {
     "WindowLoader": "loading",
     "evaluate": "inference.evaluate",
     "load_model": "inference.trained",
-    "pack_course": "corpus",
+    "pack_corpus": "corpus",
     "predict": "inference.predict",
     "train": "training",
 }

@@ -28,7 +28,7 @@ _MAX_LISTED = 100  # symbols of an inventory
 
 @app.command()
 def pack(
-    source: Annotated[Path, typer.Argument(help="A folder of PARTITION/{mfcc,transcript}/*.npy.", readable=False)],
+    source: Annotated[Path, typer.Argument(help="A folder in any layout, or an archive of a course folder.", readable=False)],
     dest: Annotated[Path, typer.Argument(help="The packed corpus to write.", readable=False)],
     partition: Annotated[
         list[str] | None,
@@ -44,8 +44,13 @@ def pack(
     ] = None,
     dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Dtype of the stored frames.")] = "float32",
     inventory: Annotated[
-        str, typer.Option(help="`arpabet` (the course's 42 symbols), or a file with one symbol per line.")
-    ] = "arpabet",
+        str | None,
+        typer.Option(
+            help="`arpabet` (the course's 42 symbols), or a file with one symbol per line. By default that of the layout, "
+            "which is `arpabet` where it has none of its own.",
+            show_default=False,
+        ),
+    ] = None,
     fold: Annotated[
         str | None,
         typer.Option(
@@ -57,8 +62,8 @@ def pack(
     zero_nonfinite: Annotated[bool, typer.Option("--zero-nonfinite", help="Turn NaN and infinity into zeros.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a packed corpus.")] = False,
 ) -> None:
-    """Pack a course folder: normalized, in a few large files, opened in milliseconds."""
-    from dali_asr.corpus import Corpus, PackSettings, pack_course
+    """Pack a corpus: normalized, in a few large files, opened in milliseconds."""
+    from dali_asr.corpus import Corpus, PackSettings, pack_corpus
     from dali_asr.inventory import resolve_inventory
 
     settings = PackSettings(
@@ -66,12 +71,12 @@ def pack(
         normalization=normalization,
         train=tuple(train or ()),
         dtype=dtype,
-        inventory=resolve_inventory(inventory),
+        inventory=resolve_inventory(inventory) if inventory else None,
         zero_nonfinite=zero_nonfinite,
         fold=fold,
     )
     with counting() as report:
-        pack_course(source, dest, settings, overwrite=force, progress=report)
+        pack_corpus(source, dest, settings, overwrite=force, progress=report)
     partitions = Corpus.open(dest).partitions.values()
     say(f"Packed {sum(p.frame_count for p in partitions):,} frames of {len(partitions)} partitions into {dest}")
     say(f"Next: {shlex.join(['dali-asr', 'data', 'info', str(dest)])}")
@@ -79,7 +84,7 @@ def pack(
 
 @app.command()
 def info(
-    corpus: Annotated[str, typer.Argument(help="A packed corpus, a course folder, or `demo`.")],
+    corpus: Annotated[str, typer.Argument(help="A packed corpus, a folder in any layout, an archive of a course folder, or `demo`.")],
     verify: Annotated[
         bool, typer.Option("--verify", help="Read everything and compare it with the checksums.")
     ] = False,
@@ -88,13 +93,17 @@ def info(
     from dali_asr.config import DEMO
     from dali_asr.corpus import Corpus
     from dali_asr.corpus import verify as verify_packed
+    from dali_asr.corpus.layouts import layout_title
     from dali_asr.demo import DEMO_CORPUS
 
     path = DEMO_CORPUS if corpus == DEMO else Path(corpus)
+    title = layout_title(path)
     with counting() as report:
         opened = Corpus.open(path, progress=report)
         if verify and opened.path:
             verify_packed(opened.path, report)
+    if title:
+        say(f"layout: {title}")
     say(
         f"{printable(corpus)}: {opened.feature_dim} features per frame, {opened.dtype}, "
         f"normalized: {opened.normalization.kind}, {len(opened.inventory)} symbols"
