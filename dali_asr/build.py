@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dali_asr.config import DEMO, Config, DataConfig, LoaderConfig, ModelConfig
 from dali_asr.corpus import Corpus, PackSettings
+from dali_asr.corpus.archive import is_archive
 from dali_asr.corpus.folding import read_fold
 from dali_asr.corpus.labels import label_counts
 from dali_asr.corpus.layouts import find_layout, layout_title, partition_names
@@ -79,6 +80,8 @@ def check_corpus(data: DataConfig) -> bool:
         settings = pack_settings(data)
         if data.fold:
             read_fold(data.fold)
+        if is_archive(path):
+            return False
         _check_partitions(path, data)
         layout = find_layout(path, settings.partitions)
         (settings.inventory or layout.inventory).silence(data.silence)

@@ -28,7 +28,9 @@ _MAX_LISTED = 100  # symbols of an inventory
 
 @app.command()
 def pack(
-    source: Annotated[Path, typer.Argument(help="A folder in any layout, or an archive of a course folder.", readable=False)],
+    source: Annotated[
+        Path, typer.Argument(help="A folder in any layout, or an archive of a course folder.", readable=False)
+    ],
     dest: Annotated[Path, typer.Argument(help="The packed corpus to write.", readable=False)],
     partition: Annotated[
         list[str] | None,
@@ -84,7 +86,9 @@ def pack(
 
 @app.command()
 def info(
-    corpus: Annotated[str, typer.Argument(help="A packed corpus, a folder in any layout, an archive of a course folder, or `demo`.")],
+    corpus: Annotated[
+        str, typer.Argument(help="A packed corpus, a folder in any layout, an archive of a course folder, or `demo`.")
+    ],
     verify: Annotated[
         bool, typer.Option("--verify", help="Read everything and compare it with the checksums.")
     ] = False,
@@ -93,11 +97,12 @@ def info(
     from dali_asr.config import DEMO
     from dali_asr.corpus import Corpus
     from dali_asr.corpus import verify as verify_packed
+    from dali_asr.corpus.archive import is_archive
     from dali_asr.corpus.layouts import layout_title
     from dali_asr.demo import DEMO_CORPUS
 
     path = DEMO_CORPUS if corpus == DEMO else Path(corpus)
-    title = layout_title(path)
+    title = "archive of a course folder" if is_archive(path) else layout_title(path)
     with counting() as report:
         opened = Corpus.open(path, progress=report)
         if verify and opened.path:

@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, TypeVar
 from filelock import FileLock
 from platformdirs import user_cache_path
 
+from dali_asr.corpus.archive import is_archive
 from dali_asr.corpus.folding import read_fold
 from dali_asr.corpus.layouts import find_layout
+from dali_asr.corpus.layouts.base import stamp
 from dali_asr.corpus.pack import pack_corpus
 from dali_asr.corpus.packed import FORMAT_VERSION, is_packed
 from dali_asr.corpus.packing import PackSettings, quiet
 from dali_asr.errors import DataError
 from dali_asr.files import disk_errors, sweep
+from dali_asr.inventory import ARPABET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -75,11 +78,16 @@ def is_cached(source: Path, settings: PackSettings) -> bool:
 
 def _locate(source: Path, settings: PackSettings) -> tuple[PackSettings, Path]:
     """Return the settings with partitions and inventory named, and the place in the cache."""
-    layout = find_layout(source, settings.partitions)
-    names = tuple(p.name for p in layout.partitions)
-    settings = replace(settings, partitions=names, inventory=settings.inventory or layout.inventory)
+    stamps: Iterable[str]
+    if is_archive(source):  # its partitions are known when it has been read
+        settings, stamps = replace(settings, inventory=settings.inventory or ARPABET), [stamp(source)]
+    else:
+        layout = find_layout(source, settings.partitions)
+        names = tuple(p.name for p in layout.partitions)
+        settings = replace(settings, partitions=names, inventory=settings.inventory or layout.inventory)
+        stamps = layout.stamps()
     cache = user_cache_path("dali-asr", appauthor=False) / "corpora"
-    return settings, cache / _fingerprint(source, layout.stamps(), settings)
+    return settings, cache / _fingerprint(source, stamps, settings)
 
 
 def _fingerprint(source: Path, stamps: Iterable[str], settings: PackSettings) -> str:

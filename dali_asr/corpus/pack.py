@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from dali_asr.corpus.archive import is_archive
 from dali_asr.corpus.draft import check_destination
 from dali_asr.corpus.packing import PackSettings, Progress, pack_layout, quiet
+from dali_asr.corpus.packing_archive import pack_archive
 from dali_asr.corpus.writer import check_stored_dtype
 from dali_asr.errors import UsageError
 
@@ -38,4 +40,5 @@ def pack_corpus(
     if os.path.realpath(source) in map(str, Path(os.path.realpath(dest)).parents):  # Path.resolve fails on link loops
         raise UsageError(f"{dest}: is inside {source}, the folder to pack; choose a place outside")
     check_destination(dest, overwrite=overwrite)
-    pack_layout(source, dest, settings, overwrite=overwrite, progress=progress)
+    pack = pack_archive if is_archive(source) else pack_layout
+    pack(source, dest, settings, overwrite=overwrite, progress=progress)

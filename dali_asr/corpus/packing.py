@@ -241,7 +241,9 @@ def _write(
     """Write utterances to their places; return the checksums of each one's frames and labels."""
     checksums = []
     for u in utterances:
-        labels = stored_labels(u.source.labels(u.length, draft.inventory, fold), draft.inventory) if u.labelled else None
+        labels = (
+            stored_labels(u.source.labels(u.length, draft.inventory, fold), draft.inventory) if u.labelled else None
+        )
         blocks = partial(_blocks, u, zero_nonfinite)
         frames = stored_frames(u.source.where, blocks, u.length, normalization, draft.dtype)
         checksums.append(draft.write(u.first, frames, labels))

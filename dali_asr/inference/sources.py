@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from dali_asr.build import corpus_path
 from dali_asr.corpus import Corpus, PackSettings
+from dali_asr.corpus.archive import is_archive
+from dali_asr.corpus.archive_names import archive_partitions
 from dali_asr.corpus.cache import is_cached
 from dali_asr.corpus.features import is_npy_name, read_features, refuse_audio
 from dali_asr.corpus.layouts import layout_title, partition_names
@@ -35,8 +37,8 @@ def open_source(
     """Open a source, normalized as the features that the model was trained on.
 
     Args:
-        sources: `.npy` files of features `[T, D]`; or one folder: a packed corpus, source files in any layout, or
-            a folder of such files; or `demo`.
+        sources: `.npy` files of features `[T, D]`; or one folder: a packed corpus, source files in any layout, an
+            archive of a course folder, or a folder of such files; or `demo`.
         partition: name of the corpus's partition; by default `data.test` if the corpus has it, or its only one.
         description: description of the model.
         data: the section of the run's configuration that says how features are stored.
@@ -127,6 +129,8 @@ def _open_unpacked(
 
 
 def _partition_names(path: Path) -> list[str]:
+    if is_archive(path):
+        return archive_partitions(path)
     return list(Corpus.open(path).partitions) if is_packed(path) else partition_names(path)
 
 

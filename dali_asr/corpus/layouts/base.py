@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dali_asr.corpus.regular import reading
-from dali_asr.inventory import Inventory
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
+
+    from dali_asr.inventory import Inventory
 
 
 class SourceUtterance(ABC):

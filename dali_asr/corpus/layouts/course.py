@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from dali_asr.corpus.features import (
     is_npy_name,
     read_features,
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from dali_asr.inventory import Inventory
@@ -119,14 +118,23 @@ def transcript_labels(
             f"{where}: has shape {stored.shape} and dtype {stored.dtype}; "
             "a transcript must be one row of symbols or integers"
         )
-    if len(stored) != frames + 2:
-        raise DataError(
-            f"{where}: holds {len(stored)} symbols for {frames} frames; expected {frames + 2}: "
-            f"{START_SYMBOL}, one per frame, {END_SYMBOL}"
-        )
+    check_length(where, len(stored), frames)
     labels = to_labels(where, stored, inventory, fold)
     _check_ends(where, stored, labels, inventory)
     return labels[1:-1]
+
+
+def check_length(where: Path | str, symbols: int, frames: int) -> None:
+    """Check that a transcript has a symbol for each frame, and start and end symbols.
+
+    Raises:
+        DataError: it has not.
+    """
+    if symbols != frames + 2:
+        raise DataError(
+            f"{where}: holds {symbols} symbols for {frames} frames; expected {frames + 2}: "
+            f"{START_SYMBOL}, one per frame, {END_SYMBOL}"
+        )
 
 
 def _check_ends(where: Path | str, stored: NDArray[Any], labels: NDArray[np.int64], inventory: Inventory) -> None:

@@ -80,4 +80,6 @@ def _kind(root: Path) -> LayoutKind:
         else:
             problem = "is neither a folder nor an archive" if root.exists() else "no such folder or archive"
     layouts = ", ".join(f"{kind.title} ({kind.pattern})" for kind in KINDS)
-    raise DataError(f"{root}: {problem}; give a packed corpus (corpus.json), an archive of a course folder, or {layouts}")
+    raise DataError(
+        f"{root}: {problem}; give a packed corpus (corpus.json), an archive of a course folder, or {layouts}"
+    )
