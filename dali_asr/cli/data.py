@@ -48,8 +48,8 @@ def pack(
     inventory: Annotated[
         str | None,
         typer.Option(
-            help="`arpabet` (the course's 42 symbols), or a file with one symbol per line. By default that of the layout, "
-            "which is `arpabet` where it has none of its own.",
+            help="`arpabet` (the course's 42 symbols), or a file with one symbol per line. By default that of "
+            "the layout, which is `arpabet` where it has none of its own.",
             show_default=False,
         ),
     ] = None,

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import IO, TYPE_CHECKING, Literal
 
-from isal import igzip, isal_zlib
+from isal import igzip
+from isal.igzip_lib import IsalError
 
 from dali_asr.corpus.regular import open_regular
 from dali_asr.errors import DataError, printable
@@ -31,7 +32,7 @@ _LARGE = 64 << 20  # bytes that are read at once at most
 _MAX_HEADER = 1 << 20  # bytes of an extended header
 _FAULTS = (
     *(EOFError, OSError, RuntimeError),
-    *(lzma.LZMAError, zlib.error, isal_zlib.error, tarfile.TarError, zipfile.BadZipFile),
+    *(lzma.LZMAError, zlib.error, IsalError, tarfile.TarError, zipfile.BadZipFile),
 )
 _WITHOUT_CONTENT = (
     tarfile.LNKTYPE,
@@ -227,8 +228,9 @@ def _padded(size: int) -> int:
 
 
 def _decompressed(path: Path, kind: str | None, stream: IO[bytes]) -> IO[bytes]:
-    if kind == "gzip":
-        return igzip.IGzipFile(fileobj=stream)  # 1.5 times as fast as the standard library's
+    if kind == "gzip":  # by a library that takes two thirds of the time of the standard one
+        plain: IO[bytes] = igzip.IGzipFile(fileobj=stream)
+        return plain
     if kind == "bzip2":
         return bz2.BZ2File(stream)
     if kind == "xz":

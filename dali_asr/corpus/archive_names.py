@@ -102,8 +102,8 @@ class ArchiveNames:
         known = sorted(self._found)
         if not any(folders.get(FEATURES) for folders in self._found.values()):
             raise DataError(
-                f"{self._archive}: holds no PARTITION/{FEATURES}/*.npy; give an archive of a course folder, or unpack it "
-                "and give the folder"
+                f"{self._archive}: holds no PARTITION/{FEATURES}/*.npy; give an archive of a course folder, or "
+                "unpack it and give the folder"
             )
         for name in chosen:
             if name not in known:

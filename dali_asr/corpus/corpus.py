@@ -15,7 +15,7 @@ from dali_asr.corpus.normalize import Normalization
 from dali_asr.corpus.packed import Manifest, is_packed, open_arrays
 from dali_asr.corpus.packing import PackSettings, quiet
 from dali_asr.corpus.partition import Partition, join
-from dali_asr.errors import DataError, UsageError, did_you_mean
+from dali_asr.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dali_asr.corpus.features import refuse_audio
+from dali_asr.corpus.layouts.array_files import ARRAYS
 from dali_asr.corpus.layouts.course import COURSE, FEATURES
+from dali_asr.corpus.layouts.kaldi import KALDI
+from dali_asr.corpus.layouts.libriphone import LIBRIPHONE
 from dali_asr.corpus.packed import check_partition_name
 from dali_asr.corpus.regular import reading
 from dali_asr.errors import DataError, UsageError, did_you_mean
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
     from dali_asr.corpus.layouts.base import Layout, LayoutKind
 
-KINDS = (COURSE,)
+KINDS = (COURSE, LIBRIPHONE, KALDI, ARRAYS)
 
 
 def find_layout(root: Path, partitions: Sequence[str] = ()) -> Layout:
