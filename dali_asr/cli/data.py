@@ -1,4 +1,4 @@
-"""`dali-asr data`: pack corpora and show what is in them."""
+"""`dali-asr data`: pack and export corpora, and show what is in them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ from rich.text import Text
 
 from dali_asr.cli.commands import Commands
 from dali_asr.cli.console import counting, say, show
+from dali_asr.cli.export import export
 from dali_asr.errors import printable
 
 if TYPE_CHECKING:
     from dali_asr.corpus import Corpus, Partition
 
 app = typer.Typer(
-    cls=Commands, no_args_is_help=True, rich_markup_mode="markdown", help="Pack corpora and show what is in them."
+    cls=Commands,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Pack and export corpora, and show what is in them.",
 )
 
+app.command()(export)
 _HISTOGRAM_WIDTH = 32  # characters
 _MAX_SYMBOLS = 50  # in a histogram
 _MAX_LISTED = 100  # symbols of an inventory

@@ -14,7 +14,7 @@ import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from isal import igzip
 from isal.igzip_lib import IsalError
@@ -30,9 +30,9 @@ _BUFFER = 1 << 20  # bytes read at once
 _BLOCK = 512  # bytes; of a tar file
 _LARGE = 64 << 20  # bytes that are read at once at most
 _MAX_HEADER = 1 << 20  # bytes of an extended header
-_FAULTS = (
-    *(EOFError, OSError, RuntimeError),
-    *(lzma.LZMAError, zlib.error, IsalError, tarfile.TarError, zipfile.BadZipFile),
+_FAULTS: Any = (
+    *(EOFError, OSError, RuntimeError, IsalError),
+    *(lzma.LZMAError, zlib.error, tarfile.TarError, zipfile.BadZipFile),
 )
 _WITHOUT_CONTENT = (
     tarfile.LNKTYPE,

@@ -59,11 +59,13 @@ class Alignment:
         self, rows: Sequence[Sequence[str]], length: int, inventory: Inventory, fold: Mapping[str, str] | None
     ) -> NDArray[np.int64]:
         assert self.lines is not None
+        spans = [
+            _frames(f"{self.lines.path}, line {number}", row) for number, row in enumerate(rows, self.lines.number)
+        ]
+        encoded = self._encode([row[3] for row in rows], inventory, fold)
         labels = np.full(length, NO_LABEL, np.int64)
-        encoded = self._encode([row[3] if len(row) > 3 else "" for row in rows], inventory, fold)
-        for number, (row, label) in enumerate(zip(rows, encoded, strict=True), self.lines.number):
+        for number, ((first, end), label) in enumerate(zip(spans, encoded, strict=True), self.lines.number):
             where = f"{self.lines.path}, line {number}"
-            first, end = _frames(where, row)
             if end > length + _MAX_BEYOND:
                 raise DataError(
                     f"{where}: ends at frame {end} of {length}; give the alignment of these features, 10 ms per frame"

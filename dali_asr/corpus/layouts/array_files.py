@@ -9,7 +9,8 @@
     names        [U]       optional: strings, names of the utterances; by default 0, 1, ...
     inventory    [C]       optional: strings, the symbols in label order; that of the first partition counts
 
-Shape letters: `F` frames of a partition, `U` utterances, `T` frames of an utterance, `D` features of a frame, `C` symbols.
+Shape letters: `F` frames of a partition, `T` frames of an utterance, `U` utterances, `D` features of a frame,
+`C` symbols.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from dali_asr.corpus.features import check_features, finite
 from dali_asr.corpus.layouts.base import Layout, LayoutKind, SourcePartition, SourceUtterance, stamp
 from dali_asr.corpus.layouts.symbols import to_labels
 from dali_asr.corpus.npy import NpyFile, read_header
+from dali_asr.corpus.packed import MANIFEST
 from dali_asr.corpus.partition import NO_LABEL
 from dali_asr.corpus.regular import OpenedFile, open_regular, reading
 from dali_asr.errors import DataError
@@ -81,7 +83,8 @@ class _Utterance(SourceUtterance):
 def _partition_names(root: Path) -> list[str]:
     with reading(root):
         zipped = [p.stem for p in root.glob("*.npz") if p.is_file() and not p.name.startswith(".")]
-        return sorted({*zipped, *(p.parent.name for p in root.glob("*/frames.npy"))})
+        folders = [path.parent for path in root.glob("*/frames.npy")]
+        return sorted({*zipped, *(folder.name for folder in folders if not (folder / MANIFEST).is_file())})
 
 
 def _read(root: Path, partitions: Sequence[str]) -> Layout:

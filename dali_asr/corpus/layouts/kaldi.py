@@ -5,7 +5,7 @@
     or ali.txt              lines `NAME PHONE PHONE ...`, one for each frame, as of `ali-to-phones --per-frame`
     phones.txt              lines `PHONE NUMBER`, in the folder or the one above, where phones are given by numbers
 
-Utterances are in the order of `feats.scp`. The archives of a relative path are looked for from the folder of `feats.scp`
+Utterances are in the order of `feats.scp`. Archives with a relative path are looked for from the folder of `feats.scp`
 upwards. Matrices are read by `kaldi_native_io`; a command (`gunzip -c x |`) is never run.
 
 Shape letters: `T` frames of an utterance, `D` features of a frame.
@@ -39,7 +39,7 @@ _CTM = ("ctm", "phones.ctm")
 
 @dataclass(frozen=True)
 class _Utterance(SourceUtterance):
-    """A line of `feats.scp`: the archive and the offset of a matrix, and the alignment of the partition's utterances."""
+    """A line of `feats.scp`, with the archive and the offset of a matrix, and the alignment of the utterance."""
 
     scp: Path
     number: int

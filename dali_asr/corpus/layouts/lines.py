@@ -64,7 +64,8 @@ def index_lines(path: Path) -> Mapping[str, Lines]:
                 name = decoded(f"{path}, line {number}", fields[0])
                 if name in found and name != last:
                     raise DataError(
-                        f"{path}, line {number}: {name} stands in other lines too; put the lines of each utterance together"
+                        f"{path}, line {number}: {name} stands in line {found[name].number} too; "
+                        "put the lines of an utterance together"
                     )
                 first = found.get(name, Lines(path, number, offset, 0))
                 found[name] = Lines(path, first.number, first.offset, offset + len(line) - first.offset)
