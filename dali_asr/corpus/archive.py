@@ -12,59 +12,28 @@ import tarfile
 import zipfile
 import zlib
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any
 
 from isal import igzip
 from isal.igzip_lib import IsalError
 
+from dali_asr.corpus.members import Kind, Member
 from dali_asr.corpus.regular import open_regular
+from dali_asr.corpus.tar import tar_members
 from dali_asr.errors import DataError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-_BUFFER = 1 << 20  # bytes read at once
-_BLOCK = 512  # bytes; of a tar file
-_LARGE = 64 << 20  # bytes that are read at once at most
-_MAX_HEADER = 1 << 20  # bytes of an extended header
+_HEAD = 512  # bytes that tell what a file is
 _FAULTS: Any = (
     *(EOFError, OSError, RuntimeError, IsalError),
     *(lzma.LZMAError, zlib.error, tarfile.TarError, zipfile.BadZipFile),
 )
-_WITHOUT_CONTENT = (
-    tarfile.LNKTYPE,
-    tarfile.SYMTYPE,
-    tarfile.CHRTYPE,
-    tarfile.BLKTYPE,
-    tarfile.DIRTYPE,
-    tarfile.FIFOTYPE,
-)
 _UNIX, _TYPE, _REGULAR = 3, 0o170000, 0o100000  # of a zip member's system and mode
-
-
-Kind = Literal["file", "folder", "other"]
-
-
-@dataclass(frozen=True)
-class Member:
-    """A member of an archive.
-
-    Attributes:
-        name: its path in the archive.
-        kind: whether it is a regular file, a folder, or another thing: a link, a device, a sparse file.
-        size: of its content in bytes.
-        position: bytes of the archive that were read so far.
-        read: returns its content; only until the next member is asked for.
-    """
-
-    name: str
-    kind: Kind
-    size: int
-    position: int
-    read: Callable[[], bytes]
 
 
 def is_archive(path: Path) -> bool:
@@ -76,7 +45,7 @@ def is_archive(path: Path) -> bool:
     if not path.is_file():
         return False
     with open_regular(path) as file, open(file, "rb", closefd=False) as stream:
-        return _kind(stream.read(_BLOCK)) is not None
+        return _kind(stream.read(_HEAD)) is not None
 
 
 def read_members(path: Path) -> Iterator[Member]:
@@ -86,10 +55,10 @@ def read_members(path: Path) -> Iterator[Member]:
         DataError: the file is no archive, cannot be read, is damaged or truncated, or needs a library that is missing.
     """
     with open_regular(path) as file, open(file, "rb", closefd=False) as stream:
-        kind = _kind(stream.read(_BLOCK))
+        kind = _kind(stream.read(_HEAD))
         stream.seek(0)
         last = ""
-        members = _zip_members(stream) if kind == "zip" else _tar_members(path, kind, stream)
+        members = _zip_members(stream) if kind == "zip" else tar_members(_decompressed(path, kind, stream))
         while True:
             with _damage(path, last):
                 member = next(members, None)
@@ -139,92 +108,6 @@ def _zip_members(stream: IO[bytes]) -> Iterator[Member]:
             mode = info.external_attr >> 16 if info.create_system == _UNIX else 0
             kind: Kind = "folder" if info.is_dir() else "file" if mode & _TYPE in (0, _REGULAR) else "other"
             yield Member(info.filename, kind, info.file_size, 0, partial(archive.read, info))
-
-
-def _tar_members(path: Path, kind: str | None, stream: IO[bytes]) -> Iterator[Member]:
-    """Yield the members of a tar file (POSIX.1-2001 and GNU formats).
-
-    `tarfile` takes a damaged or missing header for the end of the archive, and costs as much time as decompressing.
-    """
-    plain = _decompressed(path, kind, stream)
-    named: dict[str, str] = {}  # by the headers before a member that are about it
-    while (block := _exactly(plain, _BLOCK)) != bytes(_BLOCK):
-        info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        if info.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
-            if info.size > _MAX_HEADER:
-                raise tarfile.ReadError(f"a header of {info.size} bytes")
-            named |= _extended(info.type, _exactly(plain, _padded(info.size))[: info.size])
-            continue
-        size = int(named.get("size", info.size))
-        content = _Content(plain, size, 0 if info.type in _WITHOUT_CONTENT else _padded(size))
-        what: Kind = "folder" if info.isdir() else "file" if info.isreg() and not info.issparse() else "other"
-        yield Member(named.get("path", info.name), what, size, 0, content.read)
-        content.skip()
-        named = {}
-    while plain.read(_BUFFER):  # to the checksum at the end
-        pass
-
-
-class _Content:
-    """The content of a member that a tar stream has come to."""
-
-    def __init__(self, stream: IO[bytes], size: int, left: int) -> None:
-        self._stream, self._size, self._left = stream, size, left
-
-    def read(self) -> bytes:
-        content = _exactly(self._stream, self._size)
-        self._left -= self._size
-        return content
-
-    def skip(self) -> None:
-        while self._left:
-            part = min(self._left, _BUFFER)
-            _exactly(self._stream, part)
-            self._left -= part
-
-
-def _extended(kind: bytes, content: bytes) -> dict[str, str]:
-    """Return the name and the size that an extended header gives to the next member.
-
-    A record of a POSIX header is `LENGTH KEY=VALUE` and a line feed; LENGTH counts all of its bytes.
-    """
-    if kind == tarfile.GNUTYPE_LONGNAME:
-        return {"path": content.rstrip(b"\0").decode("utf-8", "surrogateescape")}
-    values = {}
-    while kind == tarfile.XHDTYPE and content:
-        length = content.partition(b" ")[0]
-        if not length.isdigit() or not len(length) < int(length) <= len(content):
-            raise tarfile.ReadError("a header is damaged")
-        key, equals, value = (
-            content[len(length) + 1 : int(length) - 1].decode("utf-8", "surrogateescape").partition("=")
-        )
-        if not equals or (key == "size" and not value.isdecimal()):
-            raise tarfile.ReadError("a header is damaged")
-        values[key] = value
-        content = content[int(length) :]
-    return {key: values[key] for key in ("path", "size") if key in values}
-
-
-def _exactly(stream: IO[bytes], size: int) -> bytes:
-    """Read a number of bytes; memory is taken as they arrive, whatever a damaged header says.
-
-    Raises:
-        EOFError: the stream ends before.
-    """
-    content = stream.read(min(size, _LARGE))
-    if len(content) < size:
-        parts, left = [content], size - len(content)
-        while left and parts[-1]:
-            parts.append(stream.read(min(left, _LARGE)))
-            left -= len(parts[-1])
-        if left:
-            raise EOFError("it is truncated")
-        content = b"".join(parts)
-    return content
-
-
-def _padded(size: int) -> int:
-    return -(-size // _BLOCK) * _BLOCK
 
 
 def _decompressed(path: Path, kind: str | None, stream: IO[bytes]) -> IO[bytes]:

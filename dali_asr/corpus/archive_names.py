@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from dali_asr.corpus.archive import Member
+    from dali_asr.corpus.members import Member
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,6 @@ Shape letters: `T` frames of an utterance, `D` features of a frame.
 from __future__ import annotations
 
 import os
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -31,23 +29,21 @@ from dali_asr.corpus.normalize import Moments, Normalization
 from dali_asr.corpus.npy import parse_array, read_header
 from dali_asr.corpus.packed import FRAMES, LABELS
 from dali_asr.corpus.packing import check_feature_dim, long_blocks, settled, statistics, stored_frames
+from dali_asr.corpus.threads import Threads
 from dali_asr.errors import DataError, printable
 from dali_asr.files import disk_errors
 from dali_asr.inventory import ARPABET
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from typing_extensions import Self
 
-    from dali_asr.corpus.archive import Member
+    from dali_asr.corpus.members import Member
     from dali_asr.corpus.packed import PartitionEntry
     from dali_asr.corpus.packing import PackSettings, Progress
 
-_MAX_THREADS = 4  # one decompresses about as fast as that many normalize
-_FLYING_BYTES = 64 << 20  # of members that wait to be written
 _MAX_MEMBER = 1 << 30  # bytes; it is held in memory
 _RAW, _ARRIVED_FRAMES, _ARRIVED_LABELS = "raw", "frames", "labels"  # files of the draft, until all is in order
 _REPORT_EVERY = 64  # members
@@ -97,49 +93,16 @@ def pack_archive(source: Path, dest: Path, settings: PackSettings, *, overwrite:
     inventory, dtype = settings.inventory or ARPABET, settings.dtype
     with (
         new_draft(dest, feature_dim=0, dtype=dtype, inventory=inventory, overwrite=overwrite) as draft,
-        _Threads() as threads,
+        Threads() as threads,
     ):
         _ArchivePacking(source, draft, settings, threads, progress).run()
-
-
-class _Threads:
-    """Threads that work on members, with a bounded number of bytes in flight."""
-
-    def __init__(self) -> None:
-        count = min(max(len(os.sched_getaffinity(0)) - 1, 1), _MAX_THREADS)
-        self._pool = ThreadPoolExecutor(count)
-        self._flying: deque[tuple[Future[None], int]] = deque()
-        self._bytes = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def start(self, size: int, work: Callable[[], None]) -> None:
-        """Have a thread work on `size` bytes; raises what earlier work raised."""
-        self._flying.append((self._pool.submit(work), size))
-        self._bytes += size
-        while self._bytes > _FLYING_BYTES:
-            self._wait()
-
-    def finish(self) -> None:
-        """Wait for all work; raises what it raised."""
-        while self._flying:
-            self._wait()
-
-    def _wait(self) -> None:
-        future, size = self._flying.popleft()
-        future.result()
-        self._bytes -= size
 
 
 class _ArchivePacking:
     """The packing of one archive; its draft has D = 0 until the first features arrive."""
 
     def __init__(
-        self, source: Path, draft: PackedDraft, settings: PackSettings, threads: _Threads, progress: Progress
+        self, source: Path, draft: PackedDraft, settings: PackSettings, threads: Threads, progress: Progress
     ) -> None:
         self._source, self._draft, self._settings = source, draft, settings
         self._threads, self._progress = threads, progress
