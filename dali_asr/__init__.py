@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dali_asr.config import Config
-    from dali_asr.corpus import Corpus, Normalization, PackedWriter, PackSettings, Partition, pack_corpus
+    from dali_asr.corpus import Corpus, Normalization, PackedWriter, PackSettings, Partition, export_corpus, pack_corpus
     from dali_asr.inference.evaluate import evaluate
     from dali_asr.inference.predict import predict
     from dali_asr.inference.trained import TrainedModel, load_model
@@ -45,6 +45,7 @@ __all__ = [
     "TrainedModel",
     "WindowLoader",
     "evaluate",
+    "export_corpus",
     "load_model",
     "pack_corpus",
     "predict",
@@ -67,6 +68,7 @@ _HOME = {
     "TrainedModel": "inference.trained",
     "WindowLoader": "loading",
     "evaluate": "inference.evaluate",
+    "export_corpus": "corpus",
     "load_model": "inference.trained",
     "pack_corpus": "corpus",
     "predict": "inference.predict",

@@ -1,6 +1,7 @@
-"""Files to packed corpus. NumPy only: neither torch nor DALI is imported here."""
+"""Source files to packed corpus, and back. NumPy only: neither torch nor DALI is imported here."""
 
 from dali_asr.corpus.corpus import Corpus
+from dali_asr.corpus.export import export_corpus
 from dali_asr.corpus.normalize import Normalization
 from dali_asr.corpus.pack import pack_corpus
 from dali_asr.corpus.packed import verify
@@ -16,6 +17,7 @@ __all__ = [
     "PackSettings",
     "PackedWriter",
     "Partition",
+    "export_corpus",
     "pack_corpus",
     "verify",
 ]
