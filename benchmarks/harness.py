@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +40,37 @@ def in_turn(repeats: int, *sides: Callable[[], Any]) -> list[list[Any]]:
         for at in order:
             results[at].append(sides[at]())
     return results
+
+
+def timed(command: list[str]) -> tuple[float, int]:
+    """Run a command, with its output thrown away.
+
+    Returns:
+        Its seconds, and the peak of the anonymous memory of all of its processes in bytes, sampled ten times a second.
+    """
+    start, peak = time.perf_counter(), 0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as child:
+        while child.poll() is None:
+            peak = max(peak, anonymous_memory(child.pid))
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(0.1)
+    if child.returncode:
+        raise SystemExit(f"{command[0]} failed")
+    return time.perf_counter() - start, peak
+
+
+def anonymous_memory(session: int) -> int:
+    """Return the anonymous and shared memory of all processes of a session, in bytes."""
+    total = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(folder.name)) != session:
+                continue
+            lines = (folder / "status").read_text().splitlines()
+        except (OSError, ProcessLookupError):
+            continue
+        total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem")))
+    return total
 
 
 def write(path: Path | None, benchmark: str, device: torch.device, **values: Any) -> None:

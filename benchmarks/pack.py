@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from harness import timed
 
 from dali_asr import Corpus
 from dali_asr.environment import environment
@@ -34,8 +34,8 @@ from dali_asr.inventory import ARPABET_SYMBOLS
 PACK = """
 import sys
 from pathlib import Path
-from dali_asr.corpus import pack_course
-pack_course(*map(Path, sys.argv[1:]))
+from dali_asr.corpus import pack_corpus
+pack_corpus(*map(Path, sys.argv[1:]))
 """
 
 
@@ -43,32 +43,6 @@ def warm(root: Path) -> None:
     """Read every file once, so that the page cache has it."""
     for path in root.rglob("*.npy"):
         path.read_bytes()
-
-
-def anonymous_memory(session: int) -> int:
-    """Return the anonymous and shared memory of all processes of a session, in bytes."""
-    total = 0
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.getsid(int(folder.name)) != session:
-                continue
-            lines = (folder / "status").read_text().splitlines()
-        except (OSError, ProcessLookupError):
-            continue
-        total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem")))
-    return total
-
-
-def time_packing(root: Path, dest: Path) -> tuple[float, int]:
-    """Return the seconds of packing, with the start of the process, and its peak of anonymous memory in bytes."""
-    start, peak = time.perf_counter(), 0
-    with subprocess.Popen([sys.executable, "-c", PACK, str(root), str(dest)], start_new_session=True) as child:
-        while child.poll() is None:
-            peak = max(peak, anonymous_memory(child.pid))
-            time.sleep(0.1)
-    if child.returncode:
-        raise SystemExit("packing failed")
-    return time.perf_counter() - start, peak
 
 
 def time_course_loop(root: Path, share: int) -> float:
@@ -122,7 +96,7 @@ def measure(root: Path, repeats: int, share: int) -> dict[str, Any]:
     for _ in range(repeats):
         with tempfile.TemporaryDirectory(dir=root.parent) as scratch:
             warm(root)
-            seconds, peak = time_packing(root, Path(scratch) / "packed")
+            seconds, peak = timed([sys.executable, "-c", PACK, str(root), str(Path(scratch) / "packed")])
             packing.append(seconds)
             memory.append(peak)
             check(root, Path(scratch) / "packed")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dali_asr.config import Config
-    from dali_asr.corpus import Corpus, Normalization, PackedWriter, PackSettings, Partition, pack_course
+    from dali_asr.corpus import Corpus, Normalization, PackedWriter, PackSettings, Partition, export_corpus, pack_corpus
     from dali_asr.inference.evaluate import evaluate
     from dali_asr.inference.predict import predict
     from dali_asr.inference.trained import TrainedModel, load_model
@@ -45,8 +45,9 @@ __all__ = [
     "TrainedModel",
     "WindowLoader",
     "evaluate",
+    "export_corpus",
     "load_model",
-    "pack_course",
+    "pack_corpus",
     "predict",
     "train",
 ]
@@ -67,8 +68,9 @@ _HOME = {
     "TrainedModel": "inference.trained",
     "WindowLoader": "loading",
     "evaluate": "inference.evaluate",
+    "export_corpus": "corpus",
     "load_model": "inference.trained",
-    "pack_course": "corpus",
+    "pack_corpus": "corpus",
     "predict": "inference.predict",
     "train": "training",
 }

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from dali_asr.config import DEMO, Config, DataConfig, LoaderConfig, ModelConfig
 from dali_asr.corpus import Corpus, PackSettings
-from dali_asr.corpus.course import is_course_folder, read_features, read_layout, read_transcript
+from dali_asr.corpus.archive import is_archive
 from dali_asr.corpus.folding import read_fold
 from dali_asr.corpus.labels import label_counts
+from dali_asr.corpus.layouts import find_layout, layout_title, partition_names
 from dali_asr.corpus.packed import is_packed
 from dali_asr.corpus.packing import quiet
 from dali_asr.demo import DEMO_CORPUS
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from dali_asr.corpus import Partition
-    from dali_asr.corpus.course import CoursePartition
+    from dali_asr.corpus.layouts import Layout, SourcePartition
     from dali_asr.corpus.packing import Progress
 
 
@@ -36,7 +37,7 @@ def corpus_path(root: str) -> Path:
 
 
 def open_corpus(data: DataConfig, progress: Progress) -> Corpus:
-    """Open the corpus of a configuration; a course folder is packed the first time.
+    """Open the corpus of a configuration; source files are packed the first time.
 
     Raises:
         DataError, UsageError: as `Corpus.open`.
@@ -57,7 +58,7 @@ def open_corpus(data: DataConfig, progress: Progress) -> Corpus:
             inventory=resolve_inventory(data.inventory) if data.inventory else None,
         )
     else:
-        _check_course(path, data)
+        _check_partitions(path, data)
         corpus = Corpus.open(path, pack_settings(data), progress=progress)
     for key, names in _partition_keys(data):
         partition_of(corpus, key, *names)
@@ -66,10 +67,10 @@ def open_corpus(data: DataConfig, progress: Progress) -> Corpus:
 
 
 def check_corpus(data: DataConfig) -> bool:
-    """Check that the corpus of a configuration is there and has its partitions; a course folder is not packed.
+    """Check that the corpus of a configuration is there and has its partitions; source files are not packed.
 
     Returns:
-        Whether everything is checked: the files of a course folder are read when it is packed.
+        Whether everything is checked: most source files are read when they are packed.
 
     Raises:
         DataError, UsageError: as `open_corpus`, or a training partition without labels.
@@ -79,13 +80,16 @@ def check_corpus(data: DataConfig) -> bool:
         settings = pack_settings(data)
         if data.fold:
             read_fold(data.fold)
-        settings.inventory.silence(data.silence)
-        _check_course(path, data)
-        for partition in read_layout(path, settings.partitions):
+        if is_archive(path):
+            return False
+        _check_partitions(path, data)
+        layout = find_layout(path, settings.partitions)
+        (settings.inventory or layout.inventory).silence(data.silence)
+        for partition in layout.partitions:
             if partition.name in (*data.train, data.dev) and not partition.labelled:
                 key = "data.dev" if partition.name == data.dev else "data.train"
                 raise DataError(f"{partition.name}: has no transcripts; name a labelled partition in {key}")
-            _read_first(partition, settings)
+            _read_first(partition, layout, settings)
         return False
     corpus = open_corpus(data, quiet)
     label_counts(corpus.partition(*data.train), "data.train")
@@ -94,23 +98,23 @@ def check_corpus(data: DataConfig) -> bool:
     return True
 
 
-def _read_first(partition: CoursePartition, settings: PackSettings) -> None:
+def _read_first(partition: SourcePartition, layout: Layout, settings: PackSettings) -> None:
     """Read the first utterance of a partition, which shows most mistakes that all of them have."""
-    name = partition.utterances[0]
-    features = read_features(partition.features_path(name), zero_nonfinite=settings.zero_nonfinite)
+    utterance = partition.source(partition.utterances[0])
+    frames = utterance.frames(zero_nonfinite=settings.zero_nonfinite)
     if partition.labelled:
         fold = read_fold(settings.fold) if settings.fold else None
-        read_transcript(partition.transcript_path(name), len(features), settings.inventory, fold)
+        utterance.labels(len(frames), settings.inventory or layout.inventory, fold)
 
 
 def pack_settings(data: DataConfig) -> PackSettings:
-    """Return how a course folder is packed."""
+    """Return how source files are packed."""
     return PackSettings(
         partitions=data.partitions,
         normalization=data.normalization or "utterance",
         train=data.train if data.normalization == "global" else (),
         dtype=data.dtype or "float32",
-        inventory=resolve_inventory(data.inventory),
+        inventory=resolve_inventory(data.inventory) if data.inventory else None,
         zero_nonfinite=data.zero_nonfinite,
         fold=data.fold,
     )
@@ -126,20 +130,22 @@ def partition_of(corpus: Corpus, key: str, *names: str) -> Partition:
         return corpus.partition(*names)
 
 
-def _check_course(root: Path, data: DataConfig) -> None:
-    """Check that the partitions of a course folder exist, before work of minutes begins."""
-    known = is_course_folder(root)
-    if not known and (root / "mfcc").is_dir():
-        folder = root.absolute()
-        raise DataError(
-            f"data.root: {data.root}: is a partition, not the folder of the partitions; "
-            f"set data.root to {folder.parent} and data.train to {folder.name}"
-        )
-    for key, names in _partition_keys(data) if known else ():  # another folder is refused when it is opened
+def _check_partitions(root: Path, data: DataConfig) -> None:
+    """Check that the partitions are there, before work of minutes begins."""
+    if layout_title(root) is None:
+        if (root / "mfcc").is_dir():
+            folder = root.absolute()
+            raise DataError(
+                f"data.root: {data.root}: is a partition, not the folder of the partitions; "
+                f"set data.root to {folder.parent} and data.train to {folder.name}"
+            )
+        return  # another folder is refused when it is opened
+    known = partition_names(root)
+    for key, names in _partition_keys(data):
         for name in names:
-            if not (root / name).is_dir():
+            if name not in known:
                 with _named_by(key):
-                    read_layout(root, [name])
+                    find_layout(root, [name])
 
 
 def _partition_keys(data: DataConfig) -> list[tuple[str, tuple[str, ...]]]:

@@ -10,7 +10,7 @@ import pytest
 from dali_asr import Corpus
 from dali_asr.build import open_corpus
 from dali_asr.config import DataConfig
-from dali_asr.corpus import pack_course
+from dali_asr.corpus import pack_corpus
 from dali_asr.corpus.packing import quiet
 from dali_asr.errors import DataError, UsageError
 
@@ -26,9 +26,9 @@ def test_an_unknown_partition_is_refused_with_its_key(
 ) -> None:
     root = course
     if packed:
-        pack_course(course, tmp_path / "packed")
+        pack_corpus(course, tmp_path / "packed")
         root = tmp_path / "packed"
-    monkeypatch.setattr("dali_asr.corpus.cache.pack_course", lambda *_, **__: pytest.fail("packed"))
+    monkeypatch.setattr("dali_asr.corpus.cache.pack_corpus", lambda *_, **__: pytest.fail("packed"))
     with pytest.raises(
         UsageError, match=rf"^data\.{key}: {root}: no partition 'trian'; it has .*; did you mean train\?"
     ):

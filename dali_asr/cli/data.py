@@ -1,4 +1,4 @@
-"""`dali-asr data`: pack corpora and show what is in them."""
+"""`dali-asr data`: pack and export corpora, and show what is in them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from dali_asr.cli.commands import Commands
 from dali_asr.cli.console import counting, say, show, warn
+from dali_asr.cli.export import export
 from dali_asr.errors import printable
 
 if TYPE_CHECKING:
@@ -21,9 +22,13 @@ if TYPE_CHECKING:
     from dali_asr.corpus.survey import Survey
 
 app = typer.Typer(
-    cls=Commands, no_args_is_help=True, rich_markup_mode="markdown", help="Pack corpora and show what is in them."
+    cls=Commands,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Pack and export corpora, and show what is in them.",
 )
 
+app.command()(export)
 _HISTOGRAM_WIDTH = 32  # characters
 _MAX_SYMBOLS = 50  # in a histogram
 _MAX_LISTED = 100  # symbols of an inventory
@@ -32,7 +37,9 @@ _MAX_MEASURED = 256  # utterances of a partition whose features are measured whe
 
 @app.command()
 def pack(
-    source: Annotated[Path, typer.Argument(help="A folder of PARTITION/{mfcc,transcript}/*.npy.", readable=False)],
+    source: Annotated[
+        Path, typer.Argument(help="A folder in any layout, or an archive of a course folder.", readable=False)
+    ],
     dest: Annotated[Path, typer.Argument(help="The packed corpus to write.", readable=False)],
     partition: Annotated[
         list[str] | None,
@@ -48,8 +55,13 @@ def pack(
     ] = None,
     dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Dtype of the stored frames.")] = "float32",
     inventory: Annotated[
-        str, typer.Option(help="`arpabet` (the course's 42 symbols), or a file with one symbol per line.")
-    ] = "arpabet",
+        str | None,
+        typer.Option(
+            help="`arpabet` (the course's 42 symbols), or a file with one symbol per line. By default that of "
+            "the layout, which is `arpabet` where it has none of its own.",
+            show_default=False,
+        ),
+    ] = None,
     fold: Annotated[
         str | None,
         typer.Option(
@@ -61,8 +73,8 @@ def pack(
     zero_nonfinite: Annotated[bool, typer.Option("--zero-nonfinite", help="Turn NaN and infinity into zeros.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a packed corpus.")] = False,
 ) -> None:
-    """Pack a course folder: normalized, in a few large files, opened in milliseconds."""
-    from dali_asr.corpus import Corpus, PackSettings, pack_course
+    """Pack a corpus: normalized, in a few large files, opened in milliseconds."""
+    from dali_asr.corpus import Corpus, PackSettings, pack_corpus
     from dali_asr.inventory import resolve_inventory
 
     settings = PackSettings(
@@ -70,12 +82,12 @@ def pack(
         normalization=normalization,
         train=tuple(train or ()),
         dtype=dtype,
-        inventory=resolve_inventory(inventory),
+        inventory=resolve_inventory(inventory) if inventory else None,
         zero_nonfinite=zero_nonfinite,
         fold=fold,
     )
     with counting() as report:
-        pack_course(source, dest, settings, overwrite=force, progress=report)
+        pack_corpus(source, dest, settings, overwrite=force, progress=report)
     partitions = Corpus.open(dest).partitions.values()
     say(f"Packed {sum(p.frame_count for p in partitions):,} frames of {len(partitions)} partitions into {dest}")
     say(f"Next: {shlex.join(['dali-asr', 'data', 'info', str(dest)])}")
@@ -83,7 +95,9 @@ def pack(
 
 @app.command()
 def info(
-    corpus: Annotated[str, typer.Argument(help="A packed corpus, a course folder, or `demo`.")],
+    corpus: Annotated[
+        str, typer.Argument(help="A packed corpus, a folder in any layout, an archive of a course folder, or `demo`.")
+    ],
     verify: Annotated[
         bool, typer.Option("--verify", help="Read everything and compare it with the checksums.")
     ] = False,
@@ -114,6 +128,8 @@ def info(
     from dali_asr.corpus import verify as verify_packed
     from dali_asr.corpus.pictures import draw_corpus, picture_format
     from dali_asr.corpus.survey import find_oddities, survey, training_partition
+    from dali_asr.corpus.archive import is_archive
+    from dali_asr.corpus.layouts import layout_title
     from dali_asr.demo import DEMO_CORPUS
     from dali_asr.files import check_output, disk_errors, write_file
 
@@ -121,6 +137,7 @@ def info(
         check_output(plot, overwrite=force)
         form = picture_format(plot)
     path = DEMO_CORPUS if corpus == DEMO else Path(corpus)
+    title = "archive of a course folder" if is_archive(path) else layout_title(path)
     with counting() as report:
         opened = Corpus.open(path, progress=report)
         silent = opened.inventory.silence(silence)
@@ -130,6 +147,8 @@ def info(
             survey(partition, silent, max_utterances=None if plot else _MAX_MEASURED, progress=report)
             for partition in opened.partitions.values()
         ]
+    if title:
+        say(f"layout: {title}")
     say(
         f"{printable(corpus)}: {opened.feature_dim} features per frame, {opened.dtype}, "
         f"normalized: {opened.normalization.kind}, {len(opened.inventory)} symbols"

@@ -20,7 +20,7 @@ def evaluate(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="A packed corpus, a course folder or `demo`. By default the corpus that the run was trained on.",
+            help="A packed corpus, source files or `demo`. By default the corpus that the run was trained on.",
             show_default=False,
         ),
     ] = None,

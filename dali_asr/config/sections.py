@@ -67,17 +67,17 @@ class DataConfig(Section):
     """Partition predicted by default; null for none."""
     inventory: Annotated[str | tuple[str, ...], AfterValidator(unique)] | None = None
     """Label set: `arpabet` (the course's 42 symbols), a text file with one symbol per line, or a list of symbols. Null:
-    that of a packed corpus, `arpabet` for a course folder."""
+    that of a packed corpus or of the layout, `arpabet` for a course folder."""
     fold: str | None = None
-    """Fold of the symbols in a course folder's transcripts: `arpabet` (drops stress digits, either case), `timit61`,
-    `mfa`, or a text file of lines `SYMBOL TARGET`; null for none."""
+    """Fold of the symbols that label source files: `arpabet` (drops stress digits, either case), `timit61`, `mfa`,
+    or a text file of lines `SYMBOL TARGET`; null for none."""
     silence: str | None = None
     """Symbol of silence, for the scores without it. Null: the first of [SIL], SIL, sil, silence, sp that there is."""
     normalization: Literal["utterance", "global", "none"] | None = None
     """Mean and variance normalization: over each `utterance`, `global` over the training partitions, or `none`. Null:
-    that of a packed corpus, `utterance` for a course folder."""
+    that of a packed corpus, `utterance` for source files."""
     dtype: Literal["float32", "float16"] | None = None
-    """Dtype of the stored frames. Null: that of a packed corpus, float32 for a course folder."""
+    """Dtype of the stored frames. Null: that of a packed corpus, float32 for source files."""
     zero_nonfinite: bool = False
     """Replace NaN and infinity in features by zeros instead of raising an error."""
 

@@ -1,9 +1,11 @@
-"""Files to packed corpus. NumPy only: neither torch nor DALI is imported here."""
+"""Source files to packed corpus, and back. NumPy only: neither torch nor DALI is imported here."""
 
 from dali_asr.corpus.corpus import Corpus
+from dali_asr.corpus.export import export_corpus
 from dali_asr.corpus.normalize import Normalization
+from dali_asr.corpus.pack import pack_corpus
 from dali_asr.corpus.packed import verify
-from dali_asr.corpus.packing import PackSettings, pack_course
+from dali_asr.corpus.packing import PackSettings
 from dali_asr.corpus.partition import FRAME_PERIOD, NO_LABEL, Partition
 from dali_asr.corpus.writer import PackedWriter
 
@@ -15,6 +17,7 @@ __all__ = [
     "PackSettings",
     "PackedWriter",
     "Partition",
-    "pack_course",
+    "export_corpus",
+    "pack_corpus",
     "verify",
 ]

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from dali_asr.corpus.arrays import partitions_from_arrays
 from dali_asr.corpus.cache import open_cached
-from dali_asr.corpus.course import is_course_folder, refuse_audio
 from dali_asr.corpus.normalize import Normalization
 from dali_asr.corpus.packed import Manifest, is_packed, open_arrays
 from dali_asr.corpus.packing import PackSettings, quiet
 from dali_asr.corpus.partition import Partition, join
-from dali_asr.errors import DataError, UsageError, did_you_mean
+from dali_asr.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,16 +62,16 @@ class Corpus:
 
     @classmethod
     def open(cls, path: str | Path, settings: PackSettings | None = None, *, progress: Progress = quiet) -> Corpus:
-        """Open a packed corpus, or a course folder, which is packed into the cache the first time.
+        """Open a packed corpus, or source files in any layout, which are packed into the cache the first time.
 
         Args:
-            path: the folder.
-            settings: how a course folder is packed; by default all partitions, normalized by utterance, in float32. A
+            path: the folder, or an archive of a course folder.
+            settings: how source files are packed; by default all partitions, normalized by utterance, in float32. A
                 packed corpus must have been packed with the same settings, if they are given.
             progress: called with a stage and the number of utterances done, of a total.
 
         Raises:
-            DataError: the folder is neither of them, or damaged.
+            DataError: it is neither of them, or damaged.
             UsageError: a packed corpus was packed with other settings, or lacks a partition.
         """
         folder = Path(path).expanduser()
@@ -88,10 +87,6 @@ class Corpus:
                 for name in settings.partitions:
                     corpus.partition(name)
             return corpus
-        if not is_course_folder(folder):
-            refuse_audio(folder)
-            problem = "neither a packed corpus nor a course folder" if folder.is_dir() else "no such folder"
-            raise DataError(f"{folder}: {problem}; give a folder with corpus.json, or with PARTITION/mfcc/*.npy")
         return open_cached(folder, settings or PackSettings(), cls._open_packed, progress)
 
     @classmethod

@@ -60,16 +60,43 @@ class PackedDraft:
         Raises:
             DataError: the disk is full or cannot be written.
         """
+        digest, length = self.write_frames(first, frames)
+        return digest, self.write_labels(first, length, labels)
+
+    def write_frames(self, first: int, frames: Iterable[NDArray[Any]]) -> tuple[int, int]:
+        """Write the frames of an utterance, as `write`, and return their checksum and number."""
         digest, row = Digest(), first
         for block in frames:
             stored = np.ascontiguousarray(block, self.dtype)
-            self._write_at(FRAMES, stored.data.cast("B"), HEADER_SIZE + row * self.feature_dim * stored.itemsize)
+            self.write_at(FRAMES, stored.data.cast("B"), self.frame_offset(row))
             digest.update(stored.data)
             row += len(stored)
-        labels = np.full(row - first, self.inventory.unlabelled) if labels is None else labels
+        return digest.intdigest(), row - first
+
+    def write_labels(self, first: int, length: int, labels: NDArray[Any] | None, name: str = LABELS) -> int:
+        """Write the labels of an utterance and return their checksum.
+
+        Args:
+            first: row of its first frame.
+            length: number of frames, T.
+            labels: `[T]`, or None in an unlabelled partition.
+            name: of the file to write.
+
+        Raises:
+            DataError: the disk is full or cannot be written.
+        """
+        labels = np.full(length, self.inventory.unlabelled) if labels is None else labels
         narrow = labels.astype(self.inventory.label_dtype)
-        self._write_at(LABELS, narrow.data.cast("B"), HEADER_SIZE + first * narrow.itemsize)
-        return digest.intdigest(), checksum(narrow)
+        self.write_at(name, narrow.data.cast("B"), self.label_offset(first))
+        return checksum(narrow)
+
+    def frame_offset(self, row: int) -> int:
+        """Return where a row is in the file of frames, in bytes."""
+        return HEADER_SIZE + row * self.feature_dim * self.dtype.itemsize
+
+    def label_offset(self, row: int) -> int:
+        """Return where a row is in the file of labels, in bytes."""
+        return HEADER_SIZE + row * self.inventory.label_dtype.itemsize
 
     def finish(
         self,
@@ -85,15 +112,20 @@ class PackedDraft:
         """
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         total = int(offsets[-1])
-        self._write_at(FRAMES, memoryview(header_bytes((total, self.feature_dim), self.dtype)), 0)
-        self._write_at(LABELS, memoryview(header_bytes((total,), self.inventory.label_dtype)), 0)
+        self.write_at(FRAMES, memoryview(header_bytes((total, self.feature_dim), self.dtype)), 0)
+        self.write_at(LABELS, memoryview(header_bytes((total,), self.inventory.label_dtype)), 0)
         small = {OFFSETS: _npy_bytes(offsets), CHECKSUMS: _npy_bytes(np.array(checksums, np.uint64))}
         digits = {name: checksum_digits(content) for name, content in small.items()}
         manifest = Manifest(self.dtype.name, normalization, self.inventory, partitions, digits)
         for name, content in (small | {MANIFEST: manifest.to_bytes()}).items():
-            self._write_at(name, memoryview(content), 0)
+            self.write_at(name, memoryview(content), 0)
 
-    def _write_at(self, name: str, content: memoryview, offset: int) -> None:
+    def write_at(self, name: str, content: memoryview, offset: int) -> None:
+        """Write bytes into a file of the draft.
+
+        Raises:
+            DataError: the disk is full or cannot be written.
+        """
         with disk_errors(self.dest, _REMEDY):
             file = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:

@@ -83,7 +83,7 @@ class NpyFile:
         """
         with open_regular(path) as descriptor:
             file = OpenedFile.of_descriptor(path, descriptor)
-            return cls(file, _read_header(path, os.read(descriptor, _MAX_HEADER), file.size))
+            return cls(file, read_header(path, os.read(descriptor, _MAX_HEADER), file.size))
 
     @property
     def path(self) -> Path:
@@ -130,13 +130,13 @@ def read_array(path: Path) -> NDArray[Any]:
     return parse_array(path, read_regular(path))
 
 
-def parse_array(path: Path, content: bytes) -> NDArray[Any]:
+def parse_array(path: Path | str, content: bytes) -> NDArray[Any]:
     """Return the array in the content of a `.npy` file; `path` is named in errors.
 
     Raises:
         DataError: as `read_array`.
     """
-    header = _read_header(path, content[:_MAX_HEADER], len(content))
+    header = read_header(path, content[:_MAX_HEADER], len(content))
     flat = np.frombuffer(content, header.dtype, math.prod(header.shape), header.offset)
     if header.dtype.kind == "U":
         points = flat.view(header.dtype.byteorder.replace("|", "=") + "u4")
@@ -157,7 +157,17 @@ def header_bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     return content
 
 
-def _read_header(path: Path, head: bytes, file_size: int) -> NpyHeader:
+def read_header(path: Path | str, head: bytes, file_size: int) -> NpyHeader:
+    """Return the header of a `.npy` file.
+
+    Args:
+        path: named in errors.
+        head: the first bytes of the file, at least 4,096 if it has them.
+        file_size: in bytes.
+
+    Raises:
+        DataError: the file is empty, truncated, or not a `.npy` file of numbers or strings.
+    """
     if not head:
         raise DataError(f"{path}: the file is empty; write it again with numpy.save")
     try:
@@ -203,7 +213,7 @@ def _parse_header(head: bytes) -> tuple[tuple[int, ...], str, bool, int]:
     return shape, values["descr"] if isinstance(values["descr"], str) else repr(values["descr"]), fortran_order, end
 
 
-def _to_dtype(path: Path, descr: str) -> np.dtype[Any]:
+def _to_dtype(path: Path | str, descr: str) -> np.dtype[Any]:
     if descr in ("|O", "O"):
         raise DataError(
             f"{path}: holds Python objects (dtype object), which are never loaded; save an array of numbers or strings"

@@ -1,4 +1,4 @@
-"""Packing a course folder, in parallel and in bounded memory.
+"""Packing the source files of a layout, in parallel and in bounded memory.
 
 The first pass reads the shapes from the headers, which gives every utterance its place. The second pass reads,
 normalizes, rounds and writes each utterance.
@@ -8,35 +8,29 @@ Shape letters: `T` frames of an utterance, `D` features of a frame.
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial, reduce
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from dali_asr.corpus.course import (
-    CoursePartition,
-    read_features,
-    read_features_blocks,
-    read_features_shape,
-    read_layout,
-    read_transcript,
-)
-from dali_asr.corpus.draft import PackedDraft, check_destination, new_draft
+from dali_asr.corpus.draft import PackedDraft, new_draft
 from dali_asr.corpus.folding import read_fold
+from dali_asr.corpus.layouts import find_layout
 from dali_asr.corpus.normalize import Kind, Moments, Normalization
 from dali_asr.corpus.packed import PartitionEntry
-from dali_asr.corpus.workers import Workers
-from dali_asr.corpus.writer import check_stored_dtype, store
+from dali_asr.corpus.workers import Workers, chunked
+from dali_asr.corpus.writer import store, stored_labels
 from dali_asr.errors import DataError, UsageError, did_you_mean
-from dali_asr.inventory import ARPABET, Inventory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from dali_asr.corpus.layouts import Layout, SourceUtterance
+    from dali_asr.inventory import Inventory
 
 _LONG = 100_000  # frames; longer utterances are packed in blocks of this size
 
@@ -53,72 +47,47 @@ class PackSettings:
     """Everything besides the source files that determines a packed corpus.
 
     Attributes:
-        partitions: names of the partitions to pack, in this order; empty: all, sorted by name.
+        partitions: names of the partitions to pack, in this order; empty: all, in the order of the layout.
         normalization: `utterance`, `global` or `none`, or a `Normalization` with statistics.
         train: the partitions that `global` computes its statistics from.
         dtype: of the stored frames, `float32` or `float16`.
-        inventory: the label set.
+        inventory: the label set; None: that of the layout, which is the course's 42 symbols for most.
         zero_nonfinite: whether NaN and infinity are replaced by zero; otherwise they are errors.
-        fold: which symbols in transcripts stand for others, see `folding`: a fold's name or file, or None.
+        fold: which symbols of labels stand for others, see `folding`: a fold's name or file, or None.
     """
 
     partitions: tuple[str, ...] = ()
     normalization: Kind | Normalization = "utterance"
     train: tuple[str, ...] = ()
     dtype: str = "float32"
-    inventory: Inventory = ARPABET
+    inventory: Inventory | None = None
     zero_nonfinite: bool = False
     fold: str | None = None
 
 
 @dataclass(frozen=True)
-class _Utterance:
-    """The files of an utterance and, once it is measured, the row of its first frame and its number of frames."""
+class _Placed:
+    """An utterance with its partition, the row of its first frame in the packed corpus, and its number of frames."""
 
-    features: Path
-    transcript: Path | None
+    source: SourceUtterance
     partition: str
-    first: int = 0
-    length: int = 0
+    labelled: bool
+    first: int
+    length: int
 
 
 def quiet(stage: str, done: int, total: int) -> None:
     """Report no progress."""
 
 
-def pack_course(
-    source: Path,
-    dest: Path,
-    settings: PackSettings | None = None,
-    *,
-    overwrite: bool = False,
-    progress: Progress = quiet,
-) -> None:
-    """Pack a course folder into `dest`.
-
-    Args:
-        source: the folder that holds the partitions.
-        dest: the folder to write; it appears when it is complete.
-        settings: how to pack.
-        overwrite: whether a packed corpus at `dest` is replaced.
-        progress: called as utterances are done.
-
-    Raises:
-        DataError: a source file is missing, damaged or does not fit the others, or the disk is full.
-        UsageError: `dest` exists or is inside `source`, a partition does not exist, or `global` lacks a training
-            partition.
-    """
-    settings = settings or PackSettings()
-    check_stored_dtype(settings.dtype)
+def pack_layout(source: Path, dest: Path, settings: PackSettings, *, overwrite: bool, progress: Progress) -> None:
+    """Pack a folder of source files; arguments and errors as in `pack_corpus`."""
     fold = read_fold(settings.fold) if settings.fold else None
-    if os.path.realpath(source) in map(str, Path(os.path.realpath(dest)).parents):  # Path.resolve fails on link loops
-        raise UsageError(f"{dest}: is inside {source}, the folder to pack; choose a place outside")
-    check_destination(dest, overwrite=overwrite)
-    layout = read_layout(source, settings.partitions)
-    with Workers(sum(len(p.utterances) for p in layout)) as workers:
+    layout = find_layout(source, settings.partitions)
+    inventory, dtype = settings.inventory or layout.inventory, settings.dtype
+    with Workers(sum(len(p.utterances) for p in layout.partitions)) as workers:
         utterances, feature_dim = _measure(layout, workers, progress)
         normalization = _normalization(utterances, feature_dim, settings, workers, progress)
-        inventory, dtype = settings.inventory, settings.dtype
         with new_draft(dest, feature_dim=feature_dim, dtype=dtype, inventory=inventory, overwrite=overwrite) as draft:
             write = partial(
                 _write, draft=draft, normalization=normalization, zero_nonfinite=settings.zero_nonfinite, fold=fold
@@ -129,45 +98,60 @@ def pack_course(
             except BaseException:
                 workers.stop()  # before the draft that they write to is removed
                 raise
-            entries = tuple(PartitionEntry(p.name, p.utterances, p.labelled) for p in layout)
+            entries = tuple(PartitionEntry(p.name, p.utterances, p.labelled) for p in layout.partitions)
             draft.finish([u.length for u in utterances], checksums, entries, normalization)
 
 
-def _measure(layout: Sequence[CoursePartition], workers: Workers, progress: Progress) -> tuple[list[_Utterance], int]:
-    """Return all utterances with their places, and D."""
-    found = [
-        _Utterance(p.features_path(name), p.transcript_path(name) if p.labelled else None, p.name)
-        for p in layout
-        for name in p.utterances
-    ]
-    report = partial(progress, "reading headers", total=len(found))
-    shapes = [shape for chunk in workers.map(_shapes, found, report) for shape in chunk]
-    feature_dim = shapes[0][1]
-    for utterance, (_, dim) in zip(found, shapes, strict=True):
-        if dim != feature_dim:
-            raise DataError(
-                f"{utterance.features}: {dim} features per frame, {feature_dim} in {found[0].features}; "
-                "all files of a corpus must agree"
-            )
-    firsts = np.cumsum([0, *(length for length, _ in shapes)]).tolist()
-    placed = [replace(u, first=f, length=s[0]) for u, f, s in zip(found, firsts[:-1], shapes, strict=True)]
-    return placed, feature_dim
+def stored_frames(
+    where: str,
+    blocks: Callable[[], Iterator[NDArray[Any]]],
+    length: int,
+    normalization: Normalization,
+    dtype: np.dtype[Any],
+) -> Iterator[NDArray[Any]]:
+    """Yield the frames of an utterance as they are stored, in blocks `[T_i, D]`.
+
+    Args:
+        where: the utterance, as errors name it.
+        blocks: returns its frames as `frame_blocks` does; called twice for a long utterance.
+        length: number of frames, T.
+        normalization: applied to the frames.
+        dtype: of the stored frames.
+
+    Raises:
+        DataError: as `store`.
+    """
+    if length > _LONG and normalization.kind == "utterance":
+        normalization = reduce(Moments.merge, map(Moments.of, blocks())).normalization()
+    for block in blocks():
+        yield store(where, normalization.apply(block), dtype)
 
 
-def _normalization(
-    utterances: Sequence[_Utterance],
-    feature_dim: int,
-    settings: PackSettings,
-    workers: Workers,
-    progress: Progress,
-) -> Normalization:
-    """Return the normalization; for `global`, with the statistics of the training partitions."""
+def long_blocks(frames: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield the frames of an utterance: at once, or a long one in blocks."""
+    for first in range(0, len(frames), _LONG):
+        yield frames[first : first + _LONG]
+
+
+def settled(settings: PackSettings, packed: Sequence[str], where: str, feature_dim: int) -> Normalization | None:
+    """Return the normalization if it is known before the statistics of `global` are; check that they can be computed.
+
+    Args:
+        settings: how to pack.
+        packed: names of the partitions.
+        where: the first utterance, as errors name it.
+        feature_dim: features per frame, D.
+
+    Raises:
+        DataError: given statistics do not fit D.
+        UsageError: `global` lacks a training partition.
+    """
     if isinstance(settings.normalization, Normalization):
-        settings.normalization.check(str(utterances[0].features), feature_dim)
+        settings.normalization.check(where, feature_dim)
         return settings.normalization
     if settings.normalization != "global":
         return Normalization(settings.normalization)
-    packed = sorted({u.partition for u in utterances})
+    packed = sorted(packed)
     unknown = [name for name in settings.train if name not in packed]
     if unknown or not settings.train:
         problem = f"training partition {unknown[0]!r} is not packed" if unknown else "no training partition is named"
@@ -175,22 +159,79 @@ def _normalization(
             f"global normalization: {problem}; name the partitions to compute statistics from (train=NAME) "
             f"out of {', '.join(packed)}{did_you_mean(unknown[0], packed) if unknown else ''}"
         )
+    return None
+
+
+def statistics(moments: Sequence[Sequence[Moments]], partitions: tuple[str, ...]) -> Normalization:
+    """Return the `global` normalization with the moments of all blocks of each utterance, in the packed order.
+
+    They are merged chunk by chunk, as several processes do it, since the order of merging decides the last bits.
+    """
+    chunks = (merged(block for utterance in chunk for block in utterance) for chunk in chunked(moments))
+    return merged(chunks).normalization(partitions)
+
+
+def merged(moments: Iterable[Moments]) -> Moments:
+    """Return the moments of the union; there is at least one."""
+    return reduce(Moments.merge, moments)
+
+
+def check_feature_dim(where: str, feature_dim: int, first: str, expected: int) -> None:
+    """Check that an utterance has the D of the first one.
+
+    Raises:
+        DataError: it has another.
+    """
+    if feature_dim != expected:
+        raise DataError(
+            f"{where}: {feature_dim} features per frame, {expected} in {first}; all files of a corpus must agree"
+        )
+
+
+def _measure(layout: Layout, workers: Workers, progress: Progress) -> tuple[list[_Placed], int]:
+    """Return all utterances with their places, and D."""
+    found = [(p, p.source(name)) for p in layout.partitions for name in p.utterances]
+    sources = [source for _, source in found]
+    report = partial(progress, "reading headers", total=len(found))
+    shapes = [shape for chunk in workers.map(_shapes, sources, report) for shape in chunk]
+    for source, (_, dim) in zip(sources, shapes, strict=True):
+        check_feature_dim(source.where, dim, sources[0].where, shapes[0][1])
+    firsts = np.cumsum([0, *(length for length, _ in shapes)]).tolist()
+    placed = [
+        _Placed(source, p.name, p.labelled, first, length)
+        for (p, source), first, (length, _) in zip(found, firsts[:-1], shapes, strict=True)
+    ]
+    return placed, shapes[0][1]
+
+
+def _normalization(
+    utterances: Sequence[_Placed],
+    feature_dim: int,
+    settings: PackSettings,
+    workers: Workers,
+    progress: Progress,
+) -> Normalization:
+    """Return the normalization; for `global`, with the statistics of the training partitions."""
+    packed = list(dict.fromkeys(u.partition for u in utterances))
+    known = settled(settings, packed, utterances[0].source.where, feature_dim)
+    if known:
+        return known
     train = [u for u in utterances if u.partition in settings.train]
     work = partial(_moments, zero_nonfinite=settings.zero_nonfinite)
     parts = workers.map(work, train, partial(progress, "measuring", total=len(train)))
-    return reduce(Moments.merge, parts).normalization(settings.train)
+    return merged(parts).normalization(settings.train)
 
 
-def _shapes(utterances: Sequence[_Utterance]) -> list[tuple[int, int]]:
-    return [read_features_shape(u.features) for u in utterances]
+def _shapes(sources: Sequence[SourceUtterance]) -> list[tuple[int, int]]:
+    return [source.shape() for source in sources]
 
 
-def _moments(utterances: Sequence[_Utterance], *, zero_nonfinite: bool) -> Moments:
-    return reduce(Moments.merge, (Moments.of(block) for u in utterances for block in _blocks(u, zero_nonfinite)))
+def _moments(utterances: Sequence[_Placed], *, zero_nonfinite: bool) -> Moments:
+    return merged(Moments.of(block) for u in utterances for block in _blocks(u, zero_nonfinite))
 
 
 def _write(
-    utterances: Sequence[_Utterance],
+    utterances: Sequence[_Placed],
     *,
     draft: PackedDraft,
     normalization: Normalization,
@@ -200,24 +241,24 @@ def _write(
     """Write utterances to their places; return the checksums of each one's frames and labels."""
     checksums = []
     for u in utterances:
-        labels = read_transcript(u.transcript, u.length, draft.inventory, fold) if u.transcript else None
-        own = normalization
-        if u.length > _LONG and normalization.kind == "utterance":
-            own = _moments([u], zero_nonfinite=zero_nonfinite).normalization()
-        frames = (store(str(u.features), own.apply(block), draft.dtype) for block in _blocks(u, zero_nonfinite))
+        labels = (
+            stored_labels(u.source.labels(u.length, draft.inventory, fold), draft.inventory) if u.labelled else None
+        )
+        blocks = partial(_blocks, u, zero_nonfinite)
+        frames = stored_frames(u.source.where, blocks, u.length, normalization, draft.dtype)
         checksums.append(draft.write(u.first, frames, labels))
     return checksums
 
 
-def _blocks(utterance: _Utterance, zero_nonfinite: bool) -> Iterator[NDArray[Any]]:
-    """Yield the features of an utterance; a long one in blocks."""
-    path, frames = utterance.features, 0
+def _blocks(utterance: _Placed, zero_nonfinite: bool) -> Iterator[NDArray[Any]]:
+    """Yield the frames of an utterance: at once, or a long one in blocks."""
+    source, frames = utterance.source, 0
     if utterance.length > _LONG:
-        blocks = read_features_blocks(path, _LONG, zero_nonfinite=zero_nonfinite)
+        blocks = source.blocks(_LONG, zero_nonfinite=zero_nonfinite)
     else:
-        blocks = iter((read_features(path, zero_nonfinite=zero_nonfinite),))
+        blocks = iter((source.frames(zero_nonfinite=zero_nonfinite),))
     for block in blocks:
         frames += len(block)
         yield block
     if frames != utterance.length:
-        raise DataError(f"{utterance.features}: changed while it was packed; pack the corpus again")
+        raise DataError(f"{source.where}: changed while it was packed; pack the corpus again")

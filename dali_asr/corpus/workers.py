@@ -68,7 +68,7 @@ class Workers:
         self, work: Callable[[Sequence[_T]], _R], items: Sequence[_T], report: Callable[[int], None]
     ) -> Iterator[_R]:
         """Yield the results of `work` on chunks of `items`, in order; `report` is called with the number done."""
-        chunks = [items[i : i + _CHUNK] for i in range(0, len(items), _CHUNK)]
+        chunks = chunked(items)
         done = 0
         for chunk, result in zip(chunks, self._results(work, chunks), strict=True):
             done += len(chunk)
@@ -88,6 +88,11 @@ class Workers:
                 yield flying.popleft().result()
         while flying:
             yield flying.popleft().result()
+
+
+def chunked(items: Sequence[_T]) -> list[Sequence[_T]]:
+    """Return utterances, or what belongs to each, in chunks of one task each."""
+    return [items[i : i + _CHUNK] for i in range(0, len(items), _CHUNK)]
 
 
 def _end_with_parent(parent: int) -> None:

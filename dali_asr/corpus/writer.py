@@ -192,6 +192,11 @@ def check_utterance(
     return features, encoded
 
 
+def stored_labels(labels: NDArray[np.int64], inventory: Inventory) -> NDArray[Any]:
+    """Return labels, −100 where a frame has none, as they are stored."""
+    return np.where(labels == NO_LABEL, inventory.unlabelled, labels).astype(inventory.label_dtype)
+
+
 def store(where: str, frames: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return normalized frames `[T, D]` in the dtype that they are stored in, rounded once.
 

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 from dali_asr.build import corpus_path
 from dali_asr.corpus import Corpus, PackSettings
+from dali_asr.corpus.archive import is_archive
+from dali_asr.corpus.archive_names import archive_partitions
 from dali_asr.corpus.cache import is_cached
-from dali_asr.corpus.course import is_course_folder, is_npy_name, read_features, refuse_audio
+from dali_asr.corpus.features import is_npy_name, read_features, refuse_audio
+from dali_asr.corpus.layouts import layout_title, partition_names
 from dali_asr.corpus.packed import is_packed
 from dali_asr.corpus.packing import quiet
 from dali_asr.errors import CheckpointError, DataError, SymbolError, UsageError
@@ -38,12 +41,12 @@ def open_source(
     """Open a source, normalized as the features that the model was trained on.
 
     Args:
-        sources: `.npy` files of features `[T, D]`; or one folder: a packed corpus, a course folder, or a
-            folder of such files; or `demo`.
+        sources: `.npy` files of features `[T, D]`; or one folder: a packed corpus, source files in any layout, an
+            archive of a course folder, or a folder of such files; or `demo`.
         partition: name of the corpus's partition; by default `data.test` if the corpus has it, or its only one.
         description: description of the model.
         data: the section of the run's configuration that says how features are stored.
-        progress: called with the progress of packing a course folder.
+        progress: called with the progress of packing source files.
 
     Raises:
         DataError: files are missing, damaged or of another D; or the corpus has another normalization.
@@ -53,7 +56,7 @@ def open_source(
     paths = [corpus_path(str(source)) for source in sources]
     for path in paths:
         refuse_audio(path)
-    if len(paths) == 1 and paths[0].is_dir() and not (is_packed(paths[0]) or is_course_folder(paths[0])):
+    if len(paths) == 1 and paths[0].is_dir() and not (is_packed(paths[0]) or layout_title(paths[0])):
         paths = sorted(path for path in paths[0].iterdir() if is_npy_name(path.name)) or paths
     if all(path.suffix == ".npy" for path in paths):
         return _open_files(paths, partition, description, data)
@@ -98,12 +101,12 @@ def _open_corpus(
         corpus = Corpus.open(path)
         _check_corpus(path, corpus, description)
     else:
-        corpus = _open_course(path, names, chosen, description, data, progress)
+        corpus = _open_unpacked(path, names, chosen, description, data, progress)
     _check_feature_dim(path, corpus.feature_dim, description, data.root)
     return corpus.partition(chosen)
 
 
-def _open_course(
+def _open_unpacked(
     path: Path,
     names: Sequence[str],
     chosen: str,
@@ -111,7 +114,7 @@ def _open_course(
     data: DataConfig,
     progress: Progress,
 ) -> Corpus:
-    """Open the cached corpus of the training if this is its course folder; otherwise pack the chosen partition."""
+    """Open the cached corpus of the training if these are its source files; otherwise pack the chosen partition."""
     normalization = description.normalization
     settings = PackSettings(
         data.partitions,
@@ -138,11 +141,9 @@ def _open_course(
 
 
 def _partition_names(path: Path) -> list[str]:
-    if is_packed(path):
-        return list(Corpus.open(path).partitions)
-    if not is_course_folder(path):
-        Corpus.open(path)  # raises the error that says what is wrong
-    return sorted(folder.parent.name for folder in path.glob("*/mfcc"))
+    if is_archive(path):
+        return archive_partitions(path)
+    return list(Corpus.open(path).partitions) if is_packed(path) else partition_names(path)
 
 
 def _choose(path: Path, names: Sequence[str], default: str | None) -> str:
@@ -162,7 +163,7 @@ def _check_corpus(path: Path, corpus: Corpus, description: ModelDescription) -> 
     if corpus.normalization != description.normalization:
         raise DataError(
             f"{path}: normalized by {corpus.normalization.kind}, the checkpoint was trained on features "
-            f"normalized by {description.normalization.kind}, or by other statistics; give the course folder "
+            f"normalized by {description.normalization.kind}, or by other statistics; give the source files "
             "instead, or pack it again"
         )
 

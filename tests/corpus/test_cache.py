@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dali_asr import Corpus
-from dali_asr.corpus import PackSettings, cache, pack_course, verify
+from dali_asr.corpus import PackSettings, cache, pack_corpus, verify
 from dali_asr.errors import DataError
 from tests.makers import make_course, make_features, make_transcript
 
@@ -84,9 +84,9 @@ def test_processes_that_find_the_cache_damaged_repair_it_once(course: Path) -> N
     code = (
         "import sys\n"
         "from dali_asr.corpus import Corpus, cache\n"
-        "pack = cache.pack_course\n"
+        "pack = cache.pack_corpus\n"
         "def counted(*a, **k): print('packed', flush=True); pack(*a, **k)\n"
-        "cache.pack_course = counted\n"
+        "cache.pack_corpus = counted\n"
         "sys.stdin.read(1)\n"
         "assert Corpus.open(sys.argv[1]).partition('train').labels() is not None\n"
     )
@@ -115,7 +115,7 @@ def test_damage_that_another_process_repaired_is_not_packed_again(
         (packed / "offsets.npy").write_bytes(content)
 
     monkeypatch.setattr("dali_asr.corpus.cache.sweep", other_process)
-    monkeypatch.setattr(cache, "pack_course", lambda *_, **__: pytest.fail("packed again"))
+    monkeypatch.setattr(cache, "pack_corpus", lambda *_, **__: pytest.fail("packed again"))
     assert Corpus.open(course).path == packed
 
 
@@ -142,7 +142,7 @@ def test_a_cached_corpus_is_told_from_one_that_would_be_packed(course: Path) -> 
 
 
 def test_a_version_1_corpus_is_refused(course: Path, tmp_path: Path) -> None:
-    pack_course(course, tmp_path / "p")
+    pack_corpus(course, tmp_path / "p")
     manifest = tmp_path / "p/corpus.json"
     manifest.write_bytes(manifest.read_bytes().replace(b'"version": 2', b'"version": 1'))
     with pytest.raises(

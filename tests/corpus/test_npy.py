@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dali_asr.corpus import PackSettings, pack_course
+from dali_asr.corpus import PackSettings, pack_corpus
 from dali_asr.corpus.npy import NpyFile, header_bytes, read_array
 from dali_asr.corpus.regular import OpenedFile
 from dali_asr.errors import DaliAsrError, DataError
@@ -124,7 +124,7 @@ def test_mutated_files_give_no_other_errors(tmp_path: Path) -> None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                pack_course(tmp_path / "c", tmp_path / "p", settings, overwrite=True)
+                pack_corpus(tmp_path / "c", tmp_path / "p", settings, overwrite=True)
         except DaliAsrError:
             refused += 1
     assert refused > MUTATIONS / 4

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dali_asr import Corpus, Inventory
-from dali_asr.corpus import PackSettings, pack_course, verify
+from dali_asr.corpus import PackSettings, pack_corpus, verify
 from dali_asr.errors import DaliAsrError, DataError, UsageError
 from dali_asr.inventory import ARPABET
 from tests.makers import all_frames, make_course
@@ -68,7 +68,7 @@ def contents_of(folder: Path) -> list[bytes]:
 
 def test_the_files_can_be_read_without_this_package(course: Path, tmp_path: Path) -> None:
     """Judged with NumPy, JSON and xxhash alone."""
-    pack_course(course, tmp_path / "packed")
+    pack_corpus(course, tmp_path / "packed")
     folder = tmp_path / "packed"
     assert sorted(p.name for p in folder.iterdir()) == sorted(["corpus.json", *(f"{name}.npy" for name in ARRAYS)])
     about = json.loads((folder / "corpus.json").read_text())
@@ -102,7 +102,7 @@ def test_the_files_can_be_read_without_this_package(course: Path, tmp_path: Path
 
 
 def test_a_packed_corpus_must_agree_with_the_settings(course: Path, tmp_path: Path) -> None:
-    pack_course(course, tmp_path / "p")
+    pack_corpus(course, tmp_path / "p")
     for options, part in (
         (PackSettings(normalization="none"), "packed with normalization utterance, asked for none"),
         (PackSettings(dtype="float16"), "packed with dtype float32, asked for float16"),
@@ -116,7 +116,7 @@ def test_a_packed_corpus_must_agree_with_the_settings(course: Path, tmp_path: Pa
 def test_damage_is_found_at_opening(course: Path, tmp_path: Path) -> None:
     def damaged(name: str, change: Any, message: str) -> None:
         dest = tmp_path / "p"
-        pack_course(course, dest, overwrite=True)
+        pack_corpus(course, dest, overwrite=True)
         content = (dest / name).read_bytes()
         (dest / name).write_bytes(change(content))
         with pytest.raises(DataError, match=message):
@@ -138,7 +138,7 @@ def test_damage_is_found_at_opening(course: Path, tmp_path: Path) -> None:
 
 
 def test_verify_finds_a_flipped_bit(course: Path, tmp_path: Path) -> None:
-    pack_course(course, tmp_path / "p")
+    pack_corpus(course, tmp_path / "p")
     verify(tmp_path / "p")
     content = bytearray((tmp_path / "p/frames.npy").read_bytes())
     content[200] ^= 1
@@ -150,7 +150,7 @@ def test_verify_finds_a_flipped_bit(course: Path, tmp_path: Path) -> None:
 
 
 def test_wrong_arrays_with_right_checksums_are_refused(course: Path, tmp_path: Path) -> None:
-    pack_course(course, tmp_path / "p")
+    pack_corpus(course, tmp_path / "p")
     labels = np.load(tmp_path / "p/labels.npy")
     labels[4] = 42
     np.save(tmp_path / "p/labels.npy", labels)
@@ -169,7 +169,7 @@ def test_wrong_arrays_with_right_checksums_are_refused(course: Path, tmp_path: P
 
 
 def test_a_partition_name_in_a_manifest_cannot_lead_elsewhere(course: Path, tmp_path: Path) -> None:
-    pack_course(course, tmp_path / "p")
+    pack_corpus(course, tmp_path / "p")
     manifest = tmp_path / "p/corpus.json"
     manifest.write_bytes(signed(manifest.read_bytes().replace(b'"name": "dev"', b'"name": "../dev"')))
     with pytest.raises(DataError, match=r"partition '../dev': invalid name"):
@@ -177,7 +177,7 @@ def test_a_partition_name_in_a_manifest_cannot_lead_elsewhere(course: Path, tmp_
 
 
 def test_global_statistics_must_be_those_of_the_training_partitions(course: Path, tmp_path: Path) -> None:
-    pack_course(course, tmp_path / "p", PackSettings(normalization="global", train=("dev",)))
+    pack_corpus(course, tmp_path / "p", PackSettings(normalization="global", train=("dev",)))
     assert Corpus.open(tmp_path / "p", PackSettings(normalization="global", train=("dev",)))
     with pytest.raises(
         UsageError, match="packed with the statistics of dev, asked for those of train; name the former"
@@ -190,7 +190,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a packed corpus of two labelled partitions."""
     root = tmp_path_factory.mktemp("packed")
     make_course(root / "course", {"train": [7, 1, 30], "dev": [9, 4]})
-    pack_course(root / "course", root / "p")
+    pack_corpus(root / "course", root / "p")
     return root / "p"
 
 
@@ -233,7 +233,7 @@ def try_reading(folder: Path) -> bool:
 
 @pytest.mark.parametrize("name", ["frames.npy", "labels.npy"])
 def test_damage_that_comes_after_opening_is_found_and_named(course: Path, tmp_path: Path, name: str) -> None:
-    pack_course(course, tmp_path / "p")
+    pack_corpus(course, tmp_path / "p")
     partition = Corpus.open(tmp_path / "p").partition("train")
     end = 128 + (partition.offsets[-1] + 24) * (20 if name == "frames.npy" else 1)  # 24 frames come before train
 
@@ -252,8 +252,8 @@ def test_damage_that_comes_after_opening_is_found_and_named(course: Path, tmp_pa
 
 
 def test_frames_of_another_packing_of_the_same_shape_are_found(course: Path, tmp_path: Path) -> None:
-    pack_course(course, tmp_path / "a")
-    pack_course(course, tmp_path / "b", PackSettings(normalization="none"))
+    pack_corpus(course, tmp_path / "a")
+    pack_corpus(course, tmp_path / "b", PackSettings(normalization="none"))
     frames = (tmp_path / "b/frames.npy").read_bytes()
     change(tmp_path / "a/frames.npy", lambda content: content.__setitem__(slice(None), frames))
     with pytest.raises(DataError, match=r"frames\.npy: utterance u00 is damaged"):
@@ -263,7 +263,7 @@ def test_frames_of_another_packing_of_the_same_shape_are_found(course: Path, tmp
 @pytest.mark.parametrize("name", ["frames.npy", "labels.npy"])
 def test_a_file_that_is_cut_short_after_opening_is_an_error(course: Path, tmp_path: Path, name: str) -> None:
     """Reading a memory map would end the process with a bus error."""
-    pack_course(course, tmp_path / "p")
+    pack_corpus(course, tmp_path / "p")
     partition = Corpus.open(tmp_path / "p").partition("train")
     os.truncate(tmp_path / "p" / name, 130)
     with pytest.raises(DataError, match=rf"{name}: changed since it was opened; open the corpus again"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dali_asr import Corpus, Partition
-from dali_asr.corpus import pack_course
+from dali_asr.corpus import pack_corpus
 from dali_asr.errors import DataError, UsageError
 from dali_asr.inventory import ARPABET, Inventory
 from tests.makers import all_frames, make_course, make_partition
@@ -18,7 +18,7 @@ from tests.makers import all_frames, make_course, make_partition
 @pytest.fixture
 def joined(course: Path, tmp_path: Path) -> Partition:
     """Return labelled and unlabelled packed partitions, joined out of order."""
-    pack_course(course, tmp_path / "p")
+    pack_corpus(course, tmp_path / "p")
     return Corpus.open(tmp_path / "p").partition("train", "test", "dev")
 
 
@@ -46,7 +46,7 @@ def test_utterances_read_in_any_run_are_those_of_the_whole(joined: Partition) ->
 
 def test_threads_read_at_the_same_time(tmp_path: Path) -> None:
     make_course(tmp_path / "c", {"train": [300] * 64})
-    pack_course(tmp_path / "c", tmp_path / "p")
+    pack_corpus(tmp_path / "c", tmp_path / "p")
     partition = Corpus.open(tmp_path / "p").partition("train")
     frames = list(partition.frames())
 
@@ -79,7 +79,7 @@ def test_frames_in_another_dtype_are_rounded(joined: Partition) -> None:
 
 
 def test_the_fingerprint_is_that_of_the_content(course: Path, tmp_path: Path) -> None:
-    pack_course(course, tmp_path / "p")
+    pack_corpus(course, tmp_path / "p")
     packed = Corpus.open(tmp_path / "p").partition("train")
     assert packed.fingerprint == packed.astype("float32").fingerprint
     changed = packed.astype("float32")

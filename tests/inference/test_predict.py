@@ -16,7 +16,7 @@ import yaml
 
 from dali_asr import Corpus, Inventory, PackedWriter, predict
 from dali_asr.config import Config
-from dali_asr.corpus import PackSettings, pack_course
+from dali_asr.corpus import PackSettings, pack_corpus
 from dali_asr.errors import CheckpointError, DataError, SymbolError, UsageError
 from dali_asr.inference.predict import Prediction
 from dali_asr.inference.writers import Format, encode, write_prediction
@@ -72,7 +72,7 @@ def test_posteriors_equal_the_judges(run: Path, course: Path) -> None:
 
 
 def test_every_kind_of_source_gives_the_same_labels(run: Path, course: Path, tmp_path: Path) -> None:
-    pack_course(course, tmp_path / "packed")
+    pack_corpus(course, tmp_path / "packed")
     files = sorted((course / "test/mfcc").iterdir())
     predictions = [
         predict(run, course),
@@ -195,7 +195,7 @@ def test_a_corpus_of_another_inventory_or_normalization_is_refused(run: Path, co
         writer.add("test", "u", make_features(4))
     with pytest.raises(CheckpointError, match="an inventory of 2 symbols, the checkpoint one of 42"):
         predict(run, tmp_path / "other")
-    pack_course(course, tmp_path / "raw", PackSettings(normalization="none"))
+    pack_corpus(course, tmp_path / "raw", PackSettings(normalization="none"))
     with pytest.raises(
         DataError, match="normalized by none, the checkpoint was trained on features normalized by utterance"
     ):
@@ -257,7 +257,7 @@ def test_features_are_stored_as_the_run_stored_them(course: Path, tmp_path: Path
     assert whole.posteriors is not None
     assert files.posteriors is not None
     assert whole.posteriors.tobytes() == files.posteriors.tobytes()
-    pack_course(course, tmp_path / "p", PackSettings(("test",), dtype="float16", zero_nonfinite=True))
+    pack_corpus(course, tmp_path / "p", PackSettings(("test",), dtype="float16", zero_nonfinite=True))
     packed = predict(run, tmp_path / "p", posteriors=True)
     assert packed.posteriors is not None
     assert packed.posteriors.tobytes() == whole.posteriors.tobytes()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from dali_asr import Corpus
-from dali_asr.corpus import PackSettings, pack_course
+from dali_asr.corpus import PackSettings, pack_corpus
 from dali_asr.errors import DaliAsrError, DataError, UsageError
 from dali_asr.inventory import ARPABET_SYMBOLS, Inventory
 from tests.makers import all_frames, make_course, make_features, make_transcript
@@ -190,7 +190,7 @@ def test_a_fault_is_one_line_and_leaves_no_files(course: Path, tmp_path: Path, n
     fault(course)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(DataError) as error:
-        pack_course(course, tmp_path / "packed")
+        pack_corpus(course, tmp_path / "packed")
     assert "\n" not in str(error.value)
     for part in parts:
         assert part in str(error.value)
@@ -201,9 +201,9 @@ def test_a_fault_is_one_line_and_leaves_no_files(course: Path, tmp_path: Path, n
 def test_nonfinite_values_can_be_zeroed(course: Path, tmp_path: Path, normalization: str) -> None:
     value(np.nan)(course)
     settings = PackSettings(normalization=normalization, train=("train",), zero_nonfinite=True)  # type: ignore[arg-type]
-    pack_course(course, tmp_path / "zeroed", settings)
+    pack_corpus(course, tmp_path / "zeroed", settings)
     value(0.0)(course)
-    pack_course(course, tmp_path / "plain", settings)
+    pack_corpus(course, tmp_path / "plain", settings)
     a, b = (all_frames(Corpus.open(tmp_path / n).partition("train")) for n in ("zeroed", "plain"))
     assert a.tobytes() == b.tobytes()
 
@@ -212,7 +212,7 @@ def test_nonfinite_values_can_be_zeroed(course: Path, tmp_path: Path, normalizat
     ("make", "error", "parts"),
     [
         (lambda p: p / "none", DataError, ("no such folder", "corpus.json", "mfcc")),
-        (lambda p: p, DataError, ("neither a packed corpus nor a course folder",)),
+        (lambda p: p, DataError, ("neither a packed corpus nor a known layout",)),
     ],
 )
 def test_other_folders_are_refused(
@@ -234,9 +234,9 @@ def test_a_path_that_is_not_a_folder_is_one_line(tmp_path: Path, make: str) -> N
         path.symlink_to(path if make == "loop" else tmp_path / "nowhere")
     for attempt in (
         lambda: Corpus.open(path),
-        lambda: pack_course(path, tmp_path / "packed"),
+        lambda: pack_corpus(path, tmp_path / "packed"),
     ):
-        with pytest.raises(DataError, match=r"no such folder|not a directory|file name too long"):
+        with pytest.raises(DataError, match=r"no such folder|neither a folder nor|file name too long|symbolic links"):
             attempt()
 
 
@@ -270,7 +270,7 @@ def test_an_unknown_partition_is_refused(course: Path) -> None:
 def test_an_inventory_needs_start_and_end_symbols(course: Path, tmp_path: Path) -> None:
     settings = PackSettings(inventory=Inventory(ARPABET_SYMBOLS[:40]))
     with pytest.raises(DataError, match=r"unknown symbol '\[SOS\]' at position 0"):
-        pack_course(course, tmp_path / "packed", settings)
+        pack_corpus(course, tmp_path / "packed", settings)
 
 
 def test_hidden_files_of_other_systems_are_ignored(course: Path) -> None:

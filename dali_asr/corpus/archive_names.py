@@ -1,0 +1,142 @@
+"""What the members of an archive are, by their names: the features and transcripts of a course folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from dali_asr.corpus.archive import read_members
+from dali_asr.corpus.features import is_npy_name
+from dali_asr.corpus.layouts.course import FEATURES, TRANSCRIPTS, check_pairs
+from dali_asr.corpus.packed import PartitionEntry, check_partition_name
+from dali_asr.errors import DataError, UsageError, did_you_mean, printable
+from dali_asr.inventory import is_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from dali_asr.corpus.members import Member
+
+
+@dataclass(frozen=True)
+class ArrayName:
+    """Which array a member holds.
+
+    Attributes:
+        partition: its name.
+        folder: of the partition: that of the features or of the transcripts.
+        utterance: its name.
+    """
+
+    partition: str
+    folder: str
+    utterance: str
+
+
+def archive_partitions(archive: Path) -> list[str]:
+    """Return the names of the partitions of an archive; it is read to its end.
+
+    Raises:
+        DataError: as `read_members` and `ArchiveNames`.
+    """
+    names = ArchiveNames(archive)
+    for member in read_members(archive):
+        names.add(member)
+    return [partition.name for partition in names.partitions(())]
+
+
+class ArchiveNames:
+    """The names of the arrays in an archive; `PARTITION/mfcc/NAME.npy` may be within further folders.
+
+    Args:
+        archive: named in errors.
+    """
+
+    def __init__(self, archive: Path) -> None:
+        self._archive = archive
+        self._top: str | None = None  # the folder that holds the partitions
+        self._found: dict[str, dict[str, set[str]]] = {}  # utterances by partition and folder
+
+    def add(self, member: Member) -> ArrayName | None:
+        """Return which array a member holds; None if it is none of a course folder.
+
+        Raises:
+            DataError: its name is absolute, leads out of the archive, is invalid or was there before; it is a link or
+                a device; or the archive holds two course folders.
+        """
+        path = PurePosixPath(member.name)
+        where = f"{self._archive}: {printable(member.name)}"
+        if path.is_absolute() or ".." in path.parts:
+            raise DataError(f"{where}: leads out of the archive; make the archive anew, from within its folder")
+        if member.kind == "folder":
+            if len(path.parts) > 1 and path.name == TRANSCRIPTS and self._is_partition(path.parent):
+                self._folder(where, path)
+            return None
+        if len(path.parts) < 3 or path.parent.name not in (FEATURES, TRANSCRIPTS) or not is_npy_name(path.name):
+            return None
+        if not self._is_partition(path.parent.parent):
+            return None
+        if member.kind != "file":
+            raise DataError(f"{where}: is not a regular file; make the archive anew, with files instead of links")
+        if not is_text(path.name):
+            raise DataError(f"{self._archive}: the file name {path.name!r} is not UTF-8; rename it")
+        utterances = self._folder(where, path.parent)
+        utterance = path.name.removesuffix(".npy")
+        if utterance in utterances:
+            raise DataError(f"{where}: stands in the archive twice; make the archive anew, with one of them")
+        utterances.add(utterance)
+        return ArrayName(path.parent.parent.name, path.parent.name, utterance)
+
+    def partitions(self, chosen: Sequence[str]) -> tuple[PartitionEntry, ...]:
+        """Return the partitions with their utterances, in the order in which they are packed.
+
+        Args:
+            chosen: names of the partitions to pack, in this order; empty: all, sorted by name.
+
+        Raises:
+            DataError: the archive holds no features, or features and transcripts differ in number or names.
+            UsageError: a partition does not exist.
+        """
+        known = sorted(self._found)
+        if not any(folders.get(FEATURES) for folders in self._found.values()):
+            raise DataError(
+                f"{self._archive}: holds no PARTITION/{FEATURES}/*.npy; give an archive of a course folder, or "
+                "unpack it and give the folder"
+            )
+        for name in chosen:
+            if name not in known:
+                raise UsageError(
+                    f"{self._archive}: no partition {name!r}; it has {', '.join(known)}{did_you_mean(name, known)}"
+                )
+        return tuple(self._entry(name) for name in chosen or known)
+
+    def _entry(self, name: str) -> PartitionEntry:
+        folders, where = self._found[name], f"{self._archive}: {name}"
+        # With the suffix, as the course sorts them.
+        features, transcripts = (
+            [file.removesuffix(".npy") for file in sorted(f"{u}.npy" for u in folders.get(folder, ()))]
+            for folder in (FEATURES, TRANSCRIPTS)
+        )
+        if not features:
+            raise DataError(f"{where}: has no features; make the archive anew, with {name}/{FEATURES}")
+        if TRANSCRIPTS in folders:
+            check_pairs(where, features, transcripts)
+        return PartitionEntry(name, tuple(features), TRANSCRIPTS in folders)
+
+    def _folder(self, where: str, path: PurePosixPath) -> set[str]:
+        """Return the utterances of a folder of a partition."""
+        partition, top = path.parent, str(path.parent.parent)
+        if self._top is None:
+            self._top = top
+        if top != self._top:
+            raise DataError(
+                f"{where}: a second course folder, beside {printable(self._top)}; give an archive of one of them"
+            )
+        check_partition_name(partition.name)
+        return self._found.setdefault(partition.name, {}).setdefault(path.name, set())
+
+    def _is_partition(self, path: PurePosixPath) -> bool:
+        """Return whether a folder is not one of another system, such as `__MACOSX`."""
+        return bool(path.name) and not any(part.startswith((".", "__")) for part in path.parts)

@@ -1,0 +1,121 @@
+"""Reading features: `.npy` files of `[T, D]` floats, and the checks that the features of every layout pass.
+
+Shape letters: `T` frames of an utterance, `D` features of a frame.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dali_asr.corpus.npy import NpyFile, read_array
+from dali_asr.corpus.regular import reading
+from dali_asr.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aiff", ".sph")
+
+
+def read_features_shape(path: Path) -> tuple[int, int]:
+    """Read the shape `(T, D)` of a features file from its header.
+
+    Raises:
+        DataError: the array is not `[T, D]` floating point, or has no frames.
+    """
+    header = NpyFile.open(path).header
+    check_features(path, header.shape, header.dtype)
+    return header.shape[0], header.shape[1]
+
+
+def read_features(path: Path, *, zero_nonfinite: bool = False) -> NDArray[Any]:
+    """Read features `[T, D]` in the dtype of the file.
+
+    Args:
+        path: the file.
+        zero_nonfinite: whether NaN and infinity are replaced by zero; otherwise they are errors.
+
+    Raises:
+        DataError: as `read_features_shape`, or a value is not finite.
+    """
+    features = read_array(path)
+    check_features(path, features.shape, features.dtype)
+    return finite(path, features, zero_nonfinite=zero_nonfinite)
+
+
+def read_features_blocks(path: Path, frames: int, *, zero_nonfinite: bool) -> Iterator[NDArray[Any]]:
+    """Yield features in blocks of `frames` frames, the last one shorter, in memory that does not grow with the file.
+
+    Arguments and errors are otherwise those of `read_features`.
+    """
+    file = NpyFile.open(path)
+    check_features(path, file.header.shape, file.header.dtype)
+    total = file.header.shape[0]
+    for first in range(0, total, frames):
+        block = file.read_rows(first, min(frames, total - first))
+        yield finite(path, block, zero_nonfinite=zero_nonfinite, first=first)
+
+
+def check_features(where: Path | str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Check that an array can be features: `[T, D]` of float16, float32 or float64, with at least one frame.
+
+    Raises:
+        DataError: it cannot.
+    """
+    if len(shape) != 2:
+        raise DataError(f"{where}: has shape {shape}; features must be [frames, features per frame]")
+    if 0 in shape:
+        raise DataError(f"{where}: has shape {shape}, no frames; remove it and its transcript")
+    if dtype.kind != "f" or dtype.itemsize > 8:
+        raise DataError(f"{where}: has dtype {dtype}; features must be float16, float32 or float64")
+
+
+def finite(where: Path | str, features: NDArray[Any], *, zero_nonfinite: bool, first: int = 0) -> NDArray[Any]:
+    """Return features without NaN and infinity.
+
+    Args:
+        where: named in the error.
+        features: `[T, D]`, floats.
+        zero_nonfinite: whether such values are replaced by zero; otherwise they are errors.
+        first: number of the first frame, for the error.
+
+    Raises:
+        DataError: a value is not finite.
+    """
+    good = np.isfinite(features)
+    if good.all():
+        return features
+    if zero_nonfinite:
+        return np.where(good, features, 0).astype(features.dtype)
+    row, column = np.argwhere(~good)[0]
+    raise DataError(
+        f"{where}: {features[row, column]} at frame {first + row}, feature {column} (one of {(~good).sum()}); "
+        "repair the file, or have such values zeroed (zero_nonfinite=True)"
+    )
+
+
+def refuse_audio(path: Path) -> None:
+    """Say what to do with recordings: features are not computed from them here.
+
+    Raises:
+        DataError: the path is a recording, or a folder of recordings.
+    """
+    with reading(path):
+        inside = path.is_dir() and any(entry.suffix.lower() in _AUDIO for entry in path.iterdir())
+    if inside or path.suffix.lower() in _AUDIO:
+        what = "a folder of recordings" if inside else "a recording"
+        raise DataError(
+            f"{path}: is {what}, but features are needed; compute [frames, features per frame] per recording, such as "
+            "librosa.feature.mfcc(y=y, sr=sr, n_mfcc=28, hop_length=sr // 100).T, and give them as .npy files: to "
+            "predict, as they are; to train, in PARTITION/mfcc with labels in PARTITION/transcript, or by PackedWriter"
+        )
+
+
+def is_npy_name(name: str) -> bool:
+    """Return whether a file name is that of an array; other systems leave hidden files such as `._a.npy`."""
+    return name.endswith(".npy") and not name.startswith(".")
