@@ -14,19 +14,30 @@ import os
 import secrets
 import shutil
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
+
+from platformdirs import user_cache_path
 
 from dali_asr.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _SUFFIX = ".partial"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # fcntl.h, linux/fs.h
+
+
+def cache_folder(kind: str) -> Path:
+    """Return the folder of the cache for `corpora`, `downloads` or `mirrors`.
+
+    The cache is where the environment variable `DALI_ASR_CACHE` says, by default where the system keeps caches.
+    """
+    chosen = os.environ.get("DALI_ASR_CACHE")
+    return (Path(chosen) if chosen else user_cache_path("dali-asr", appauthor=False)) / kind
 
 
 @contextmanager
@@ -79,7 +90,7 @@ def new_folder(path: Path, *, flush: bool = True) -> Iterator[Path]:
         yield partial
         if flush:
             _flush_folder(partial)
-        _replace_folder(partial, path)
+        replace_folder(partial, path)
         if flush:
             _flush_folder(path.parent)
     except BaseException:
@@ -87,6 +98,19 @@ def new_folder(path: Path, *, flush: bool = True) -> Iterator[Path]:
         raise
     finally:
         os.close(lock)
+
+
+def replace_folder(partial: Path, path: Path) -> None:
+    """Give a complete folder its name, at once; a folder that has it is exchanged and then removed.
+
+    Raises:
+        OSError: the names cannot be changed, as between two file systems.
+    """
+    if not path.exists():
+        partial.rename(path)
+        return
+    _exchange(partial, path)
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def remove_folder(path: Path) -> None:
@@ -189,15 +213,6 @@ def _lock(descriptor: int) -> None:
         if error.errno not in _NO_LOCKS:
             os.close(descriptor)
             raise
-
-
-def _replace_folder(partial: Path, path: Path) -> None:
-    """Give a partial folder its name; a folder that has it is exchanged and then removed."""
-    if not path.exists():
-        partial.rename(path)
-        return
-    _exchange(partial, path)
-    shutil.rmtree(partial, ignore_errors=True)
 
 
 def _exchange(a: Path, b: Path) -> None:

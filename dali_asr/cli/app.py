@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from dali_asr import __version__
-from dali_asr.cli import bench, config, data, doctor, evaluate, model, predict, train
+from dali_asr.cli import bench, config, data, doctor, evaluate, fetch, model, predict, train
 from dali_asr.cli.commands import Commands
 from dali_asr.cli.console import complain, error_line, output_lost, say, stdout, warn
 from dali_asr.errors import DaliAsrError, DaliAsrWarning
@@ -46,8 +46,8 @@ class _Commands(Commands):
                 output_lost(error)
                 raise typer.Exit(0) from None
             _unexpected(error, ctx)
-        except KeyboardInterrupt:
-            complain("interrupted; no partial files are left")
+        except KeyboardInterrupt as interrupt:
+            complain(f"interrupted; {interrupt.args[0] if interrupt.args else 'no partial files are left'}")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
             if type(error).__module__.partition(".")[0] in ("typer", "click"):
@@ -93,6 +93,7 @@ app.command("train", cls=train.TrainCommand)(train.train)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("doctor")(doctor.doctor)
+data.app.command("fetch")(fetch.fetch)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
 app.add_typer(model.app, name="model")

@@ -1,4 +1,4 @@
-"""`dali-asr data`: pack corpora and show what is in them."""
+"""`dali-asr data`: pack corpora, show what is in them and verify them; `fetch` is in a file of its own."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ from dali_asr.errors import printable
 
 if TYPE_CHECKING:
     from dali_asr.corpus import Corpus, Partition
+    from dali_asr.corpus.packing import Progress as Report
 
 app = typer.Typer(
-    cls=Commands, no_args_is_help=True, rich_markup_mode="markdown", help="Pack corpora and show what is in them."
+    cls=Commands,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Fetch, pack and verify corpora, and show what is in them.",
 )
 
 _HISTOGRAM_WIDTH = 32  # characters
@@ -28,7 +32,9 @@ _MAX_LISTED = 100  # symbols of an inventory
 
 @app.command()
 def pack(
-    source: Annotated[Path, typer.Argument(help="A folder of PARTITION/{mfcc,transcript}/*.npy.", readable=False)],
+    source: Annotated[
+        str, typer.Argument(help="A folder of PARTITION/{mfcc,transcript}/*.npy, an archive, or a link (`data fetch`).")
+    ],
     dest: Annotated[Path, typer.Argument(help="The packed corpus to write.", readable=False)],
     partition: Annotated[
         list[str] | None,
@@ -59,6 +65,7 @@ def pack(
 ) -> None:
     """Pack a course folder: normalized, in a few large files, opened in milliseconds."""
     from dali_asr.corpus import Corpus, PackSettings, pack_course
+    from dali_asr.corpus.remote import local_corpus
     from dali_asr.inventory import resolve_inventory
 
     settings = PackSettings(
@@ -71,7 +78,7 @@ def pack(
         fold=fold,
     )
     with counting() as report:
-        pack_course(source, dest, settings, overwrite=force, progress=report)
+        pack_course(local_corpus(source, report), dest, settings, overwrite=force, progress=report)
     partitions = Corpus.open(dest).partitions.values()
     say(f"Packed {sum(p.frame_count for p in partitions):,} frames of {len(partitions)} partitions into {dest}")
     say(f"Next: {shlex.join(['dali-asr', 'data', 'info', str(dest)])}")
@@ -79,26 +86,18 @@ def pack(
 
 @app.command()
 def info(
-    corpus: Annotated[str, typer.Argument(help="A packed corpus, a course folder, or `demo`.")],
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Read everything and compare it with the checksums.")
-    ] = False,
+    corpus: Annotated[
+        str, typer.Argument(help="A packed corpus, a course folder, an archive or link (`data fetch`), or `demo`.")
+    ],
 ) -> None:
     """Show hours, utterances, frames and labels of each partition."""
-    from dali_asr.config import DEMO
     from dali_asr.corpus import Corpus
-    from dali_asr.corpus import verify as verify_packed
-    from dali_asr.demo import DEMO_CORPUS
 
-    path = DEMO_CORPUS if corpus == DEMO else Path(corpus)
     with counting() as report:
-        opened = Corpus.open(path, progress=report)
-        if verify and opened.path:
-            verify_packed(opened.path, report)
+        opened = Corpus.open(_folder_of(corpus, report), progress=report)
     say(
         f"{printable(corpus)}: {opened.feature_dim} features per frame, {opened.dtype}, "
         f"normalized: {opened.normalization.kind}, {len(opened.inventory)} symbols"
-        + (", checksums right" if verify else "")
     )
     symbols = " ".join(map(printable, opened.inventory.symbols[:_MAX_LISTED]))
     more = len(opened.inventory) - _MAX_LISTED
@@ -107,6 +106,30 @@ def info(
     for partition in opened.partitions.values():
         if partition.labelled:
             _histogram(partition)
+
+
+@app.command()
+def verify(corpus: Annotated[str, typer.Argument(help="A packed corpus, or `demo`.")]) -> None:
+    """Read a whole packed corpus and compare it with its checksums."""
+    from dali_asr.corpus import verify as verify_packed
+    from dali_asr.corpus.packed import is_packed
+    from dali_asr.errors import DataError
+
+    with counting() as report:
+        folder = _folder_of(corpus, report)
+        if not is_packed(folder):
+            raise DataError(f"{corpus}: is not a packed corpus; pack it, or give a folder with corpus.json")
+        verify_packed(folder, report)
+    say(f"{printable(corpus)}: whole, all checksums are right")
+
+
+def _folder_of(corpus: str, report: Report) -> Path:
+    """Return the folder of a corpus; one that is elsewhere is fetched into the cache."""
+    from dali_asr.config import DEMO
+    from dali_asr.corpus.remote import local_corpus
+    from dali_asr.demo import DEMO_CORPUS
+
+    return DEMO_CORPUS if corpus == DEMO else local_corpus(corpus, report)
 
 
 def _partition_table(corpus: Corpus) -> Table:

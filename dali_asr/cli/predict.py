@@ -15,7 +15,10 @@ def predict(
     run: Annotated[Path, typer.Argument(help="Folder of a run, or of a checkpoint in it.", readable=False)],
     source: Annotated[
         list[str],
-        typer.Argument(help="A packed corpus, a course folder, `demo`, or `.npy` files of features."),
+        typer.Argument(
+            help="A packed corpus, a course folder, an archive or link of one (`data fetch`), `demo`, or `.npy` files "
+            "of features."
+        ),
     ],
     partition: Annotated[
         str | None, typer.Option(help="Partition of the corpus. By default the run's `data.test`.", show_default=False)

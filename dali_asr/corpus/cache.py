@@ -1,4 +1,4 @@
-"""The cache of packed course folders, `$XDG_CACHE_HOME/dali-asr/corpora`.
+"""The cache of packed course folders, `cache_folder("corpora")`.
 
 A cached corpus is named by a hash of the source files (names, sizes, times of change) and of the settings, so that a
 change of either packs anew.
@@ -15,7 +15,6 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from filelock import FileLock
-from platformdirs import user_cache_path
 
 from dali_asr.corpus.course import CoursePartition, is_npy_name, read_layout
 from dali_asr.corpus.folding import read_fold
@@ -23,7 +22,7 @@ from dali_asr.corpus.packed import FORMAT_VERSION, is_packed
 from dali_asr.corpus.packing import PackSettings, pack_course, quiet
 from dali_asr.corpus.regular import reading
 from dali_asr.errors import DataError
-from dali_asr.files import disk_errors, sweep
+from dali_asr.files import cache_folder, disk_errors, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -54,7 +53,7 @@ def open_cached(
     with suppress(DataError):  # missing or damaged
         return open_packed(packed)
     with ExitStack() as stack:
-        with disk_errors(packed.parent, "set XDG_CACHE_HOME to another folder"):
+        with disk_errors(packed.parent, "set DALI_ASR_CACHE to another folder"):
             packed.parent.mkdir(parents=True, exist_ok=True)
             sweep(packed.parent)
             stack.enter_context(FileLock(packed.with_suffix(".lock")))
@@ -78,8 +77,7 @@ def _locate(source: Path, settings: PackSettings) -> tuple[PackSettings, Path]:
     """Return the settings with all partitions named, and the place in the cache."""
     layout = read_layout(source, settings.partitions)
     settings = replace(settings, partitions=tuple(p.name for p in layout))
-    cache = user_cache_path("dali-asr", appauthor=False) / "corpora"
-    return settings, cache / _fingerprint(source, layout, settings)
+    return settings, cache_folder("corpora") / _fingerprint(source, layout, settings)
 
 
 def _fingerprint(source: Path, layout: Sequence[CoursePartition], settings: PackSettings) -> str:

@@ -109,5 +109,5 @@ def test_a_cache_that_may_not_be_written_is_one_line(folder: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr == (
-        f"error: {folder}/fixed/dali-asr: Permission denied while writing; set XDG_CACHE_HOME to another folder\n"
+        f"error: {folder}/fixed/dali-asr: Permission denied while writing; set DALI_ASR_CACHE to another folder\n"
     )
