@@ -50,9 +50,8 @@ def fetch(
     from dali_asr.corpus import PackSettings
     from dali_asr.corpus.remote import fetch_corpus, is_corpus
     from dali_asr.fetching.unpacking import Limits
-    from dali_asr.plan.spec import as_bytes
 
-    limits = Limits(max_files, as_bytes("--max-size", max_size), max_ratio)
+    limits = Limits(max_files, _bytes("--max-size", max_size), max_ratio)
     settings = PackSettings() if pack else None
     with counting() as report:
         fetched = fetch_corpus(
@@ -69,3 +68,14 @@ def fetch(
         say(f"Next: {shlex.join(['dali-asr', 'data', 'info', str(to)])}")
     else:
         say(f"{to} holds no corpus that is known here: neither corpus.json nor PARTITION/mfcc/*.npy")
+
+
+def _bytes(option: str, text: str) -> int:
+    """Return the number of bytes that an option means."""
+    from dali_asr.errors import UsageError, brief
+    from dali_asr.plan.spec import as_bytes
+
+    try:
+        return as_bytes(option, text)
+    except UsageError as error:
+        raise UsageError(f"{option}: received {brief(text)}; {str(error).partition('; ')[2]}") from error

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from dali_asr.corpus.course import is_course_folder
 from dali_asr.corpus.packed import CHECKSUMS, FRAMES, LABELS, MANIFEST, OFFSETS, is_packed, verify
 from dali_asr.corpus.packing import PackSettings, pack_course, quiet
-from dali_asr.errors import DataError, UsageError
+from dali_asr.errors import ArchiveError, DataError, UsageError
 from dali_asr.fetching.fetch import Fetched, fetch, open_remote
 from dali_asr.fetching.http import HttpRemote
 from dali_asr.fetching.mirror import mirror
@@ -107,7 +107,13 @@ def local_corpus(root: str, progress: Progress = quiet) -> Path:
         if remotes is not None:
             return _mirror(source, remotes, cache_folder("mirrors") / source.key, progress=progress).folder
         dest = cache_folder("downloads") / source.key
-        return fetch(root, dest, is_complete=is_corpus, progress=progress).folder
+        return fetch(
+            root,
+            dest,
+            is_complete=is_corpus,
+            check=lambda folder: _corpus_in(folder, source.shown),
+            progress=progress,
+        ).folder
 
 
 def is_at_hand(root: str) -> bool:
@@ -204,11 +210,15 @@ class _Packing:
 
 
 def _corpus_in(folder: Path, shown: str) -> Path:
-    """Return the corpus in an unpacked folder, which may be in a single folder of it."""
+    """Return the corpus in an unpacked folder, which may be in a single folder of it.
+
+    Raises:
+        ArchiveError: there is none.
+    """
     inner = folder
     while not is_corpus(inner):
         entries = list(inner.iterdir())
         if len(entries) != 1 or not entries[0].is_dir():
-            raise DataError(f"{shown}: holds no course data; expected PARTITION/mfcc/*.npy in it")
+            raise ArchiveError(f"{shown}: holds no course data; expected PARTITION/mfcc/*.npy in it")
         inner = entries[0]
     return inner

@@ -60,6 +60,7 @@ def fetch(
     limits: Limits = LIMITS,
     is_complete: Callable[[Path], bool] | None = None,
     fill: Fill | None = None,
+    check: Callable[[Path], object] = lambda _: None,
     progress: Progress = quiet,
     patience: Patience = PATIENCE,
 ) -> Fetched:
@@ -78,6 +79,7 @@ def fetch(
         is_complete: whether a folder is what was looked for. While it is not, and there is a single folder in it, this
             one takes its place. By default, the content of a single top folder does so.
         fill: fills the destination otherwise than by unpacking or copying.
+        check: called with the complete folder before it appears; raises `ArchiveError` if it is not what it should be.
         progress: called with a stage, the bytes done, and all of them.
         patience: how long servers are waited for.
 
@@ -107,6 +109,7 @@ def fetch(
         try:
             with disk_errors(dest), new_folder(dest, flush=False) as folder:
                 (fill or unpack_or_copy)(obtained.path, folder)
+                check(folder)
                 record.write(folder)
         except ArchiveError:
             work.clear()

@@ -1,7 +1,8 @@
 """Files behind http:// and https:// links.
 
-httpx gives the bytes as they are sent (`iter_raw`): other clients decompress a `.tar.gz` that is sent with
-`Content-Encoding: gzip`, and then neither its length nor its checksum is right. Its timeouts also apply to every read.
+httpx gives the bytes as they are sent and as they come (`iter_raw`): other clients decompress a `.tar.gz` that is sent
+with `Content-Encoding: gzip`, and then neither its length nor its checksum is right. Its timeouts apply to every
+read.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from dali_asr.errors import DataError, UsageError
-from dali_asr.fetching.transfer import CHUNK, PATIENCE, Answer, BrokenTransferError, Patience, receive
+from dali_asr.fetching.transfer import PATIENCE, Answer, BrokenTransferError, Patience, receive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import httpx
 
-_AGAIN = (408, 429, 500, 502, 503, 504)
+RETRIED = (408, 429, 500, 502, 503, 504)
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
@@ -100,7 +101,7 @@ class HttpRemote:
             self._refuse_page(response)
         elif status == 416:  # the file is shorter now than what was received
             raise BrokenTransferError("the file changed", changed=True)
-        elif status in _AGAIN:
+        elif status in RETRIED:
             wait = _retry_after(response.headers.get("Retry-After"))
             reason = "too many requests" if status == 429 else "the server is busy or failed"
             raise BrokenTransferError(f"{reason} (HTTP {status})", wait=wait)
@@ -129,7 +130,7 @@ class HttpRemote:
             start, size = int(place[1]), None if place[2] == "*" else int(place[2])
             version = version or asked  # which the server has compared
         ranges = response.status_code == 206 or headers.get("Accept-Ranges", "") == "bytes"
-        return Answer(start, size, version, response.iter_raw(CHUNK), _md5(headers), ranges)
+        return Answer(start, size, version, response.iter_raw(), _md5(headers), ranges)
 
 
 def web_page(shown: str, host: str) -> RefusedError:

@@ -193,9 +193,11 @@ class _Mirror:
                 if self._stop.is_set():
                     return
                 self._check_same(part, received, position)
-                data = received.data[: part.end - position]
-                position += os.pwrite(file, data, position)
+                data = memoryview(received.data)[: part.end - position]
                 self._report(len(data))
+                while data:
+                    written = os.pwrite(file, data, position)  # fewer bytes where the disk is nearly full
+                    data, position = data[written:], position + written
         finally:
             os.close(file)
         self._note(part)

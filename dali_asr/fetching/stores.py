@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _PART = 8 << 20  # bytes per request
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "last_modified", "updated", "modified")
-_OPTIONS: dict[str, Any] = {"use_listings_cache": False}  # a listing that was kept hides that a file changed
+# A listing that was kept hides that a file changed; an instance, that keys did.
+_OPTIONS: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
 
 
 class StoreRemote:

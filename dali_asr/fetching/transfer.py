@@ -145,7 +145,7 @@ def receive(
         DataError: the file cannot be received; says what remains to be done.
     """
     place = _Place(remote, start, version)
-    failures = 0
+    failures, arrived = 0, False
     while True:
         try:
             with remote.open(place.position if place.version else 0, place.version, end) as answer:
@@ -154,17 +154,16 @@ def receive(
                 for data in answer.chunks:
                     yield Received(place.position, data, answer)
                     place.position += len(data)
-                    failures = 0
+                    failures, arrived = 0, True
                 _check_end(place.position, end if end is not None else answer.size)
                 return
         except BrokenTransferError as broken:
             failures += 1
-            if failures >= patience.attempts or (broken.unreachable and place.position == start):
-                raise _given_up(remote, broken, failures, place.position) from broken
             if broken.changed:
                 place.restart()
             else:
-                time.sleep(_seconds(remote, broken, failures, patience))
+                in_vain = broken.unreachable and not arrived
+                pause(remote.shown, broken, patience.attempts if in_vain else failures, place.position, patience)
 
 
 @dataclass
@@ -200,22 +199,33 @@ def _check_end(position: int, end: int | None) -> None:
         raise BrokenTransferError(f"the connection ended after {position:,} of {end:,} bytes")
 
 
-def _seconds(remote: Remote, broken: BrokenTransferError, failures: int, patience: Patience) -> float:
-    """Return how long to wait: as the server asks, or longer with each failure, with jitter."""
-    if broken.wait is not None:
-        if broken.wait > _MAX_ASKED:
-            raise DataError(f"{remote.shown}: {broken}, for {broken.wait / 60:,.0f} minutes; try again later")
-        return broken.wait
-    return min(_MAX_WAIT, patience.wait * 2.0 ** (failures - 1)) * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
+def pause(shown: str, broken: BrokenTransferError, failures: int, position: int, patience: Patience) -> None:
+    """Wait before another attempt: as long as the server asks, or longer with each failure, with jitter.
+
+    Args:
+        shown: name of the source in messages.
+        broken: why the last attempt ended.
+        failures: number of attempts in a row that brought no byte.
+        position: number of bytes that were received.
+        patience: how long to wait.
+
+    Raises:
+        DataError: another attempt is in vain, or there were enough of them.
+    """
+    if failures >= patience.attempts:
+        raise _given_up(shown, broken, position) from broken
+    seconds = broken.wait
+    if seconds is None:
+        seconds = min(_MAX_WAIT, patience.wait * 2.0 ** (failures - 1)) * random.uniform(0.75, 1.25)  # noqa: S311
+    elif seconds > _MAX_ASKED:
+        raise DataError(f"{shown}: {broken}, for {seconds / 60:,.0f} minutes; try again later") from broken
+    time.sleep(seconds)
 
 
-def _given_up(remote: Remote, broken: BrokenTransferError, failures: int, position: int) -> DataError:
+def _given_up(shown: str, broken: BrokenTransferError, position: int) -> DataError:
     if position:
-        return DataError(
-            f"{remote.shown}: {broken}; gave up after {failures} attempts; start again to continue "
-            f"after {position:,} bytes"
-        )
+        return DataError(f"{shown}: {broken}; start again to continue after {position:,} bytes")
     return DataError(
-        f"{remote.shown}: {broken}; check the link and the network, or fetch it on a machine that has one and give "
+        f"{shown}: {broken}; check the link and the network, or fetch it on a machine that has one and give "
         "its path here"
     )

@@ -106,7 +106,7 @@ class _Writer:
             file = os.open(path, flags, 0o644)
         except FileExistsError as error:
             raise self._twice(path.relative_to(self._folder)) from error
-        with os.fdopen(file, "wb", buffering=0) as out:
+        with os.fdopen(file, "wb") as out:
             while data := self._read(content):
                 self._count_bytes(len(data))
                 out.write(data)

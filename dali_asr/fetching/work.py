@@ -81,7 +81,8 @@ class WorkFolder:
     @property
     def is_worth_keeping(self) -> bool:
         """Whether another process can continue what is in it."""
-        return any(entry.name != _LOCK and (entry.is_dir() or entry.stat().st_size) for entry in self.path.iterdir())
+        entries = (entry for entry in self.path.iterdir() if entry.name != _LOCK and entry.suffix != ".json")
+        return any(entry.is_dir() or entry.stat().st_size for entry in entries)
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(DataError, match=r"Not a directory while writing; set XDG_CACHE_HOME to another folder"):
+    with pytest.raises(DataError, match=r"Not a directory while writing; set DALI_ASR_CACHE to another folder"):
         Corpus.open(course)
 
 
