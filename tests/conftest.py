@@ -49,6 +49,7 @@ def pytest_unconfigure() -> None:
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give every test a cache folder of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.delenv("DALI_ASR_CACHE", raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -104,7 +104,7 @@ def test_no_module_imports_itself_through_others() -> None:
         visit(name, ())
 
 
-@pytest.mark.parametrize("room", ["corpus", "plan", "files", "signals", "inventory", "errors"])
+@pytest.mark.parametrize("room", ["fetching", "corpus", "plan", "files", "signals", "inventory", "errors"])
 def test_the_corpus_needs_neither_torch_nor_dali(room: str) -> None:
     for path in files_of(room):
         assert not any(name.split(".")[0] in ("torch", "nvidia") for name in imported(path)), path

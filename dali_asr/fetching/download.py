@@ -32,13 +32,13 @@ class Downloaded:
 
     Attributes:
         path: of the file.
-        size: in bytes.
-        sha256: of its content, 64 hexadecimal digits.
+        size: in bytes; None for a folder.
+        sha256: of its content, 64 hexadecimal digits; empty if it was not computed.
         version: that the server gave it; None if it gave none.
     """
 
     path: Path
-    size: int
+    size: int | None
     sha256: str
     version: str | None
 

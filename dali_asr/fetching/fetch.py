@@ -101,10 +101,10 @@ def fetch(
             _raise_single_folder(folder, is_complete)
 
     with work_folder(dest, progress) as work:
-        record = None if overwrite else already_fetched(parsed, version, dest, sha256)
+        record = already_fetched(parsed, version, dest, sha256, overwrite=overwrite)
         if record:
             return Fetched(dest, record, before=True)
-        obtained = _obtain(parsed, work, sha256, progress, patience)
+        obtained = _obtain(parsed, dest, work, sha256, progress, patience)
         record = Record(parsed.shown, version or obtained.version, obtained.size, obtained.sha256 or None)
         try:
             with disk_errors(dest), new_folder(dest, flush=False) as folder:
@@ -126,10 +126,12 @@ def open_remote(source: Source, patience: Patience) -> Remote:
     return StoreRemote.of(source, patience)
 
 
-def _obtain(source: Source, work: WorkFolder, sha256: str | None, progress: Progress, patience: Patience) -> Downloaded:
+def _obtain(
+    source: Source, dest: Path, work: WorkFolder, sha256: str | None, progress: Progress, patience: Patience
+) -> Downloaded:
     """Return the local file or folder of a source, downloaded into the work folder if it is remote."""
     if source.local:
-        return _local(source, sha256, progress)
+        return _local(source, dest, sha256, progress)
     try:
         if source.scheme == "gdrive":
             return download_from_drive(source.name, work.path, sha256=sha256, progress=progress, patience=patience)
@@ -139,12 +141,14 @@ def _obtain(source: Source, work: WorkFolder, sha256: str | None, progress: Prog
         raise KeyboardInterrupt(_KEPT) from error
 
 
-def _local(source: Source, sha256: str | None, progress: Progress) -> Downloaded:
+def _local(source: Source, dest: Path, sha256: str | None, progress: Progress) -> Downloaded:
     path, found = source.path, ""
     if path.is_dir():
         if sha256:
             raise UsageError(f"{path}: is a folder, and a checksum is that of a file; leave it out")
-        return Downloaded(path, 0, found, None)
+        if dest.resolve().is_relative_to(path.resolve()):
+            raise UsageError(f"{dest}: is inside {path}, from which it is made; choose another place")
+        return Downloaded(path, None, found, None)
     if sha256:
         found = file_sha256(path, progress)
         check_sha256(source.shown, found, sha256)

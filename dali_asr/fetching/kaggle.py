@@ -6,7 +6,10 @@ continues a file that has changed, and draws a progress bar of its own.
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from dali_asr.errors import DataError, UsageError
@@ -14,10 +17,27 @@ from dali_asr.fetching.http import HttpRemote, unreachable
 from dali_asr.fetching.transfer import CHUNK, PATIENCE, Answer, BrokenTransferError, Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _SITE = "https://www.kaggle.com"
 _KEY = f"create one at {_SITE}/settings (API) and save it as ~/.kaggle/kaggle.json, or set KAGGLE_API_TOKEN"
+
+
+def _within(seconds: float, call: Callable[[], Any]) -> Any:
+    """Return what a call returns; its client would wait for a silent server without end."""
+    result: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised in the caller
+            result.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    try:
+        return result.result(seconds)
+    except FutureTimeoutError as error:
+        raise BrokenTransferError(f"no answer of the Kaggle API for {seconds:g} seconds") from error
 
 
 class KaggleRemote:
@@ -69,7 +89,7 @@ class KaggleRemote:
         try:
             with build_kaggle_client() as client:
                 api = client.competitions.competition_api_client
-                with api.download_data_files(request) as response:
+                with _within(self._patience.timeout, lambda: api.download_data_files(request)) as response:
                     yield response
         except HTTPError as error:
             raise self._refused(getattr(error.response, "status_code", 0)) from error

@@ -91,7 +91,7 @@ def mirror(
     for name in remotes:
         check_name(name, source.shown)
     with work_folder(dest, progress) as work:
-        record = None if overwrite else already_fetched(source, None, dest, None)
+        record = already_fetched(source, None, dest, None, overwrite=overwrite)
         if record:
             return Fetched(dest, record, before=True)
         try:
@@ -134,15 +134,17 @@ class _Mirror:
 
     def run(self) -> int:
         """Receive all files; return the bytes of all of them."""
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            try:
-                files = _results([pool.submit(self._about, name) for name in self._remotes])
-                self._total = sum(file.size for file in files)
-                _results([pool.submit(self._receive, part) for part in self._missing(files)])
-            except BaseException:
-                self._stop.set()
-                pool.shutdown(cancel_futures=True)
-                raise
+        pool = ThreadPoolExecutor(_WORKERS)
+        try:
+            files = _results([pool.submit(self._about, name) for name in self._remotes])
+            self._total = sum(file.size for file in files)
+            _results([pool.submit(self._receive, part) for part in self._missing(files)])
+        except BaseException as error:
+            self._stop.set()
+            # Ctrl-C does not wait for a connection that stalls; what still arrives is the same bytes.
+            pool.shutdown(wait=not isinstance(error, KeyboardInterrupt), cancel_futures=True)
+            raise
+        pool.shutdown()
         return self._total
 
     def _about(self, name: str) -> _File:

@@ -112,17 +112,23 @@ def work_folder(dest: Path, progress: Progress) -> Iterator[WorkFolder]:
             lock.release()
 
 
-def already_fetched(source: Source, version: str | None, dest: Path, sha256: str | None) -> Record | None:
-    """Return the record of a destination that was fetched from this source before; None if nothing is there.
+def already_fetched(
+    source: Source, version: str | None, dest: Path, sha256: str | None, *, overwrite: bool
+) -> Record | None:
+    """Return the record of a destination that was fetched from this source before; None if it is to be fetched.
 
     Raises:
-        UsageError: something else is there.
+        UsageError: something else is there, or what may be overwritten was not fetched.
         DataError: it has another checksum.
     """
     with disk_errors(dest):
         if not dest.is_symlink() and (not dest.exists() or (dest.is_dir() and not any(dest.iterdir()))):
             return None
     record = Record.read(dest)
+    if overwrite:
+        if record is None:
+            raise UsageError(f"{dest}: exists and was not fetched, so it is not overwritten; choose another place")
+        return None
     if record and record.source == source.shown and (not source.local or record.version == version):
         if sha256 and record.sha256 != sha256:
             raise DataError(

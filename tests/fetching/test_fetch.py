@@ -270,8 +270,19 @@ def test_local_archives_and_folders(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.tar")
     with pytest.raises(DataError, match="is not a regular file"):
         fetch(str(tmp_path / "pipe.tar"), tmp_path / "none")
+    with pytest.raises(UsageError, match=r"0/inside: is inside .*, from which it is made; choose another place"):
+        fetch(str(tmp_path / "0"), tmp_path / "0/inside")
     with pytest.raises(UsageError, match="is a folder, and a checksum is that of a file"):
         fetch(str(tmp_path / "copy"), tmp_path / "none", sha256="0" * 64)
+
+
+def test_what_was_not_fetched_is_not_overwritten(server: FileServer, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert not fetched(server, tmp_path).before  # an empty folder is as good as none
+    (tmp_path / "out/fetched.json").unlink()
+    with pytest.raises(UsageError, match="exists and was not fetched, so it is not overwritten"):
+        fetch(server.url("/data.tar.gz"), tmp_path / "out", overwrite=True)
+    assert tree(tmp_path / "out") == INSIDE
 
 
 def test_a_single_folder_inside_itself_is_raised(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from dali_asr.errors import DataError, UsageError
 from dali_asr.fetching.fetch import fetch
+from dali_asr.fetching.transfer import Patience
 from tests.fetching import server as servers
 from tests.fetching.archives import archive, names_beside, tree
 from tests.fetching.server import HURRIED, FileServer, serving
@@ -27,9 +29,12 @@ KEY = "Basic " + base64.b64encode(b"someone:right").decode()
 class Api(BaseHTTPRequestHandler):
     """Kaggle's API: redirects to where an archive is stored, if the key is right and the rules are accepted."""
 
-    stored = ""
+    stored, silent = "", False
 
     def do_POST(self) -> None:
+        if self.silent:
+            time.sleep(1)
+            return
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         statuses = {"with-rules": 403, "unknown": 404, "hw1p2": 302}
         status = statuses[asked["competitionName"]] if self.headers["Authorization"] == KEY else 401
@@ -118,6 +123,14 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     message = refused("hw1p2", tmp_path)
     assert "kaggle:hw1p2: the host of the Kaggle API is unknown" in message
     assert message.endswith("or fetch it on a machine that has one and give its path here")
+
+
+def test_a_silent_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Api, "silent", True)
+    with pytest.raises(
+        DataError, match=r"no answer of the Kaggle API for 0\.1 seconds; check the link and the network"
+    ):
+        fetch("kaggle:hw1p2", tmp_path / "out", patience=Patience(attempts=2, wait=0, timeout=0.1))
 
 
 def test_an_archive_that_arrives_damaged_is_not_kept(stored: FileServer, tmp_path: Path) -> None:
