@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dali_asr.config import DEMO, Config, DataConfig, LoaderConfig, ModelConfig
@@ -14,6 +13,7 @@ from dali_asr.corpus.labels import label_counts
 from dali_asr.corpus.layouts import find_layout, layout_title, partition_names
 from dali_asr.corpus.packed import is_packed
 from dali_asr.corpus.packing import quiet
+from dali_asr.corpus.remote import is_at_hand, local_corpus
 from dali_asr.demo import DEMO_CORPUS
 from dali_asr.errors import DataError, UsageError, brief
 from dali_asr.inventory import ARPABET, resolve_inventory
@@ -22,6 +22,7 @@ from dali_asr.model import PRESETS, HiddenLayer, parameter_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import torch
     from torch import nn
@@ -31,9 +32,13 @@ if TYPE_CHECKING:
     from dali_asr.corpus.packing import Progress
 
 
-def corpus_path(root: str) -> Path:
-    """Return the folder of a root; `demo` is the embedded corpus."""
-    return DEMO_CORPUS if root == DEMO else Path(root).expanduser()
+def corpus_path(root: str, progress: Progress = quiet) -> Path:
+    """Return the folder of a root; `demo` is the embedded corpus, and what is elsewhere is fetched into the cache.
+
+    Raises:
+        DataError, UsageError: as `local_corpus`.
+    """
+    return DEMO_CORPUS if root == DEMO else local_corpus(root, progress)
 
 
 def open_corpus(data: DataConfig, progress: Progress) -> Corpus:
@@ -42,7 +47,7 @@ def open_corpus(data: DataConfig, progress: Progress) -> Corpus:
     Raises:
         DataError, UsageError: as `Corpus.open`.
     """
-    path = corpus_path(data.root)
+    path = corpus_path(data.root, progress)
     if not path.exists():
         raise DataError(f"data.root: {data.root}: no such folder; set it to the corpus (--set data.root=FOLDER)")
     if is_packed(path):
@@ -67,14 +72,17 @@ def open_corpus(data: DataConfig, progress: Progress) -> Corpus:
 
 
 def check_corpus(data: DataConfig) -> bool:
-    """Check that the corpus of a configuration is there and has its partitions; source files are not packed.
+    """Check that the corpus of a configuration is there and has its partitions; nothing is fetched or packed.
 
     Returns:
-        Whether everything is checked: most source files are read when they are packed.
+        Whether everything is checked: most source files are read when they are packed, and a corpus that is elsewhere
+        when it is fetched.
 
     Raises:
         DataError, UsageError: as `open_corpus`, or a training partition without labels.
     """
+    if not is_at_hand(data.root):
+        return False
     path = corpus_path(data.root)
     if path.exists() and not is_packed(path):
         settings = pack_settings(data)

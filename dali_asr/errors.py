@@ -5,6 +5,7 @@
     │   └── ConfigError        exit 2        an invalid configuration; lists every mistake at once
     ├── DataError              exit 1        a file or folder that is missing, damaged or in the wrong format
     │   ├── SymbolError        exit 1        a symbol or label that the inventory does not have
+    │   ├── ArchiveError       exit 1        an archive that is damaged, not safe or beyond the limits
     │   └── CheckpointError    exit 1        a run or checkpoint that cannot be used
     ├── TrainingError          exit 1        training cannot continue: the loss is not finite
     ├── DeviceError            exit 1        a device that is missing or has too little memory
@@ -68,6 +69,10 @@ class DataError(DaliAsrError):
 
 class SymbolError(DataError):
     """A symbol or label that the inventory does not have."""
+
+
+class ArchiveError(DataError):
+    """An archive that is damaged, not safe or beyond the limits."""
 
 
 class CheckpointError(DataError):

@@ -90,7 +90,7 @@ def new_folder(path: Path, *, flush: bool = True) -> Iterator[Path]:
         yield partial
         if flush:
             _flush_folder(partial)
-        _replace_folder(partial, path)
+        replace_folder(partial, path)
         if flush:
             _flush_folder(path.parent)
     except BaseException:
@@ -98,6 +98,19 @@ def new_folder(path: Path, *, flush: bool = True) -> Iterator[Path]:
         raise
     finally:
         os.close(lock)
+
+
+def replace_folder(partial: Path, path: Path) -> None:
+    """Give a complete folder its name, at once; a folder that has it is exchanged and then removed.
+
+    Raises:
+        OSError: the names cannot be changed, as between two file systems.
+    """
+    if not path.exists():
+        partial.rename(path)
+        return
+    _exchange(partial, path)
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def remove_folder(path: Path) -> None:
@@ -215,15 +228,6 @@ def _lock(descriptor: int) -> None:
         if error.errno not in _NO_LOCKS:
             os.close(descriptor)
             raise
-
-
-def _replace_folder(partial: Path, path: Path) -> None:
-    """Give a partial folder its name; a folder that has it is exchanged and then removed."""
-    if not path.exists():
-        partial.rename(path)
-        return
-    _exchange(partial, path)
-    shutil.rmtree(partial, ignore_errors=True)
 
 
 def _exchange(a: Path, b: Path) -> None:

@@ -26,8 +26,9 @@ ROOMS: dict[str, set[str]] = {
     "model": BASE,
     "plan": BASE,
     "config": BASE | {"inventory", "plan"},
+    "fetching": BASE,
     "audio": BASE,
-    "corpus": BASE | {"inventory", "cache"},
+    "corpus": BASE | {"inventory", "cache", "fetching"},
     "demo": BASE | {"inventory", "audio", "corpus"},
     "loading": BASE | {"device", "plan", "corpus"},
     "build": BASE | {"device", "inventory", "model", "plan", "config", "corpus", "demo", "loading"},
@@ -107,7 +108,7 @@ def test_no_module_imports_itself_through_others() -> None:
         visit(name, ())
 
 
-@pytest.mark.parametrize("room", ["corpus", "cache", "plan", "files", "signals", "inventory", "errors"])
+@pytest.mark.parametrize("room", ["fetching", "corpus", "cache", "plan", "files", "signals", "inventory", "errors"])
 def test_the_corpus_needs_neither_torch_nor_dali(room: str) -> None:
     """But for the tensors of one layout, whose reader imports torch when it is called."""
     for path in files_of(room):

@@ -21,6 +21,7 @@ from dali_asr.cli import (
     data,
     doctor,
     evaluate,
+    fetch,
     handin,
     model,
     predict,
@@ -70,8 +71,8 @@ class _Commands(Commands):
                 output_lost(error)
                 raise typer.Exit(0) from None
             _unexpected(error, ctx)
-        except KeyboardInterrupt:
-            complain("interrupted; no partial files are left")
+        except KeyboardInterrupt as interrupt:
+            complain(f"interrupted; {interrupt.args[0] if interrupt.args else 'no partial files are left'}")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
             if type(error).__module__.partition(".")[0] in ("typer", "click"):
@@ -120,6 +121,7 @@ app.command("profile")(profile.profile)
 app.command("handin")(handin.handin)
 app.command("doctor")(doctor.doctor)
 data.app.command("submit")(submit.submit)
+data.app.command("fetch")(fetch.fetch)
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
 app.add_typer(config.app, name="config")

@@ -67,11 +67,15 @@ def validate(
     """Check a configuration and its corpus: show all mistakes at once, before anything is packed or trained."""
     from dali_asr.build import build_hidden, check_corpus
     from dali_asr.config import Config
+    from dali_asr.corpus.remote import is_at_hand
 
     checked = Config.load(file, overrides or ())
     build_hidden(checked.model)
     whole = check_corpus(checked.data)
-    say(f"{file}: valid" + ("" if whole else "; all but the first utterances are checked when its corpus is packed"))
+    later = "all but the first utterances are checked when its corpus is packed"
+    if not is_at_hand(checked.data.root):
+        later = "its corpus is checked when it is fetched and packed"
+    say(f"{file}: valid" + ("" if whole else f"; {later}"))
 
 
 @app.command()

@@ -9,12 +9,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from dali_asr.fetching.transfer import BYTE_STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rich.console import RenderableType
+    from rich.progress import Task
 
     from dali_asr.corpus.packing import Progress as Report
     from dali_asr.errors import DaliAsrError
@@ -57,6 +62,9 @@ _OPTIONS = {
     "or subset": "or loader.subset",
     "set drop_last": "set loader.drop_last",
     "set graph to": "set loader.graph to",
+    "(limits.files=N)": "(data fetch --max-files)",
+    "(limits.size=BYTES)": "(data fetch --max-size)",
+    "(limits.ratio=N)": "(data fetch --max-ratio)",
 }
 _COPIES: list[Callable[[str], None]] = []  # receive the lines that are printed
 stdout = _Output(highlight=False, emoji=False)
@@ -146,13 +154,24 @@ def complain(text: str) -> None:
     _print(stderr, with_flags(text), style="red")
 
 
+class _Amount(MofNCompleteColumn):
+    """How much is done: a count, or bytes with their rate."""
+
+    def render(self, task: Task) -> Text:
+        """Return the text of a task."""
+        if not task.total or task.description not in BYTE_STAGES:
+            return super().render(task)
+        rate = f"  {decimal(int(task.speed))}/s" if task.speed else ""
+        return Text(f"{decimal(int(task.completed))}/{decimal(int(task.total))}{rate}", style="progress.download")
+
+
 def progress_bar() -> Progress:
     """Return a progress bar, which is shown only on a terminal. Every task has a field `shown`, a text beside it."""
     console = _drawing_console()
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
-        MofNCompleteColumn(),
+        _Amount(),
         TextColumn("{task.fields[shown]}"),
         TimeRemainingColumn(compact=True),
         TextColumn("left"),

@@ -1,4 +1,4 @@
-"""`dali-asr data`: pack and export corpora, and show what is in them."""
+"""`dali-asr data`: fetch, pack, export and verify corpora, and show what is in them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dali_asr.corpus import Corpus
+    from dali_asr.corpus.packing import Progress as Report
     from dali_asr.corpus.survey import Survey
 
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Pack and export corpora, and show what is in them.",
+    help="Fetch, pack, export and verify corpora, and show what is in them.",
 )
 
 app.command()(export)
@@ -38,7 +39,8 @@ _MAX_MEASURED = 256  # utterances of a partition whose features are measured whe
 @app.command()
 def pack(
     source: Annotated[
-        Path, typer.Argument(help="A folder in any layout, or an archive of a course folder.", readable=False)
+        str,
+        typer.Argument(help="A folder in any layout, an archive of a course folder, or a link (`data fetch`)."),
     ],
     dest: Annotated[Path, typer.Argument(help="The packed corpus to write.", readable=False)],
     partition: Annotated[
@@ -75,6 +77,7 @@ def pack(
 ) -> None:
     """Pack a corpus: normalized, in a few large files, opened in milliseconds."""
     from dali_asr.corpus import Corpus, PackSettings, pack_corpus
+    from dali_asr.corpus.remote import local_corpus
     from dali_asr.inventory import resolve_inventory
 
     settings = PackSettings(
@@ -87,7 +90,7 @@ def pack(
         fold=fold,
     )
     with counting() as report:
-        pack_corpus(source, dest, settings, overwrite=force, progress=report)
+        pack_corpus(local_corpus(source, report), dest, settings, overwrite=force, progress=report)
     partitions = Corpus.open(dest).partitions.values()
     say(f"Packed {sum(p.frame_count for p in partitions):,} frames of {len(partitions)} partitions into {dest}")
     say(f"Next: {shlex.join(['dali-asr', 'data', 'info', str(dest)])}")
@@ -96,11 +99,12 @@ def pack(
 @app.command()
 def info(
     corpus: Annotated[
-        str, typer.Argument(help="A packed corpus, a folder in any layout, an archive of a course folder, or `demo`.")
+        str,
+        typer.Argument(
+            help="A packed corpus, a folder in any layout, an archive of a course folder, a link (`data fetch`), or "
+            "`demo`."
+        ),
     ],
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Read everything and compare it with the checksums.")
-    ] = False,
     labels: Annotated[bool, typer.Option("--labels", help="Show how often each symbol occurs.")] = False,
     plot: Annotated[
         Path | None,
@@ -125,24 +129,20 @@ def info(
     """
     from dali_asr.config import DEMO
     from dali_asr.corpus import Corpus
-    from dali_asr.corpus import verify as verify_packed
-    from dali_asr.corpus.pictures import draw_corpus, picture_format
-    from dali_asr.corpus.survey import find_oddities, survey, training_partition
     from dali_asr.corpus.archive import is_archive
     from dali_asr.corpus.layouts import layout_title
-    from dali_asr.demo import DEMO_CORPUS
+    from dali_asr.corpus.pictures import draw_corpus, picture_format
+    from dali_asr.corpus.survey import find_oddities, survey, training_partition
     from dali_asr.files import check_output, disk_errors, write_file
 
     if plot:
         check_output(plot, overwrite=force)
         form = picture_format(plot)
-    path = DEMO_CORPUS if corpus == DEMO else Path(corpus)
-    title = "archive of a course folder" if is_archive(path) else layout_title(path)
     with counting() as report:
+        path = _folder_of(corpus, report)
+        title = "archive of a course folder" if is_archive(path) else layout_title(path)
         opened = Corpus.open(path, progress=report)
         silent = opened.inventory.silence(silence)
-        if verify and opened.path:
-            verify_packed(opened.path, report)
         surveys = [
             survey(partition, silent, max_utterances=None if plot else _MAX_MEASURED, progress=report)
             for partition in opened.partitions.values()
@@ -152,7 +152,6 @@ def info(
     say(
         f"{printable(corpus)}: {opened.feature_dim} features per frame, {opened.dtype}, "
         f"normalized: {opened.normalization.kind}, {len(opened.inventory)} symbols"
-        + (", checksums right" if verify else "")
     )
     symbols = " ".join(map(printable, opened.inventory.symbols[:_MAX_LISTED]))
     more = len(opened.inventory) - _MAX_LISTED
@@ -172,6 +171,30 @@ def info(
             plot.parent.mkdir(parents=True, exist_ok=True)
             write_file(plot, draw_corpus(surveys, title, form))
         say(f"Drawn in {plot}")
+
+
+@app.command()
+def verify(corpus: Annotated[str, typer.Argument(help="A packed corpus, or `demo`.")]) -> None:
+    """Read a whole packed corpus and compare it with its checksums."""
+    from dali_asr.corpus import verify as verify_packed
+    from dali_asr.corpus.packed import is_packed
+    from dali_asr.errors import DataError
+
+    with counting() as report:
+        folder = _folder_of(corpus, report)
+        if not is_packed(folder):
+            raise DataError(f"{corpus}: is not a packed corpus; pack it, or give a folder with corpus.json")
+        verify_packed(folder, report)
+    say(f"{printable(corpus)}: whole, all checksums are right")
+
+
+def _folder_of(corpus: str, report: Report) -> Path:
+    """Return the folder of a corpus; one that is elsewhere is fetched into the cache."""
+    from dali_asr.config import DEMO
+    from dali_asr.corpus.remote import local_corpus
+    from dali_asr.demo import DEMO_CORPUS
+
+    return DEMO_CORPUS if corpus == DEMO else local_corpus(corpus, report)
 
 
 def _partition_table(corpus: Corpus, surveys: Sequence[Survey]) -> Table:

@@ -20,7 +20,8 @@ def evaluate(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="A packed corpus, source files or `demo`. By default the corpus that the run was trained on.",
+            help="A packed corpus, source files, a link (`data fetch`) or `demo`. By default the corpus that the run was "
+            "trained on.",
             show_default=False,
         ),
     ] = None,

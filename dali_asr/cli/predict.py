@@ -15,7 +15,9 @@ def predict(
     run: Annotated[Path, typer.Argument(help="Folder of a run, or of a checkpoint in it.", readable=False)],
     source: Annotated[
         list[str],
-        typer.Argument(help="A packed corpus, source files in any layout, `demo`, or `.npy` files of features."),
+        typer.Argument(
+            help="A packed corpus, source files in any layout, a link (`data fetch`), `demo`, or `.npy` files of features."
+        ),
     ],
     partition: Annotated[
         str | None, typer.Option(help="Partition of the corpus. By default the run's `data.test`.", show_default=False)

@@ -58,7 +58,8 @@ class DataConfig(Section):
     """The corpus and how its frames are stored."""
 
     root: str = DEMO
-    """Folder of a packed corpus or of course data; `demo` is the embedded demo corpus."""
+    """Folder of a packed corpus or of course data; `demo` is the embedded demo corpus. Also an archive of one, a link
+    to one (`https://`, `s3://`, `gs://`), `kaggle:COMPETITION` or `gdrive:ID`: fetched once, into the cache."""
     train: Names = ("train",)
     """Training partitions, joined in this order."""
     dev: str | None = "dev"

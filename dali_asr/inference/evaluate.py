@@ -100,7 +100,7 @@ def prepare_evaluation(
     """
     path = config_of(run)
     data = Config.load(path).data if path else None  # `prepare` reports a missing configuration
-    if data and not source and not corpus_path(data.root).exists():
+    if data and not source and not corpus_path(data.root, packing).exists():
         raise DataError(f"{data.root}: no such folder, which the run was trained on; give the corpus after the run")
     trained, opened = prepare(
         run,

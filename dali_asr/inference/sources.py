@@ -53,7 +53,7 @@ def open_source(
         UsageError: an unclear or unknown partition, or sources that cannot be combined.
         CheckpointError: the corpus and the model have different inventories.
     """
-    paths = [corpus_path(str(source)) for source in sources]
+    paths = [corpus_path(str(source), progress) for source in sources]
     for path in paths:
         refuse_audio(path)
     if len(paths) == 1 and paths[0].is_dir() and not (is_packed(paths[0]) or layout_title(paths[0])):

@@ -45,6 +45,6 @@ def test_damage_is_one_line(run_cli: Callable[..., Any], course: Path, tmp_path:
     content[-1] ^= 128
     path.write_bytes(content)
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    shown = run_cli("data", "info", tmp_path / "p", "--verify")
+    shown = run_cli("data", "verify", tmp_path / "p")
     assert shown.exit_code == 1
     assert f"error: {path}: utterance u03 is damaged (checksum differs); pack the corpus again" in shown.output
