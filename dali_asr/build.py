@@ -237,17 +237,11 @@ def check_size(model: nn.Module, config: ModelConfig) -> None:
 
 
 def check_batches(batches: WindowLoader, partition: Partition, hidden: tuple[HiddenLayer, ...]) -> None:
-    """Check that there is a batch to train on, and that batch norm can.
+    """Check that batch norm can train on every batch.
 
     Raises:
-        UsageError: there is none, or it is of one window.
+        UsageError: a batch has one window.
     """
-    size = batches.spec.batch_size
-    if not len(batches):
-        raise UsageError(
-            f"{partition.name}: {batches.spec.positions} frames are fewer than a batch of {size}; "
-            "lower loader.batch_size, or set loader.drop_last: false"
-        )
     if batches.spec.steps.min_size == 1 and any(layer.norm == "batch" for layer in hidden):
         raise UsageError(
             f"{partition.name}: batches of 1 window cannot train batch norm; "

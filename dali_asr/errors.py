@@ -4,6 +4,7 @@
     ├── UsageError             exit 2        an invalid argument: an unknown partition, an output that exists
     │   └── ConfigError        exit 2        an invalid configuration; lists every mistake at once
     ├── DataError              exit 1        a file or folder that is missing, damaged or in the wrong format
+    │   ├── SymbolError        exit 1        a symbol or label that the inventory does not have
     │   └── CheckpointError    exit 1        a run or checkpoint that cannot be used
     ├── TrainingError          exit 1        training cannot continue: the loss is not finite
     ├── DeviceError            exit 1        a device that is missing or has too little memory
@@ -63,6 +64,10 @@ class ConfigError(UsageError):
 
 class DataError(DaliAsrError):
     """A file or folder that is missing, damaged or in the wrong format."""
+
+
+class SymbolError(DataError):
+    """A symbol or label that the inventory does not have."""
 
 
 class CheckpointError(DataError):

@@ -33,6 +33,7 @@ SLOW = {
 
 os.environ["COLUMNS"] = "200"  # so that messages are not broken into lines
 os.environ["OMP_NUM_THREADS"] = "1"  # each worker has a core, and the same bits as the processes that it starts
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # otherwise torch starts processes that compile
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

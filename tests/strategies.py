@@ -32,15 +32,18 @@ def loaders(draw: st.DrawFn) -> tuple[Any, dict[str, Any]]:
     masking = None
     if draw(st.booleans()):
         masking = Masking(bands(dim), bands(left + 1 + right), draw(st.sampled_from(["window", "batch"])))
+    subset = draw(st.integers(1, 3))
+    windows = -(-sum(lengths) // subset)
+    batch_size = draw(st.integers(1, 20))
     partition = make_partition(lengths, dim, draw(st.integers(0, 99)), draw(st.sampled_from(["float32", "float16"])))
     return partition, {
         "context": (left, right),
-        "batch_size": draw(st.integers(1, 20)),
+        "batch_size": batch_size,
         "masking": masking,
         "shuffle": draw(st.booleans()),
         "seed": draw(st.integers(0, 2**64 - 1)),
-        "subset": draw(st.integers(1, 3)),
-        "drop_last": draw(st.booleans()),
+        "subset": subset,
+        "drop_last": draw(st.booleans()) and batch_size <= windows,
         "dtype": draw(st.sampled_from(["float32", "float16"])),
         "device": "cpu",
         "prefetch": draw(st.integers(1, 3)),

@@ -7,6 +7,12 @@ prints the number of each step that is logged. The environment says how it fails
 DIE_AT_WRITE=n                 SIGKILL at the n-th flush or rename
 FULL_FROM=n                    the disk is full from the n-th flush on
 DIE_ON_RANK=r, DIE_AT_STEP=n   exit code 3 at step n on rank r, unless torchrun restarted the process
+
+and, of runs that a `Forker` starts, on how many ranks:
+
+COMMAND=[...], ERRORS=path     the command line with these arguments, which writes errors to a file
+WORLD_SIZE=n                   on n processes with the environment that torchrun gives them
+AGENT_RESTARTS=n               on two processes of torchrun's agent, which starts them again n times
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,6 +36,8 @@ from typing import Any
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from dali_asr.runs import Reporter
 
@@ -95,6 +104,10 @@ class Forker:
         print(json.dumps([str(run), [*OVERRIDES, *overrides], environment]), file=self._process.stdin, flush=True)
         return int(self.read().removeprefix("process "))
 
+    def command(self, *arguments: str, errors: Path) -> int:
+        """Start the command line, which writes its errors to a file, and return the ID of its process."""
+        return self.start(Path(), COMMAND=json.dumps(arguments), ERRORS=str(errors))
+
     def read(self) -> str:
         """Return the next line that the run printed, or `ended CODE`."""
         assert self._process.stdout
@@ -111,12 +124,16 @@ class Forker:
 
     def finish(self, run: Path, *overrides: str, ranks: int = 1) -> list[str]:
         """Run to the end, on several processes as torchrun starts them; return the lines that were printed."""
+        assert self.end(run, *overrides, ranks=ranks) == 0
+        return self.printed
+
+    def end(self, run: Path, *overrides: str, ranks: int = 1, **environment: str) -> int:
+        """Run to the end, as `finish`; return the exit code."""
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         place = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        self.start(run, *overrides, **(place if ranks > 1 else {}))
-        assert self.wait() == 0
-        return self.printed
+        self.start(run, *overrides, **(place if ranks > 1 else {}), **environment)
+        return self.wait()
 
     def close(self) -> None:
         """End the process."""
@@ -132,10 +149,14 @@ def finish(run: Path, *overrides: str, launcher: tuple[str, ...] = (), **environ
 
 
 class Warnings(Reporter):
-    """Collects the warnings of a run."""
+    """Collects the warnings and the notes of a run."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []
+        self.notes: list[str] = []
+
+    def noted(self, message: str) -> None:
+        self.notes.append(message)
 
     def warned(self, message: str) -> None:
         self.messages.append(message)
@@ -210,7 +231,8 @@ def _die_at_step(number: int) -> None:
 def fork() -> None:
     """Serve a `Forker`."""
     # Imported before the forks, also what torch and the curves import when they are first used.
-    for name in ("dali_asr.training", "nvidia.dali.plugin.pytorch", "torch._dynamo", "matplotlib.figure"):
+    imported = "dali_asr.training dali_asr.cli nvidia.dali.plugin.pytorch torch._dynamo matplotlib.figure"
+    for name in imported.split():
         import_module(name)
 
     for line in sys.stdin:
@@ -222,15 +244,62 @@ def fork() -> None:
             code = 1
             try:
                 print(f"process {os.getpid()}", flush=True)
-                os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(_fork_ranks())
-                main()
-                code = 0
+                code = _run_forked()
             except BaseException:  # noqa: BLE001 - the parent reads the exit code
-                traceback.print_exc()
+                traceback.print_exc(file=sys.stdout)
             finally:
+                sys.stdout.flush()
+                with suppress(ChildProcessError):  # no further ranks
+                    os.wait()
                 os._exit(code)
         _, status = os.waitpid(child, 0)
         print(f"ended {os.waitstatus_to_exitcode(status)}", flush=True)
+
+
+def _run_forked() -> int:
+    """Run what the environment says, on as many ranks; return the exit code."""
+    if "COMMAND" in os.environ:
+        return _command(json.loads(os.environ["COMMAND"]))
+    if "AGENT_RESTARTS" not in os.environ:
+        os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(_fork_ranks())
+        main()
+        return 0
+    agent = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        max_restarts=int(os.environ["AGENT_RESTARTS"]),
+        monitor_interval=0.1,
+        start_method="fork",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+    )
+    try:
+        elastic_launch(agent, _main_of_agent)()
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        print(f"rank {rank} failed with exit code {failure.exitcode}")
+        return 1
+    return 0
+
+
+def _command(arguments: list[str]) -> int:
+    """Run the command line; return its exit code."""
+    from dali_asr.cli import main as command_line
+
+    os.dup2(os.open(os.environ["ERRORS"], os.O_WRONLY | os.O_CREAT), 2)
+    sys.argv[1:] = arguments
+    try:
+        command_line()
+    except SystemExit as end:
+        sys.stderr.flush()
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+def _main_of_agent() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # instead of the agent's handler, which a fork inherits
+    main()
 
 
 def _fork_ranks() -> int:

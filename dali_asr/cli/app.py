@@ -14,10 +14,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from dali_asr import __version__
-from dali_asr.cli import bench, cache, config, data, doctor, evaluate, handin, model, predict, submit, train
+from dali_asr.cli import bench, cache, config, data, doctor, evaluate, handin, model, predict, profile, submit, train
 from dali_asr.cli.commands import Commands
 from dali_asr.cli.console import complain, error_line, output_lost, say, stdout, warn
-from dali_asr.errors import DaliAsrError, DaliAsrWarning
+from dali_asr.errors import DaliAsrError, DaliAsrWarning, UsageError
 
 _SHOW_WARNING = warnings.showwarning
 INTERRUPTED = 128 + signal.SIGINT
@@ -32,6 +32,17 @@ class _Commands(Commands):
         options = [argument for argument in args[:end] if argument != "--debug"]
         debug = ["--debug"] if len(options) < end else []
         return super().parse_args(ctx, [*debug, *options, *args[end:]])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command, as the base class does; say of one that is in a group where it is."""
+        try:
+            return super().resolve_command(ctx, args)
+        except Exception as error:
+            groups = [name for name, group in self.commands.items() if args[0] in getattr(group, "commands", ())]
+            if groups and type(error).__name__ == "UsageError":
+                found = " or ".join(f"dali-asr {name} {args[0]}" for name in groups)
+                raise UsageError(f"{args[0]}: no such command; did you mean {found}?") from error
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -93,6 +104,7 @@ app.command("train", cls=train.TrainCommand)(train.train)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("handin")(handin.handin)
+app.command("profile")(profile.profile)
 app.command("doctor")(doctor.doctor)
 data.app.command("submit")(submit.submit)
 app.add_typer(data.app, name="data")

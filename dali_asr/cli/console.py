@@ -50,6 +50,13 @@ _OPTIONS = {
     "(fold=": "(data.fold, or data pack --fold: ",
     "zero_nonfinite=True": "data.zero_nonfinite, or data pack --zero-nonfinite",
     "train=NAME": "data.train, or data pack --train",
+    "raise memory_budget": "raise loader.memory_budget",
+    "lower memory_budget": "lower loader.memory_budget",
+    "set memory_budget": "set loader.memory_budget",
+    "lower batch_size": "lower loader.batch_size",
+    "or subset": "or loader.subset",
+    "set drop_last": "set loader.drop_last",
+    "set graph to": "set loader.graph to",
 }
 _COPIES: list[Callable[[str], None]] = []  # receive the lines that are printed
 stdout = _Output(highlight=False, emoji=False)
@@ -148,6 +155,7 @@ def progress_bar() -> Progress:
         MofNCompleteColumn(),
         TextColumn("{task.fields[shown]}"),
         TimeRemainingColumn(compact=True),
+        TextColumn("left"),
         console=console,
         expand=True,
         transient=True,

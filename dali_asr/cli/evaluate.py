@@ -45,11 +45,15 @@ def evaluate(
         from dali_asr.inference.evaluate import prepare_evaluation, score
         from dali_asr.inference.writers import write_evaluation
         from dali_asr.runs.checkpoint import run_of
+        from dali_asr.runs.folder import read_stall
 
         report("starting", 1, 1)
         where = resolve_device(device)
         prepared = prepare_evaluation(run, source, partition=partition, checkpoint=checkpoint, packing=report)
         trained, opened, _ = prepared
+        stall = read_stall(run_of(run))
+        if stall is not None:
+            say(f"The run waited {stall:.1%} of its training time for data")
         say(f"Evaluating {trained.name} on {opened.name}, on the {describe_device(where)}")
         evaluation = score(*prepared, device=device, progress=lambda done, total: report("evaluating", done, total))
         values, picture = write_evaluation(evaluation, run_of(run))
@@ -57,7 +61,8 @@ def evaluate(
     silence = "silence" if evaluation.silence is None else printable(evaluation.inventory.symbols[evaluation.silence])
     show(_score_table(evaluation.scores, silence))
     say("The phoneme error rate compares runs of equal labels, without smoothing; it can exceed 100%")
-    say(f"Scores and confusion matrix written to {values}, drawn in {picture}")
+    say(f"Scores and confusion matrix: {values}")
+    say(f"Picture of the matrix: {picture}")
 
 
 def _symbol_table(scores: Scores) -> Table:

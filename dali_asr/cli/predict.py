@@ -59,6 +59,7 @@ def predict(
         report("starting", 0, 1)
         from dali_asr.device import describe_device, resolve_device
         from dali_asr.inference.predict import label, prepare
+        from dali_asr.inference.sources import FILES
         from dali_asr.inference.writers import SUFFIXES, encode, write_prediction
         from dali_asr.runs.checkpoint import run_of
 
@@ -83,6 +84,7 @@ def predict(
             return
         write_prediction(prediction, path, form, overwrite=force)
     frames, utterances = len(prediction.labels), len(prediction.utterances)
-    say(f"{frames:,} frames of {utterances:,} utterances of {prediction.partition}, written to {path}")
+    of = "" if prediction.partition == FILES else f" of {prediction.partition}"
+    say(f"{frames:,} frames of {utterances:,} utterances{of}, written to {path}")
     if prediction.accuracy is not None:
         say(f"Frame accuracy {prediction.accuracy:.2%}")

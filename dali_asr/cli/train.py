@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from dali_asr.config import Config
     from dali_asr.loading import WindowLoader
+    from dali_asr.runs.folder import EpochTiming
 
 
 class TrainCommand(TyperCommand):
@@ -53,7 +54,19 @@ def _setting_for(option: str, arguments: list[str]) -> str | None:
     if not equals:
         value = next(iter(arguments[at + 1 :]), "")
     value = value if value and (equals or not value.startswith("-")) else "VALUE"
-    return f"write {' or '.join(shlex.join(['--set', f'{key}={value}']) for key in keys)}"
+    settings = [f"{key}={value if _is_valid(key, value) else 'VALUE'}" for key in keys]
+    return f"write {' or '.join(shlex.join(['--set', setting]) for setting in settings)}"
+
+
+def _is_valid(key: str, value: str) -> bool:
+    """Return whether a key can have a value."""
+    from dali_asr.config import Config
+
+    try:
+        Config.load("demo", [f"{key}={value}"])
+    except UsageError:
+        return False
+    return True
 
 
 _STARTING = "loading PyTorch and DALI"
@@ -107,11 +120,12 @@ def train(
         torchrun --nproc-per-node 8 -m dali_asr train course-full --run-folder runs/full --resume auto
     """  # noqa: D412
     from dali_asr.config import Config
-    from dali_asr.runs.start import AUTO, config_of  # imports torch
 
     stdout.quiet = os.environ.get("RANK", "0") != "0"  # only rank 0 prints
     source = config
-    if source is None and resume not in (None, AUTO):
+    if source is None and resume not in (None, "auto"):
+        from dali_asr.runs.start import config_of  # imports torch
+
         source = str(config_of(resume) or "demo")
     if init is not None:
         overrides = [*(overrides or ()), f"training.init={json.dumps(init)}"]
@@ -191,14 +205,17 @@ class _Terminal(Reporter):
         shown = f"loss {loss}  accuracy {accuracy}  {speed:,.0f} frames/s"
         self._bar.update(self._tasks["training"], completed=step, shown=shown)
 
-    def evaluated(self, epoch: dict[str, Any]) -> None:
-        for name in ("train", "dev"):
+    def evaluated(self, epoch: dict[str, Any], timing: EpochTiming) -> None:
+        for name, after in (("train", f"  data stall {timing['data_stall']:.1%}"), ("dev", "")):
             measured = epoch[name]
             if measured:
                 say(
                     f"epoch {epoch['epoch']}  {name:<5}  loss {_format(measured['loss'], '.3f')}  "
-                    f"accuracy {_format(measured['accuracy'], '.2%')}"
+                    f"accuracy {_format(measured['accuracy'], '.2%')}{after}"
                 )
+
+    def noted(self, message: str) -> None:
+        say(message)
 
     def warned(self, message: str) -> None:
         warn(message)
@@ -227,8 +244,19 @@ def _run(config: Config, run: Path | None, resume: str | None, recipe: str, term
     if len(evaluated) > 1:
         best = max(evaluated, key=lambda epoch: float(epoch["dev"]["accuracy"]))
         say(f"Best: epoch {best['epoch']}, dev accuracy {best['dev']['accuracy']:.2%}")
-    say(f"Done in {terminal.seconds:.0f} s; checkpoints, metrics and curves are in {result.run}")
+    if _trails(result.epochs):
+        say("Train accuracy is measured while training, with dropout and masks; dev accuracy without")
+    say(f"Trained in {terminal.seconds:.0f} s; checkpoints, metrics and curves are in {result.run}")
     say(f"Next: {_next_command(config, result.run)}")
+    if evaluated:
+        say(f"  or: {shlex.join(['dali-asr', 'evaluate', str(result.run)])}")
+
+
+def _trails(epochs: list[dict[str, Any]]) -> bool:
+    """Return whether the accuracy in training ended below that on the dev partition, which needs an explanation."""
+    last = epochs[-1] if epochs else {}
+    train, dev = ((last.get(name) or {}).get("accuracy") for name in ("train", "dev"))
+    return train is not None and dev is not None and train < dev
 
 
 def _describe(loader: WindowLoader) -> str:

@@ -40,6 +40,7 @@ _BRANCHES = {"str", "bool", "float", "int", "constrained-str", "constrained-int"
 
 def _explain(error: ErrorDetails, root: type[BaseModel]) -> str:
     kind, received, context = error["type"], error["input"], error.get("ctx", {})
+    shown = "nothing" if received is None else brief(received)
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown key{hint(str(error['loc'][-1]), keys_beside(error['loc'], root), root)}"
     if kind == "value_error":
@@ -47,11 +48,11 @@ def _explain(error: ErrorDetails, root: type[BaseModel]) -> str:
     if kind == "literal_error":
         allowed = _literals(str(context["expected"]))
         near = did_you_mean(received, allowed) if isinstance(received, str) else ""
-        return f"received {brief(received)}; allowed are {', '.join(allowed)}{near}"
+        return f"received {shown}; allowed are {', '.join(allowed)}{near}"
     if kind in ("model_type", "dataclass_type"):
         keys = ", ".join(keys_beside((*error["loc"], ""), root))
-        return f"received {brief(received)}; expected a section, {{}} for its defaults, with the keys {keys}"
-    return f"received {brief(received)}; {error['msg'][:1].lower()}{error['msg'][1:]}"
+        return f"received {shown}; expected a section, {{}} for its defaults, with the keys {keys}"
+    return f"received {shown}; {error['msg'][:1].lower()}{error['msg'][1:]}"
 
 
 def _literals(expected: str) -> list[str]:

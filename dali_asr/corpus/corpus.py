@@ -46,6 +46,11 @@ class Corpus:
     normalization: Normalization
     path: Path | None = None
 
+    def __repr__(self) -> str:
+        partitions = ", ".join(f"{name} [{p.frame_count}, {p.feature_dim}]" for name, p in self.partitions.items())
+        where = f"{str(self.path)!r}: " if self.path else ""
+        return f"Corpus({where}{partitions}, {self.dtype}, {self.normalization.kind}, {len(self.inventory)} symbols)"
+
     @property
     def feature_dim(self) -> int:
         """Features per frame, D."""

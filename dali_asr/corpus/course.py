@@ -18,7 +18,7 @@ from dali_asr.corpus.folding import fold_that_knows
 from dali_asr.corpus.npy import NpyFile, read_array
 from dali_asr.corpus.packed import check_partition_name
 from dali_asr.corpus.regular import reading
-from dali_asr.errors import DataError, UsageError, did_you_mean
+from dali_asr.errors import DataError, SymbolError, UsageError, did_you_mean
 from dali_asr.inventory import END_SYMBOL, START_SYMBOL, UNKNOWN, is_text
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def _to_labels(
     if wrong.any():
         at = int(wrong.argmax())
         near = _advice(str(symbols[at])[:_MAX_SHOWN], inventory) if stored.dtype.kind in "US" else ""
-        raise DataError(f"{path}: unknown symbol {_shown(stored[at])} at position {at}{near}{remedy}")
+        raise SymbolError(f"{path}: unknown symbol {_shown(stored[at])} at position {at}{near}{remedy}")
     return labels
 
 

@@ -10,7 +10,6 @@ Shape letters: `T` frames of an utterance, `D` features of a frame.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -51,13 +50,20 @@ class Normalization:
 
         Raises:
             UsageError: there are no utterances.
-            DataError: an utterance is not `[T, D]` of finite floats.
+            DataError: an utterance is not `[T, D]` of finite floats, or has another D than the first.
         """
-        moments = (_checked_moments(at, frames) for at, frames in enumerate(utterances))
-        first = next(moments, None)
-        if first is None:
+        moments: Moments | None = None
+        for number, frames in enumerate(utterances):
+            own = _checked_moments(number, frames)
+            if moments and len(own.mean) != len(moments.mean):
+                raise DataError(
+                    f"Normalization.of: utterance {number}: {len(own.mean)} features per frame, {len(moments.mean)} in "
+                    "the utterances before; all must agree"
+                )
+            moments = moments.merge(own) if moments else own
+        if moments is None:
             raise UsageError("Normalization.of: received no utterances; give those of the training partitions")
-        return reduce(Moments.merge, moments, first).normalization(tuple(partitions))
+        return moments.normalization(tuple(partitions))
 
     def check(self, where: str, feature_dim: int) -> None:
         """Check that the statistics fit features of D = `feature_dim`; `where` is named in the error.

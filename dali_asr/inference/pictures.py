@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 # The symbols of ARPAbet by manner of articulation; vowels from front to back, diphthongs last.
 PHONETIC_CLASSES = {
-    "silence": ("[SIL]", "[SOS]", "[EOS]"),
+    "silence": ("[SIL]",),
     "stops": ("P", "B", "T", "D", "K", "G"),
     "affricates": ("CH", "JH"),
     "fricatives": ("F", "V", "TH", "DH", "S", "Z", "SH", "ZH", "HH"),
     "nasals": ("M", "N", "NG"),
     "approximants": ("L", "R", "W", "Y"),
     "vowels": ("IY", "IH", "EH", "AE", "AH", "ER", "AA", "AO", "UH", "UW", "EY", "AY", "OY", "AW", "OW"),
+    "markers": ("[SOS]", "[EOS]"),
 }
 _PLACES = {s: (name, at) for at, (name, s) in enumerate((n, s) for n, of in PHONETIC_CLASSES.items() for s in of)}
 _MAX_NAMED = 80  # symbols whose names are legible beside the picture

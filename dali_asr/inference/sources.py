@@ -11,7 +11,7 @@ from dali_asr.corpus.cache import is_cached
 from dali_asr.corpus.course import is_course_folder, is_npy_name, read_features, refuse_audio
 from dali_asr.corpus.packed import is_packed
 from dali_asr.corpus.packing import quiet
-from dali_asr.errors import CheckpointError, DataError, UsageError
+from dali_asr.errors import CheckpointError, DataError, SymbolError, UsageError
 from dali_asr.inventory import is_text
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from dali_asr.corpus import Partition
     from dali_asr.corpus.packing import Progress
     from dali_asr.runs.description import ModelDescription
+
+
+_MAX_SHOWN = 6  # symbols in a message
+FILES = "files"  # the name of the partition that single files make up
 
 
 def open_source(
@@ -65,7 +69,7 @@ def _open_files(
         raise UsageError(f"partition {partition}: single files have no partitions; leave it out")
     frames = [read_features(path, zero_nonfinite=data.zero_nonfinite) for path in paths]
     for path, features in zip(paths, frames, strict=True):
-        _check_feature_dim(path, features.shape[1], description)
+        _check_feature_dim(path, features.shape[1], description, data.root)
     names = [path.stem for path in paths]
     for name in names:
         if not is_text(name):
@@ -76,8 +80,9 @@ def _open_files(
         normalization=description.normalization,
         dtype=data.dtype or "float32",
         names=names,
+        partition=FILES,
     )
-    return corpus.partition("all")
+    return corpus.partition(FILES)
 
 
 def _open_corpus(
@@ -94,7 +99,7 @@ def _open_corpus(
         _check_corpus(path, corpus, description)
     else:
         corpus = _open_course(path, names, chosen, description, data, progress)
-    _check_feature_dim(path, corpus.feature_dim, description)
+    _check_feature_dim(path, corpus.feature_dim, description, data.root)
     return corpus.partition(chosen)
 
 
@@ -122,7 +127,14 @@ def _open_course(
         if corpus.normalization == normalization:
             return corpus
     alone = replace(settings, partitions=(chosen,), normalization=normalization, train=())
-    return Corpus.open(path, alone, progress=progress)
+    try:
+        return Corpus.open(path, alone, progress=progress)
+    except SymbolError as error:
+        shown = " ".join(description.inventory.symbols[:_MAX_SHOWN])
+        raise SymbolError(
+            f"{str(error).partition('; ')[0]}; the checkpoint knows {len(description.inventory)} symbols "
+            f"({shown}, ...): give a corpus with its labels, or features without transcripts to predict"
+        ) from error
 
 
 def _partition_names(path: Path) -> list[str]:
@@ -155,9 +167,9 @@ def _check_corpus(path: Path, corpus: Corpus, description: ModelDescription) -> 
         )
 
 
-def _check_feature_dim(path: Path, feature_dim: int, description: ModelDescription) -> None:
+def _check_feature_dim(path: Path, feature_dim: int, description: ModelDescription, root: str) -> None:
     if feature_dim != description.feature_dim:
         raise DataError(
             f"{path}: {feature_dim} features per frame, the checkpoint was trained on {description.feature_dim}; "
-            "give features of the kind that it was trained on"
+            f"compute them as those of {root}, on which it was trained"
         )

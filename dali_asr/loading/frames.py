@@ -245,7 +245,7 @@ def choose_layout(
         return whole
     if memory_budget is None and spec.world_size > 1:  # each rank sees a different amount of free memory
         raise UsageError(
-            f"{partition.name}: its frames exceed the memory that is free on {device}; set loader.memory_budget to "
+            f"{partition.name}: its frames exceed the memory that is free on {device}; set memory_budget to "
             "the same value on every rank to stream them"
         )
     return Layout.fit(partition.offsets, spec.gap, rows, size)

@@ -80,7 +80,7 @@ class FusedGraph:
 
     def __init__(self, planner: Planner, frames: Frames, device: torch.device, prefetch: int, capacity: int) -> None:
         if problem := fused_problem(device):
-            raise UsageError(f"graph fused on {device}: {problem}; set loader.graph: stock")
+            raise UsageError(f"graph fused on {device}: {problem}; set graph to stock")
         self._frames, self._device = frames, device
         self._prefetch, self._capacity = prefetch, capacity
         self._spec, self._chunks = planner.spec, planner.layout.max_group_chunks

@@ -31,7 +31,7 @@ from dali_asr.plan import Layout, LoaderSpec, Planner
 from dali_asr.plan.spec import MAX_EPOCHS, Dtype, as_bytes, as_dtype, as_masking, both_sides, checked_integer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from dali_asr.loading.frames import Frames
     from dali_asr.plan import Masking
@@ -70,7 +70,7 @@ class WindowLoader:
         batch_size: B, windows per batch on this rank.
         shuffle: whether an epoch is a random permutation of all frames; otherwise it follows frame order.
         seed: seed of order and masks, below 2^64.
-        masking: None for no masks, True for the defaults, or a `Masking`.
+        masking: None for no masks, True for the defaults, a `Masking`, or its fields as a mapping.
         subset: read every `subset`-th frame.
         drop_last: whether a short last batch is dropped; otherwise the last two batches share the rest evenly.
         dtype: data type of the windows: `float32`, `float16` or `bfloat16`, or torch's object of this name.
@@ -96,7 +96,8 @@ class WindowLoader:
         memory: memory that the loader takes of its device.
 
     Raises:
-        UsageError: an argument is out of range, or the memory budget is too small for two groups or a batch.
+        UsageError: an argument is out of range, an epoch has no batch, or the memory budget is too small for two groups
+            or a batch.
         DeviceError: the device does not exist, or the frames do not fit its memory.
         DataError: the corpus is damaged, or changed since it was opened.
 
@@ -113,7 +114,7 @@ class WindowLoader:
         batch_size: int,
         shuffle: bool = True,
         seed: int = 0,
-        masking: Masking | bool | None = None,
+        masking: Masking | Mapping[str, Any] | bool | None = None,
         subset: int = 1,
         drop_last: bool = False,
         dtype: Dtype | torch.dtype = "float32",
@@ -141,6 +142,11 @@ class WindowLoader:
             rank=rank,
             world_size=world_size,
         )
+        if not len(self):
+            raise UsageError(
+                f"{partition.name}: {self.spec.positions} frames are fewer than a global batch of "
+                f"{self.spec.steps.global_batch}; lower batch_size, or set drop_last to false"
+            )
         self.device = resolve_device(str(device))
         self.graph = choose_graph(graph, self.device)
         self._prefetch = checked_integer("prefetch", prefetch, 1)
@@ -334,7 +340,7 @@ class WindowLoader:
             how = "resident, which takes" if layout.is_whole else "streamed in groups, which take"
             raise UsageError(
                 f"loader: the frames of the state were {how} {needed:,} bytes, but the memory budget is {budget:,}; "
-                "raise loader.memory_budget"
+                "raise memory_budget"
             )
         self._build(layout)
 

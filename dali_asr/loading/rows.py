@@ -254,5 +254,5 @@ def _does_not_fit(partition: Partition, size: int, device: torch.device) -> Devi
     free, _ = torch.cuda.mem_get_info(device)
     return DeviceError(
         f"{partition.name}: its frames take {size / 2**30:.2f} GiB, but {device} has {free / 2**30:.2f} GiB free; "
-        "lower loader.memory_budget to stream them"
+        "lower memory_budget to stream them"
     )

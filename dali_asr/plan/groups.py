@@ -70,7 +70,7 @@ class Layout:
         if not per_group:
             raise UsageError(
                 f"memory for frames: {max_rows * row_bytes:,} bytes, but two chunks of utterances may take "
-                f"{2 * (int(taken[0]) + gap) * row_bytes:,}; raise loader.memory_budget, or free memory"
+                f"{2 * (int(taken[0]) + gap) * row_bytes:,}; raise memory_budget, or free memory"
             )
         return cls.split(offsets, chunk_frames, per_group)
 

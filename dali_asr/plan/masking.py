@@ -96,6 +96,9 @@ class Masking:
     def __post_init__(self) -> None:
         if self.scope not in ("window", "batch"):
             raise UsageError(f"masking: scope {self.scope!r}; expected window or batch")
+        for name, bands in (("frequency", self.frequency), ("time", self.time)):
+            if not isinstance(bands, Bands):
+                raise UsageError(f"masking: {name} {bands!r}; expected Bands(count=(0, 2), width=(3, 3))")
 
     def check_fits(self, *, window: int, feature_dim: int | None = None) -> None:
         """Check that every band fits a window `[W, D]`; D may be unknown.

@@ -76,7 +76,7 @@ class Planner:
         if self.steps.global_batch > self.windows_in_two_groups:
             raise UsageError(
                 f"memory for frames: half of it holds {self.windows_in_two_groups:,} windows, but a global batch has "
-                f"{self.steps.global_batch:,}; raise loader.memory_budget, or lower loader.batch_size or loader.subset"
+                f"{self.steps.global_batch:,}; raise memory_budget, or lower batch_size or subset"
             )
 
     @classmethod

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import operator
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal, cast, get_args
 
 from dali_asr.errors import UsageError, brief
-from dali_asr.plan.masking import Masking
+from dali_asr.plan.masking import Bands, Masking
 from dali_asr.plan.steps import MIN_WINDOWS_PER_RANK, Steps
 
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -176,6 +178,8 @@ def as_bytes(name: str, value: object) -> int:
     Raises:
         UsageError: neither, or zero.
     """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 3e9
     if not isinstance(value, str):
         return checked_integer(name, value, 1)
     found = re.fullmatch(BYTES, value)
@@ -202,9 +206,15 @@ def both_sides(context: object) -> tuple[int, int]:
 def as_masking(masking: object) -> Masking | None:
     """Return a masking; True stands for the defaults, False and None for none.
 
+    A mapping holds the keys of `loader.masking` of a configuration: `{}` stands for the defaults too.
+
     Raises:
         UsageError: something else.
     """
     if masking is None or isinstance(masking, (bool, Masking)):
         return Masking() if masking is True else masking or None
-    raise UsageError(f"loader: masking {masking!r}; expected None, True or a Masking")
+    if isinstance(masking, Mapping):
+        with suppress(TypeError):  # an unknown key
+            fields: dict[str, Any] = {k: Bands(**v) if isinstance(v, Mapping) else v for k, v in masking.items()}
+            return Masking(**fields)
+    raise UsageError(f"loader: masking {brief(masking)}; expected None, True, a Masking, or its fields as a mapping")

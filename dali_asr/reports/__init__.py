@@ -1,1 +1,1 @@
-"""Runs to pages: what a run hands in, to Kaggle and to a course."""
+"""Runs to pages: what a run did and hands in, where its time goes, and what is wrong with its data."""

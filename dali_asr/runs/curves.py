@@ -44,7 +44,7 @@ def draw_curves(lines: Sequence[dict[str, Any]], picture: Path, title: str) -> N
 
 def _draw_metric(axes: Axes, name: str, steps: Sequence[dict[str, Any]], epochs: Sequence[dict[str, Any]]) -> None:
     points = [(line["step"], line[name]) for line in steps if line[name] is not None]
-    if points:
+    if len(points) > 1 or (points and not epochs):  # one reading says less than its epoch
         style = "-" if len(points) > 1 else "."
         axes.plot(*zip(*points, strict=True), style, color=_TRAIN, alpha=0.35, linewidth=1, label="train, by step")
     for partition, color in (("train", _TRAIN), ("dev", _DEV)):

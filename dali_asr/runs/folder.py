@@ -5,7 +5,7 @@ environment.json    recipe, versions, machine, git commit, and how the loader re
 changes.jsonl       what changed in the configuration when the run was resumed, and at which step
 console.log         what `dali-asr train` printed
 metrics.jsonl       one line every `log_every` steps and one per epoch; identical for the same seed
-timings.jsonl       seconds and frames per second of each epoch
+timings.jsonl       seconds, frames per second and data stall of each epoch
 curves.png          plots of loss and accuracy
 checkpoints/        the last ones and the best
 """
@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from filelock import FileLock, Timeout
 
@@ -41,6 +41,29 @@ if TYPE_CHECKING:
 METRICS, TIMINGS, ABOUT = "metrics.jsonl", "timings.jsonl", "environment.json"
 _LOCK = ".lock"
 _REMEDY = "choose another folder (run=FOLDER)"
+
+
+class EpochTiming(TypedDict):
+    """How long an epoch took to train, without its evaluation: a line of `timings.jsonl`.
+
+    `data_stall` is the fraction of `train_seconds` that the loop waited for batches; on a GPU, which may still be busy
+    then, it is an upper bound of the time that the device idles.
+    """
+
+    epoch: int
+    train_seconds: float
+    frames_per_second: float
+    data_stall: float
+
+
+def read_stall(run: Path) -> float | None:
+    """Return the data stall of a run, over all epochs that it timed; None if it timed none."""
+    try:
+        lines = [json.loads(line) for line in (run / TIMINGS).read_text(encoding="utf-8").splitlines()]
+        seconds = sum(float(line["train_seconds"]) for line in lines)
+        return sum(float(line["data_stall"]) * float(line["train_seconds"]) for line in lines) / seconds
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+        return None
 
 
 def _ignore(_: str) -> None:
@@ -153,9 +176,9 @@ class RunFolder:
         for tracker in self._trackers:
             tracker.log(line)
 
-    def time(self, line: dict[str, Any]) -> None:
+    def time(self, timing: EpochTiming) -> None:
         """Add a line to the timings."""
-        self._append(TIMINGS, line)
+        self._append(TIMINGS, dict(timing))
 
     def save(self, checkpoint: Checkpoint, state: dict[str, Any], *, keep: int, final: bool) -> bool:
         """Save a checkpoint, with the metrics flushed before it.

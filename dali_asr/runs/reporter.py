@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dali_asr.loading import WindowLoader
+    from dali_asr.runs.folder import EpochTiming
 
 
 class Reporter:
@@ -39,8 +40,11 @@ class Reporter:
             speed: frames per second over the epoch so far.
         """
 
-    def evaluated(self, epoch: dict[str, Any]) -> None:
-        """Called at the end of an epoch, with its line of metrics."""
+    def evaluated(self, epoch: dict[str, Any], timing: EpochTiming) -> None:
+        """Called at the end of an epoch, with its line of metrics and how long it took to train."""
+
+    def noted(self, message: str) -> None:
+        """Called before the first step with what is worth knowing: which weights the run starts from."""
 
     def warned(self, message: str) -> None:
         """Called when something is wrong but training continues."""

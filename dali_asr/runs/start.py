@@ -17,8 +17,6 @@ from dali_asr.runs.folder import check_folder, is_run
 if TYPE_CHECKING:
     from dali_asr.config import RunConfig
 
-AUTO = "auto"
-
 
 @dataclass(frozen=True)
 class Start:
@@ -75,7 +73,7 @@ def config_of(resume: str | Path) -> Path | None:
 def _find(config: RunConfig, run: str | Path | None, recipe: str, resume: str | Path | None) -> Start:
     named = Path(run).expanduser() if run is not None else _named(config)
     again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-    if resume == AUTO or (resume is None and again):
+    if resume == "auto" or (resume is None and again):
         known = named or _latest(config, recipe)
         return _continue_or_begin(known) if known else _new(config, recipe)
     if resume is None:

@@ -33,6 +33,7 @@ from dali_asr.training.setup import (
     warmup_warnings,
 )
 from dali_asr.training.step import forward, matrix_precision
+from dali_asr.training.watch import DataWait, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from dali_asr.config import Config
     from dali_asr.corpus import Corpus
     from dali_asr.loading import Batch
-    from dali_asr.runs.folder import RunFolder
+    from dali_asr.runs.folder import EpochTiming, RunFolder
     from dali_asr.runs.start import Start
     from dali_asr.training.distributed import World
     from dali_asr.training.metrics import Measured
@@ -115,7 +116,7 @@ class _Training:
         with world.together():
             setup = set_up(config, corpus, world)
             if self.settings.init and not start.checkpoint:
-                setup.warnings.extend(start_from(setup.model, setup.description, self.settings.init))
+                start_from(setup, self.settings.init)
         self.batches, self.dev, self.description = setup.batches, setup.dev, setup.description
         total = self.settings.epochs * len(self.batches)
         self.total_steps = min(total, self.settings.max_steps or total)
@@ -132,6 +133,7 @@ class _Training:
         self.best: tuple[str, float | None] | None = None  # of the saved checkpoints
         self.saved: str | None = None  # the checkpoint of the present step
         self.epoch_is_over = False  # but perhaps not evaluated yet
+        self.watch = Watch(reporter.warned)
         self.stop = StopRequest()
         checkpoint = None
         with world.together():
@@ -146,6 +148,8 @@ class _Training:
                 settings = resolved(config, corpus)
                 self.folder = open_folder(start, settings, self.batches, checkpoint, reporter.warned)
         self.path = world.on_rank_0(lambda: self.folder.path if self.folder else start.run)
+        for note in setup.notes:
+            reporter.noted(note)
         for warning in setup.warnings:
             reporter.warned(warning)
 
@@ -167,9 +171,9 @@ class _Training:
     def _train(self) -> None:
         stepper, settings = self.stepper, self.settings
         while not self.is_done:
-            begun, frames = time.perf_counter(), 0
+            begun, frames, wait = time.perf_counter(), 0, DataWait()
             stepper.model.train()
-            for batch in self._batches_left():
+            for batch in wait.over(self._batches_left()):
                 loss = stepper.forward(batch)
                 stepper.backward(loss)
                 stepper.update()
@@ -184,10 +188,12 @@ class _Training:
                 if log_due or self.world.size == 1:  # ranks can only stop together, and agree when they log
                     self._stop_if_asked()
             self._check_losses()
-            line = {"train": stepper.metrics.compute(), "dev": self._evaluate()}
-            self._log_epoch(line, time.perf_counter() - begun, frames)
+            trained, seconds = stepper.metrics.compute(), time.perf_counter() - begun
+            self._log_epoch({"train": trained, "dev": self._evaluate()})
+            timing = self._time_epoch(frames, seconds, wait.seconds)
             self._save(final=self.is_done)
-            self.reporter.evaluated(self.epochs[-1])
+            self.reporter.evaluated(self.epochs[-1], timing)
+            self.watch.evaluated(self.epochs)
             self._stop_if_asked()
 
     @property
@@ -226,9 +232,10 @@ class _Training:
         with self.world.together():
             if self.folder:
                 self.folder.log(line | measured)
+        self.watch.read(step, measured["loss"])
         self.reporter.stepped(step, measured, speed)
 
-    def _log_epoch(self, measured: dict[str, Any], seconds: float, frames: int) -> None:
+    def _log_epoch(self, measured: dict[str, Any]) -> None:
         number = len(self.epochs) + 1
         line: dict[str, Any] = {"kind": "epoch", "epoch": number, "step": self.stepper.steps} | measured
         self.stepper.metrics.end_epoch()
@@ -239,7 +246,21 @@ class _Training:
         with self.world.together():
             if self.folder:
                 self.folder.log(line)
-                self.folder.time({"epoch": number, "train_seconds": seconds, "frames_per_second": frames / seconds})
+
+    def _time_epoch(self, frames: int, seconds: float, waited: float) -> EpochTiming:
+        """Record how long the epoch that ended took to train."""
+        timing: EpochTiming = {
+            "epoch": len(self.epochs),
+            "train_seconds": seconds,
+            "frames_per_second": frames / seconds,
+            "data_stall": waited / seconds,
+        }
+        with self.world.together():
+            if self.folder:
+                self.folder.time(timing)
+        if self.world.leads:
+            self.watch.waited(timing["epoch"], timing["data_stall"], seconds)
+        return timing
 
     def _check_losses(self) -> None:
         """Check the losses since the last reading.

@@ -51,6 +51,7 @@ class Setup:
         description: the description of the model.
         model: the model, initialized, on the CPU.
         class_weights: weights of the labels in the loss, `[C]`; None for equal weights.
+        notes: what is worth knowing, such as the weights that the run starts from.
         warnings: what the user should know, such as symbols without frames.
     """
 
@@ -59,6 +60,7 @@ class Setup:
     description: ModelDescription
     model: MLP
     class_weights: torch.Tensor | None
+    notes: list[str]
     warnings: list[str]
 
 
@@ -108,26 +110,25 @@ def set_up(config: Config, corpus: Corpus, world: World) -> Setup:
         description,
         model,
         torch.from_numpy(balanced_weights(counts)) if balanced else None,
+        [],
         [warning] if (warning := warn_of_missing(counts, corpus.inventory, train.name)) else [],
     )
 
 
-def start_from(model: MLP, description: ModelDescription, source: str) -> list[str]:
-    """Copy the weights of another run's best checkpoint, or of a checkpoint, into a model.
+def start_from(setup: Setup, source: str) -> None:
+    """Copy the weights of another run's best checkpoint, or of a checkpoint, into the model of a run.
 
-    The last layer keeps its random weights for symbols that the other inventory does not have.
+    The last layer keeps its random weights for symbols that the other inventory does not have. The notes and warnings
+    of the setup say what was done.
 
     Args:
-        model: the model, freshly initialized, on the CPU.
-        description: its description.
+        setup: with the model freshly initialized, on the CPU.
         source: folder of a run or of a checkpoint.
-
-    Returns:
-        What the user should know.
 
     Raises:
         CheckpointError: it cannot be read, or is of a model with other layers or features.
     """
+    model, description = setup.model, setup.description
     other = load_checkpoint(Path(source).expanduser())
     if differing := _differences_of_weights(other.description, description):
         raise CheckpointError(
@@ -137,7 +138,7 @@ def start_from(model: MLP, description: ModelDescription, source: str) -> list[s
     # By position: layers of dropout, which may differ, shift the names.
     weights = dict(zip(own, other.build(torch.device("cpu")).state_dict().values(), strict=True))
     theirs, ours = other.description.inventory.symbols, description.inventory.symbols
-    said = [f"training.init: starts from the weights of {other.name} in {run_of(Path(source))}"]
+    setup.notes.append(f"training.init: starts from the weights of {other.name} in {run_of(Path(source))}")
     if theirs != ours:
         kept = [symbol for symbol in ours if symbol in theirs]
         for name in list(own)[-2:]:  # weight and bias of the last layer
@@ -145,14 +146,13 @@ def start_from(model: MLP, description: ModelDescription, source: str) -> list[s
             for symbol in kept:
                 rows[ours.index(symbol)] = weights[name][theirs.index(symbol)]
             weights[name] = rows
-        said.append(f"training.init: the last layer is new for {len(ours) - len(kept)} of {len(ours)} symbols")
+        setup.notes.append(f"training.init: the last layer is new for {len(ours) - len(kept)} of {len(ours)} symbols")
     if other.description.normalization.kind != description.normalization.kind:
-        said.append(
+        setup.warnings.append(
             f"training.init: trained on features normalized by {other.description.normalization.kind}, here by "
             f"{description.normalization.kind}; set data.normalization to match, or pack a packed corpus again with it"
         )
     model.load_state_dict(weights)
-    return said
 
 
 def _differences_of_weights(theirs: ModelDescription, ours: ModelDescription) -> list[str]:
@@ -287,7 +287,7 @@ def _check_order(path: Path, state: TrainingState, batches: WindowLoader, ranks:
     keys = {name: key for name, key in _ORDER_KEYS.items() if theirs.get(name) != ours[name]}
     found = [f"{key} {brief(theirs.get(name))} (here {brief(ours[name])})" for name, key in keys.items()]
     values = theirs | {"partition": str(theirs.get("partition")).split("+")}
-    back = [shlex.join(["--set", f"{key}={json.dumps(values.get(name))}"]) for name, key in keys.items()]
+    back = [shlex.quote(f"{key}={json.dumps(values.get(name))}") for name, key in keys.items()]
     if theirs.get("partition") == ours["partition"] and theirs.get("corpus") != ours["corpus"]:
         found.append("another corpus")
         back.append("the corpus in data.root as it was")

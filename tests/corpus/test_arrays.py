@@ -69,6 +69,16 @@ def test_statistics_for_a_writer_are_those_of_numpy(tmp_path: Path) -> None:
     for wrong in ([FRAMES[0], np.full((2, 5), np.nan)], [FRAMES[0], FRAMES[0][0]]):
         with pytest.raises(DataError, match=r"Normalization.of: utterance 1: float.*; give a list of finite floats"):
             Normalization.of(wrong)
+    with pytest.raises(DataError, match=r"Normalization.of: utterance 1: 3 features per frame, 2 in the utterances"):
+        Normalization.of([np.ones((3, 2)), np.ones((4, 3))])
+
+
+def test_a_corpus_is_shown_in_one_line() -> None:
+    corpus = Corpus.from_arrays({"train": FRAMES, "dev": FRAMES[:1]}, inventory=["a", "b"])
+    total, feature_dim = sum(map(len, FRAMES)), FRAMES[0].shape[1]
+    assert repr(corpus) == (
+        f"Corpus(train [{total}, {feature_dim}], dev [{len(FRAMES[0])}, {feature_dim}], float32, none, 2 symbols)"
+    )
 
 
 @pytest.mark.parametrize(

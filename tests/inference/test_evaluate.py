@@ -36,7 +36,7 @@ def test_the_command_writes_and_prints_all_scores(run: Path, run_cli: Callable[.
     assert values["checkpoint"].startswith("epoch-0001-step-")
     assert len(values["symbols"]) == len(values["confusion"]) == 42
     assert scores.with_suffix(".png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert f"written to {scores}, drawn in {scores.with_suffix('.png')}" in done.output
+    assert f"matrix: {scores}\nPicture of the matrix: {scores.with_suffix('.png')}\n" in done.output
     of_checkpoint = run_cli("evaluate", next((run / "checkpoints").iterdir()), "--device", "cpu")
     assert of_checkpoint.exit_code == 0, of_checkpoint.output
     assert run_cli("evaluate", run, "demo", "--partition", "test", "--checkpoint", "last").exit_code == 0

@@ -17,7 +17,7 @@ import yaml
 from dali_asr import Corpus, Inventory, PackedWriter, predict
 from dali_asr.config import Config
 from dali_asr.corpus import PackSettings, pack_course
-from dali_asr.errors import CheckpointError, DataError, UsageError
+from dali_asr.errors import CheckpointError, DataError, SymbolError, UsageError
 from dali_asr.inference.predict import Prediction
 from dali_asr.inference.writers import Format, encode, write_prediction
 from dali_asr.inventory import ARPABET
@@ -175,9 +175,19 @@ def test_an_existing_output_is_kept_unless_overwritten(tmp_path: Path) -> None:
 def test_features_of_another_width_are_refused(run: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "wide.npy", make_features(9, dim=7))
     make_course(tmp_path / "c", {"test": [4]}, dim=7)
+    message = "7 features per frame, the checkpoint was trained on 5; compute them as those of"
     for source in (tmp_path / "wide.npy", tmp_path / "c"):
-        with pytest.raises(DataError, match="7 features per frame, the checkpoint was trained on 5"):
+        with pytest.raises(DataError, match=message):
             predict(run, source)
+
+
+def test_labels_that_the_model_does_not_know_are_refused(run: Path, course: Path) -> None:
+    symbols = np.load(course / "dev/transcript/u00.npy")
+    symbols[1] = "Q"
+    np.save(course / "dev/transcript/u00.npy", symbols)
+    message = r"u00\.npy: unknown symbol 'Q' at position 1; the checkpoint knows 42 symbols \(\[SIL\] AA .*\): give a"
+    with pytest.raises(SymbolError, match=message):
+        predict(run, course, partition="dev")
 
 
 def test_a_corpus_of_another_inventory_or_normalization_is_refused(run: Path, course: Path, tmp_path: Path) -> None:

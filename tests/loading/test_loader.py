@@ -103,7 +103,7 @@ def test_the_last_two_batches_share_what_is_left() -> None:
 @given(loaders(), st.integers(1, 3))
 def test_batches_do_not_depend_on_batches_per_iteration(case: tuple[Any, dict[str, Any]], many: int) -> None:
     partition, arguments = case
-    arguments |= {"batch_size": max(2, arguments["batch_size"] // 4)}
+    arguments |= {"batch_size": max(1, arguments["batch_size"] // 4)}
     one = WindowLoader(partition, **(arguments | {"batches_per_iteration": 1}))
     several = WindowLoader(partition, **(arguments | {"batches_per_iteration": 1 + many, "prefetch": 1}))
     for _ in range(2):
@@ -255,6 +255,33 @@ def test_more_rows_than_dali_can_number_are_streamed(monkeypatch: pytest.MonkeyP
     assert_judged(partition, loader, arguments)
 
 
+def test_an_epoch_without_a_batch_is_refused() -> None:
+    message = "all: 5 frames are fewer than a global batch of 8; lower batch_size, or set drop_last to false"
+    with pytest.raises(UsageError, match=message):
+        WindowLoader(make_partition([3, 2]), context=1, batch_size=8, drop_last=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "masking"),
+    [
+        ({}, Masking()),
+        (True, Masking()),
+        (False, None),
+        ({"time": {"count": (1, 1)}, "scope": "batch"}, Masking(time=Bands(count=(1, 1)), scope="batch")),
+        ({"frequency": Bands(width=(1, 2))}, Masking(frequency=Bands(width=(1, 2)))),
+    ],
+)
+def test_masks_are_given_as_in_a_configuration_too(given: Any, masking: Masking | None) -> None:
+    loader = WindowLoader(make_partition([9]), context=5, batch_size=9, masking=given)
+    assert loader.spec.masking == masking
+
+
+@pytest.mark.parametrize("given", [{"tme": {}}, {"time": {"cnt": 3}}, {"time": 3}, {"scope": "all"}, "yes", 1])
+def test_other_masks_are_refused(given: Any) -> None:
+    with pytest.raises(UsageError, match="masking"):
+        WindowLoader(make_partition([9]), context=5, batch_size=9, masking=given)
+
+
 @pytest.mark.parametrize("graph", ["stock", "auto"])
 def test_an_error_inside_the_pipeline_arrives_with_its_cause(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from dali_asr.loading.stock import StockGraph
@@ -273,7 +300,7 @@ def test_an_error_inside_the_pipeline_arrives_with_its_cause(graph: Any, monkeyp
 
 def test_fused_without_a_gpu_is_an_error() -> None:
     """Never a silent fall back."""
-    with pytest.raises(UsageError, match=r"graph fused on cpu: needs a CUDA device; set loader\.graph: stock"):
+    with pytest.raises(UsageError, match=r"graph fused on cpu: needs a CUDA device; set graph to stock"):
         WindowLoader(make_partition([5]), context=1, batch_size=2, graph="fused", device="cpu")
 
 
@@ -376,7 +403,9 @@ def test_a_dtype_is_named_or_an_object_of_torch_or_numpy(dtype: Any) -> None:
     assert next(iter(loader)).windows.dtype == torch.float16
 
 
-@pytest.mark.parametrize(("budget", "size"), [("2GiB", 2 << 30), ("1.5 MB", 1_500_000), (10**9, 10**9), ("400", 400)])
+@pytest.mark.parametrize(
+    ("budget", "size"), [("2GiB", 2 << 30), (3e6, 3_000_000), ("1.5 MB", 1_500_000), (10**9, 10**9), ("400", 400)]
+)
 def test_a_memory_budget_is_a_number_of_bytes_or_a_text(budget: Any, size: int) -> None:
     assert as_bytes("memory_budget", budget) == size
 

@@ -106,9 +106,9 @@ def test_groups_hold_every_frame_once(lengths: list[int], target: int, most: int
         (
             300,
             4,
-            r"memory for frames: 294 bytes, but two chunks of utterances may take 504; raise loader.memory_budget",
+            r"memory for frames: 294 bytes, but two chunks of utterances may take 504; raise memory_budget",
         ),
-        (budget_of(3, 8, 2), 17, r"half of it holds 16 windows, but a global batch has 17; raise loader.memory_budget"),
+        (budget_of(3, 8, 2), 17, r"half of it holds 16 windows, but a global batch has 17; raise memory_budget"),
     ],
 )
 def test_a_memory_budget_that_is_too_small_is_refused(budget: int, batch_size: int, message: str) -> None:
@@ -324,7 +324,7 @@ def test_several_ranks_need_a_memory_budget_to_stream(monkeypatch: pytest.Monkey
     monkeypatch.setattr(frames, "free_memory", lambda _: 10_000)
     arguments: dict[str, Any] = {"context": 2, "batch_size": 5, "batches_per_iteration": 1, "device": "cpu"}
     assert WindowLoader(make_partition([8] * 30), **arguments).streamed
-    with pytest.raises(UsageError, match=r"all: its frames exceed the memory that is free on cpu; set loader.memory"):
+    with pytest.raises(UsageError, match=r"all: its frames exceed the memory that is free on cpu; set memory"):
         WindowLoader(make_partition([8] * 30), rank=1, world_size=2, **arguments)
 
 

@@ -55,6 +55,11 @@ def test_runs_with_few_lines_are_drawn(lines: list[dict[str, Any]], drawn: list[
     assert not any("best" in label for label in curves(drawn[0])) or lines == [epoch(1, 5, 0.5)]
 
 
+def test_the_only_reading_is_left_out_beside_its_epoch(drawn: list[Figure], tmp_path: Path) -> None:
+    draw_curves([step(1, 1.0), epoch(1, 5, 0.5)], tmp_path / "c.png", "run")
+    assert "train, by step" not in curves(drawn[0])
+
+
 def test_many_epochs_are_numbered_sparsely(drawn: list[Figure], tmp_path: Path) -> None:
     draw_curves([epoch(n, 7 * n, n / 100) for n in range(1, 41)], tmp_path / "c.png", "run")
     assert [text.get_text() for text in drawn[0].axes[0].child_axes[0].get_xticklabels()] == [

@@ -7,8 +7,6 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -74,21 +72,17 @@ def test_killed_at_every_write_of_a_checkpoint(undisturbed: Path, forker: Forker
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_ends_the_run(
-    number: int, code: int, undisturbed: Path, tmp_path: Path, run_cli: Callable[..., Any]
+    number: int, code: int, undisturbed: Path, forker: Forker, tmp_path: Path, run_cli: Callable[..., Any]
 ) -> None:
     run = tmp_path / "run"
     options = [part for override in OVERRIDES for part in ("--set", override)]
-    command = [sys.executable, "-m", "dali_asr", "train", "demo", "--run-folder", str(run), *options]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        assert process.stdout
-        for line in process.stdout:
-            if line.startswith("epoch 1  dev"):
-                break
-        os.kill(process.pid, number)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == code, errors
+    process = forker.command("train", "demo", "--run-folder", str(run), *options, errors=tmp_path / "errors")
+    while not forker.read().startswith("epoch 1  dev"):
+        pass
+    os.kill(process, number)
+    ended = forker.wait()
+    errors = (tmp_path / "errors").read_text()
+    assert ended == code, errors
     found = re.fullmatch(
         r"interrupted at step (\d+) of 92; the checkpoint is saved, continue with: dali-asr train --resume (.*)\n",
         errors,
@@ -156,7 +150,7 @@ def test_auto_resumes_the_latest_run_of_the_recipe(tmp_path: Path) -> None:
         (["model.hidden=[24,32]"], r"of another model: hidden 24/batch/0\.2, 24/layer/0\.2 \(here 24/batch/0\.2, 32/"),
         (
             ["loader.context=4"],
-            r"trained with loader\.context \[3, 3\] \(here \[4, 4\]\); go on with --set 'loader.context=\[3, 3\]', or",
+            r"trained with loader\.context \[3, 3\] \(here \[4, 4\]\); go on with 'loader.context=\[3, 3\]', or",
         ),
         (
             ["loader.batch_size=500"],
@@ -165,11 +159,11 @@ def test_auto_resumes_the_latest_run_of_the_recipe(tmp_path: Path) -> None:
         (
             ["training.seed=1", "loader.subset=3", "loader.drop_last=false"],
             r"training\.seed 0 \(here 1\), loader\.subset 9 \(here 3\), loader\.drop_last True \(here False\); "
-            "go on with --set training.seed=0 and --set loader.subset=9 and --set loader.drop_last=true, or",
+            "go on with training.seed=0 and loader.subset=9 and loader.drop_last=true, or",
         ),
         (
             ["data.train=dev"],
-            r"trained with data\.train 'train' \(here 'dev'\); go on with --set 'data\.train=\[\"train\"\]', or",
+            r"trained with data\.train 'train' \(here 'dev'\); go on with 'data\.train=\[\"train\"\]', or",
         ),
     ],
 )

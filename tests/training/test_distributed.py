@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 import torch
 
 from dali_asr.runs.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
-from tests.training_runs import Forker, finish, start
+from tests.training_runs import Forker
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
 TWO = (*TORCHRUN, "--nproc-per-node", "2")
@@ -88,34 +87,32 @@ def test_batch_norm_and_dropout_train_on_two_processes(two_epochs: Path) -> None
     assert (find_checkpoint(two_epochs, "last") / "training.pt").is_file()
 
 
-def test_a_rank_that_dies_ends_the_others(tmp_path: Path) -> None:
-    begun = time.monotonic()
-    with start(tmp_path / "run", "loader.batch_size=125", launcher=TWO, DIE_ON_RANK="1", DIE_AT_STEP="30") as process:
-        _, errors = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert "exitcode  : 3" in errors or "exitcode: 3" in errors, errors
-    assert time.monotonic() - begun < 60
-    assert load_checkpoint(tmp_path / "run", "last").step == 28
+def test_a_rank_that_dies_ends_the_others(forker: Forker, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ended = forker.end(run, "loader.batch_size=125", AGENT_RESTARTS="0", DIE_ON_RANK="1", DIE_AT_STEP="30")
+    assert ended == 1
+    assert forker.printed[-1] == "rank 1 failed with exit code 3"
+    assert load_checkpoint(run, "last").step == 28
 
 
-def test_an_elastic_restart_continues_from_the_last_checkpoint(two_epochs: Path, tmp_path: Path) -> None:
-    restarting = (*TWO, "--max-restarts", "1")
-    printed = finish(tmp_path / "run", *TWO_EPOCHS, launcher=restarting, DIE_ON_RANK="1", DIE_AT_STEP="30")
-    steps = [int(line) for line in printed.splitlines()]
-    assert steps == [*range(4, 29, 4), *range(32, 47, 4), 46]
+def test_an_elastic_restart_continues_from_the_last_checkpoint(
+    two_epochs: Path, forker: Forker, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert forker.end(run, *TWO_EPOCHS, AGENT_RESTARTS="1", DIE_ON_RANK="1", DIE_AT_STEP="30") == 0
+    assert [int(line) for line in forker.printed] == [*range(4, 29, 4), *range(32, 47, 4), 46]
     for name in ("metrics.jsonl", "checkpoints/epoch-0002-step-00000046/model.safetensors"):
-        assert (tmp_path / "run" / name).read_bytes() == (two_epochs / name).read_bytes()
+        assert (run / name).read_bytes() == (two_epochs / name).read_bytes()
 
 
-def test_a_full_disk_ends_all_ranks_with_its_error(tmp_path: Path) -> None:
+def test_a_full_disk_ends_all_ranks_with_its_error(forker: Forker, tmp_path: Path) -> None:
     options = ("loader.batch_size=125", "training.epochs=1", "training.on_write_error=stop")
-    with start(tmp_path / "run", *options, launcher=TWO, FULL_FROM="12") as process:
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode != 0
-    raised = [line for line in errors.splitlines() if "Error: " in line and "ChildFailedError" not in line]
+    assert forker.end(tmp_path / "run", *options, ranks=2, FULL_FROM="12") == 1
+    raised = [line for line in forker.printed if "Error: " in line]
     told = [line for line in raised if "DataError" in line and "No space left on device while writing" in line]
-    assert len({line.split("]:")[-1].strip() for line in told}) == 1, errors
-    assert "RuntimeError" not in errors
+    assert len(told) == 2, forker.printed
+    assert len(set(told)) == 1
+    assert not any("RuntimeError" in line for line in raised)
 
 
 def test_a_used_folder_is_refused_once(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def test_training_starts_from_the_weights(before: Path, tmp_path: Path) -> None:
     theirs, ours = (load_checkpoint(path, "last").build(torch.device("cpu")).parameters() for path in (before, run))
     for ours_now, tensor in zip(ours, theirs, strict=True):
         torch.testing.assert_close(ours_now, tensor)
-    (line,) = said.messages
+    (line,) = said.notes
+    assert said.messages == []
     assert line == f"training.init: starts from the weights of epoch-0001-step-00000003 in {before}"
 
 
@@ -63,7 +64,7 @@ def test_other_labels_get_a_new_last_layer(before: Path, tmp_path: Path) -> None
     for name in (weight, bias):
         torch.testing.assert_close(ours[name][[0, 2]], theirs[name][[2, 0]])
     assert ours[weight].shape == (4, 6)
-    assert said.messages[1] == "training.init: the last layer is new for 2 of 4 symbols"
+    assert said.notes[1] == "training.init: the last layer is new for 2 of 4 symbols"
 
 
 def test_a_resumed_run_does_not_start_again(before: Path, tmp_path: Path) -> None:

@@ -172,13 +172,9 @@ def test_unusable_partitions_and_folders_are_refused(tmp_path: Path) -> None:
 
 
 def test_real_speech_reaches_41_percent(real_speech: Path, tmp_path: Path) -> None:
-    """Mean of two seeds after two epochs of `tiny`; always predicting silence gives 30.0 %."""
-    scores = []
-    for seed in range(2):
-        options = [f"data.root={real_speech}", f"training.seed={seed}", "training.eval_every=2"]
-        config = Config.load("so762-mini", options)
-        scores.append(train(config, run=tmp_path / str(seed)).epochs[-1]["dev"]["accuracy"])
-    assert sum(scores) / 2 >= 0.41
+    """After two epochs of `tiny`; always predicting silence gives 30.0 %."""
+    config = Config.load("so762-mini", [f"data.root={real_speech}", "training.eval_every=2"])
+    assert train(config, run=tmp_path / "run").epochs[-1]["dev"]["accuracy"] >= 0.41
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
