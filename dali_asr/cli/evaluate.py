@@ -20,8 +20,7 @@ def evaluate(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="A packed corpus, source files, a link (`data fetch`) or `demo`. By default the corpus that the run was "
-            "trained on.",
+            help="A packed corpus, source files, a link (`data fetch`) or `demo`. By default the corpus of the training.",
             show_default=False,
         ),
     ] = None,

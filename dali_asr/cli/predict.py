@@ -16,7 +16,8 @@ def predict(
     source: Annotated[
         list[str],
         typer.Argument(
-            help="A packed corpus, source files in any layout, a link (`data fetch`), `demo`, or `.npy` files of features."
+            help="A packed corpus, source files in any layout, a link (`data fetch`), `demo`, or `.npy` files of "
+            "features."
         ),
     ],
     partition: Annotated[

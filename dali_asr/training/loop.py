@@ -18,6 +18,7 @@ from dali_asr.corpus import NO_LABEL
 from dali_asr.errors import DeviceError, TrainingError, TrainingInterrupted
 from dali_asr.model import parameter_count
 from dali_asr.runs.checkpoint import CONFIG, Checkpoint, checkpoint_name, list_checkpoints
+from dali_asr.runs.folder import EpochTiming
 from dali_asr.runs.reporter import Reporter
 from dali_asr.runs.start import find_start
 from dali_asr.signals import StopRequest
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from dali_asr.config import Config
     from dali_asr.corpus import Corpus
     from dali_asr.loading import Batch
-    from dali_asr.runs.folder import EpochTiming, RunFolder
+    from dali_asr.runs.folder import RunFolder
     from dali_asr.runs.start import Start
     from dali_asr.training.distributed import World
     from dali_asr.training.metrics import Measured
@@ -249,12 +250,12 @@ class _Training:
 
     def _time_epoch(self, frames: int, seconds: float, waited: float) -> EpochTiming:
         """Record how long the epoch that ended took to train."""
-        timing: EpochTiming = {
-            "epoch": len(self.epochs),
-            "train_seconds": seconds,
-            "frames_per_second": frames / seconds,
-            "data_stall": waited / seconds,
-        }
+        timing = EpochTiming(
+            epoch=len(self.epochs),
+            train_seconds=seconds,
+            frames_per_second=frames / seconds,
+            data_stall=waited / seconds,
+        )
         with self.world.together():
             if self.folder:
                 self.folder.time(timing)
