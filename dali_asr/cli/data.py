@@ -107,11 +107,11 @@ def info(
     from dali_asr.demo import DEMO_CORPUS
 
     path = DEMO_CORPUS if corpus == DEMO else Path(corpus)
-    title = "archive of a course folder" if is_archive(path) else layout_title(path)
     with counting() as report:
         opened = Corpus.open(path, progress=report)
         if verify and opened.path:
             verify_packed(opened.path, report)
+    title = "archive of a course folder" if is_archive(path) else layout_title(path)
     if title:
         say(f"layout: {title}")
     say(
