@@ -118,6 +118,8 @@ def brief(value: object) -> str:
 
 def printable(text: str) -> str:
     """Return text with control characters escaped, which could otherwise command the terminal."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

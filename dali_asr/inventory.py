@@ -77,7 +77,7 @@ class Inventory:
             raise DataError(f"inventory {path}: {reason}; give a text file with one symbol per line") from error
         return cls(tuple(line.strip() for line in lines if line.strip()))
 
-    @property
+    @cached_property
     def label_dtype(self) -> np.dtype[Any]:
         """Smallest of uint8, uint16 and int32 that holds every label and `unlabelled`."""
         for dtype in (np.uint8, np.uint16):

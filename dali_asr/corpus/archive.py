@@ -12,7 +12,6 @@ import tarfile
 import zipfile
 import zlib
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from isal import igzip
 from isal.igzip_lib import IsalError
 
 from dali_asr.corpus.members import Kind, Member
-from dali_asr.corpus.regular import open_regular
+from dali_asr.corpus.regular import open_regular, reading
 from dali_asr.corpus.tar import tar_members
 from dali_asr.errors import DataError, printable
 
@@ -42,8 +41,9 @@ def is_archive(path: Path) -> bool:
     Raises:
         DataError: the file cannot be read.
     """
-    if not path.is_file():
-        return False
+    with reading(path):
+        if not path.is_file():
+            return False
     with open_regular(path) as file, open(file, "rb", closefd=False) as stream:
         return _kind(stream.read(_HEAD)) is not None
 
@@ -65,7 +65,7 @@ def read_members(path: Path) -> Iterator[Member]:
             if member is None:
                 return
             last = member.name
-            yield replace(member, position=stream.tell(), read=partial(_read, path, member))
+            yield Member(last, member.kind, member.size, stream.tell(), partial(_read, path, member))
 
 
 def _read(path: Path, member: Member) -> bytes:

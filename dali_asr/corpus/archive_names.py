@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dali_asr.corpus.archive import read_members
 from dali_asr.corpus.features import is_npy_name
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
     from dali_asr.corpus.members import Member
 
 
-@dataclass(frozen=True)
-class ArrayName:
+class ArrayName(NamedTuple):
     """Which array a member holds.
 
     Attributes:
@@ -58,6 +56,8 @@ class ArchiveNames:
         self._archive = archive
         self._top: str | None = None  # the folder that holds the partitions
         self._found: dict[str, dict[str, set[str]]] = {}  # utterances by partition and folder
+        self._found_at: dict[PurePosixPath, set[str]] = {}  # the same by path
+        self._places: dict[str, PurePosixPath | None] = {}  # what `_place` returned
 
     def add(self, member: Member) -> ArrayName | None:
         """Return which array a member holds; None if it is none of a course folder.
@@ -66,28 +66,28 @@ class ArchiveNames:
             DataError: its name is absolute, leads out of the archive, is invalid or was there before; it is a link or
                 a device; or the archive holds two course folders.
         """
-        path = PurePosixPath(member.name)
-        where = f"{self._archive}: {printable(member.name)}"
-        if path.is_absolute() or ".." in path.parts:
-            raise DataError(f"{where}: leads out of the archive; make the archive anew, from within its folder")
+        folder, _, file = member.name.rpartition("/")
         if member.kind == "folder":
-            if len(path.parts) > 1 and path.name == TRANSCRIPTS and self._is_partition(path.parent):
-                self._folder(where, path)
+            place = self._place(member, member.name)
+            if place and place.name == TRANSCRIPTS:
+                self._utterances(member, place)
             return None
-        if len(path.parts) < 3 or path.parent.name not in (FEATURES, TRANSCRIPTS) or not is_npy_name(path.name):
-            return None
-        if not self._is_partition(path.parent.parent):
+        if folder not in self._places:  # many members share a folder
+            self._places[folder] = self._place(member, folder)
+        place = self._places[folder]
+        if file == "..":
+            raise self._refused(member, "leads out of the archive; make the archive anew, from within its folder")
+        if place is None or not is_npy_name(file):
             return None
         if member.kind != "file":
-            raise DataError(f"{where}: is not a regular file; make the archive anew, with files instead of links")
-        if not is_text(path.name):
-            raise DataError(f"{self._archive}: the file name {path.name!r} is not UTF-8; rename it")
-        utterances = self._folder(where, path.parent)
-        utterance = path.name.removesuffix(".npy")
+            raise self._refused(member, "is not a regular file; make the archive anew, with files instead of links")
+        if not is_text(file):
+            raise DataError(f"{self._archive}: the file name {file!r} is not UTF-8; rename it")
+        utterances, utterance = self._utterances(member, place), file.removesuffix(".npy")
         if utterance in utterances:
-            raise DataError(f"{where}: stands in the archive twice; make the archive anew, with one of them")
+            raise self._refused(member, "stands in the archive twice; make the archive anew, with one of them")
         utterances.add(utterance)
-        return ArrayName(path.parent.parent.name, path.parent.name, utterance)
+        return ArrayName(place.parent.name, place.name, utterance)
 
     def partitions(self, chosen: Sequence[str]) -> tuple[PartitionEntry, ...]:
         """Return the partitions with their utterances, in the order in which they are packed.
@@ -125,18 +125,28 @@ class ArchiveNames:
             check_pairs(where, features, transcripts)
         return PartitionEntry(name, tuple(features), TRANSCRIPTS in folders)
 
-    def _folder(self, where: str, path: PurePosixPath) -> set[str]:
-        """Return the utterances of a folder of a partition."""
-        partition, top = path.parent, str(path.parent.parent)
-        if self._top is None:
-            self._top = top
-        if top != self._top:
-            raise DataError(
-                f"{where}: a second course folder, beside {printable(self._top)}; give an archive of one of them"
-            )
-        check_partition_name(partition.name)
-        return self._found.setdefault(partition.name, {}).setdefault(path.name, set())
+    def _place(self, member: Member, folder: str) -> PurePosixPath | None:
+        """Return the path of a folder of a partition; None for other folders and those of systems, as `__MACOSX`."""
+        path = PurePosixPath(folder)
+        if path.is_absolute() or ".." in path.parts:
+            raise self._refused(member, "leads out of the archive; make the archive anew, from within its folder")
+        if len(path.parts) < 2 or path.name not in (FEATURES, TRANSCRIPTS):
+            return None
+        return None if any(part.startswith((".", "__")) for part in path.parts) else path
 
-    def _is_partition(self, path: PurePosixPath) -> bool:
-        """Return whether a folder is not one of another system, such as `__MACOSX`."""
-        return bool(path.name) and not any(part.startswith((".", "__")) for part in path.parts)
+    def _utterances(self, member: Member, place: PurePosixPath) -> set[str]:
+        """Return the utterances of a folder of a partition."""
+        if place not in self._found_at:
+            partition, top = place.parent.name, str(place.parent.parent)
+            if self._top is None:
+                self._top = top
+            if top != self._top:
+                raise self._refused(
+                    member, f"a second course folder, beside {printable(self._top)}; give an archive of one of them"
+                )
+            check_partition_name(partition)
+            self._found_at[place] = self._found.setdefault(partition, {}).setdefault(place.name, set())
+        return self._found_at[place]
+
+    def _refused(self, member: Member, problem: str) -> DataError:
+        return DataError(f"{self._archive}: {printable(member.name)}: {problem}")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -11,8 +10,7 @@ if TYPE_CHECKING:
 Kind = Literal["file", "folder", "other"]
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """A member of an archive.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Moving runs of bytes from one file into another."""
+"""Copying runs of bytes from one file into another."""
 
 from __future__ import annotations
 
@@ -16,23 +16,18 @@ _UNSUPPORTED = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno
 Run = tuple[int, int, int]  # offsets in source and destination, and size, in bytes
 
 
-def move_runs(source: Path, dest: Path, runs: Iterable[Run]) -> None:
-    """Copy runs of bytes of a file into another, which is made if it is missing; then remove the first.
+def copy_runs(source: Path, dest: Path, runs: Iterable[Run]) -> None:
+    """Copy runs of bytes of a file into another, which is there; several threads may write to it at once.
 
     Raises:
         OSError: a file cannot be read or written.
     """
-    with source.open("rb", buffering=0) as read, dest.open("ab", buffering=0):
-        write = os.open(dest, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            for run in _joined(runs):
-                _copy(read.fileno(), write, *run)
-        finally:
-            os.close(write)
-    source.unlink()
+    with source.open("rb", buffering=0) as read, dest.open("r+b", buffering=0) as write:
+        for run in joined(runs):
+            _copy(read.fileno(), write.fileno(), *run)
 
 
-def _joined(runs: Iterable[Run]) -> Iterator[Run]:
+def joined(runs: Iterable[Run]) -> Iterator[Run]:
     """Yield runs, those that follow each other in both files as one."""
     start, target, size = 0, 0, 0
     for a, b, count in runs:

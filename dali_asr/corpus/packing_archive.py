@@ -24,7 +24,7 @@ from dali_asr.corpus.draft import PackedDraft, new_draft
 from dali_asr.corpus.features import check_features, finite
 from dali_asr.corpus.folding import read_fold
 from dali_asr.corpus.layouts.course import FEATURES, check_length, transcript_labels
-from dali_asr.corpus.moving import Run, move_runs
+from dali_asr.corpus.moving import Run, copy_runs
 from dali_asr.corpus.normalize import Moments, Normalization
 from dali_asr.corpus.npy import parse_array, read_header
 from dali_asr.corpus.packed import FRAMES, LABELS
@@ -35,7 +35,7 @@ from dali_asr.files import disk_errors
 from dali_asr.inventory import ARPABET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 _MAX_MEMBER = 1 << 30  # bytes; it is held in memory
 _RAW, _ARRIVED_FRAMES, _ARRIVED_LABELS = "raw", "frames", "labels"  # files of the draft, until all is in order
-_REPORT_EVERY = 64  # members
+_REPORT_EVERY = _RUNS = 64  # members, and runs of bytes of a task
 _MIB = 1 << 20
 _Key = tuple[str, str]  # partition and utterance
 
@@ -202,7 +202,7 @@ class _ArchivePacking:
         ]
         with disk_errors(self._draft.dest):
             (folder / FRAMES).rename(folder / _ARRIVED_FRAMES)
-            move_runs(folder / _ARRIVED_FRAMES, folder / FRAMES, self._reported(runs, "sorting frames"))
+        self._move(_ARRIVED_FRAMES, FRAMES, runs, "sorting frames")
 
     def _sort_labels(self, partitions: Sequence[PartitionEntry], firsts: Sequence[int]) -> list[int]:
         """Move the labels to the packed order, mark frames without labels, and return the checksums."""
@@ -217,16 +217,20 @@ class _ArchivePacking:
             else:
                 checksums.append(self._draft.write_labels(first, end - first, None))
         if runs:
-            folder = self._draft.folder
-            with disk_errors(self._draft.dest):
-                move_runs(folder / _ARRIVED_LABELS, folder / LABELS, self._reported(runs, "sorting labels"))
+            self._move(_ARRIVED_LABELS, LABELS, runs, "sorting labels")
         return checksums
 
-    def _reported(self, runs: Sequence[Run], stage: str) -> Iterator[Run]:
-        for number, run in enumerate(runs):
-            if number % _REPORT_EVERY == 0:
-                self._progress(stage, number, len(runs))
-            yield run
+    def _move(self, name: str, dest: str, runs: Sequence[Run], stage: str) -> None:
+        """Copy runs of bytes from a file of the draft into another, and remove the first."""
+        source, target = self._draft.folder / name, self._draft.folder / dest
+        with disk_errors(self._draft.dest):
+            target.touch()
+            for first in range(0, len(runs), _RUNS):
+                part = runs[first : first + _RUNS]
+                self._threads.start(sum(size for _, _, size in part), partial(copy_runs, source, target, part))
+                self._progress(stage, first, len(runs))
+            self._threads.finish()
+            source.unlink()
         self._progress(stage, len(runs), len(runs))
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _MAX_THREADS = 4  # one thread decompresses about as fast as that many normalize
+_TASK_BYTES = 1 << 20
 _FLYING_BYTES = 64 << 20  # of arrays that wait to be written
 
 
@@ -22,8 +23,9 @@ class Threads:
     def __init__(self) -> None:
         count = min(max(len(os.sched_getaffinity(0)) - 1, 1), _MAX_THREADS)
         self._pool = ThreadPoolExecutor(count)
+        self._waiting: list[Callable[[], None]] = []
+        self._waiting_bytes = self._bytes = 0
         self._flying: deque[tuple[Future[None], int]] = deque()
-        self._bytes = 0
 
     def __enter__(self) -> Self:
         return self
@@ -33,17 +35,31 @@ class Threads:
 
     def start(self, size: int, work: Callable[[], None]) -> None:
         """Have a thread work on `size` bytes; raises what earlier work raised."""
-        self._flying.append((self._pool.submit(work), size))
-        self._bytes += size
-        while self._bytes > _FLYING_BYTES:
-            self._wait()
+        self._waiting.append(work)
+        self._waiting_bytes += size
+        if self._waiting_bytes >= _TASK_BYTES:
+            self._submit()
 
     def finish(self) -> None:
         """Wait for all work; raises what it raised."""
+        self._submit()
         while self._flying:
+            self._wait()
+
+    def _submit(self) -> None:
+        """Hand over what waits, as one task: handing over costs as much as a small array does."""
+        self._flying.append((self._pool.submit(_run, self._waiting), self._waiting_bytes))
+        self._bytes += self._waiting_bytes
+        self._waiting, self._waiting_bytes = [], 0
+        while self._bytes > _FLYING_BYTES:
             self._wait()
 
     def _wait(self) -> None:
         future, size = self._flying.popleft()
         future.result()
         self._bytes -= size
+
+
+def _run(tasks: list[Callable[[], None]]) -> None:
+    for task in tasks:
+        task()
