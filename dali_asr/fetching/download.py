@@ -75,6 +75,11 @@ class _Partial:
             return _State(source, None, None)
         return state if state.source == source and self.path.is_file() else _State(source, None, None)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all bytes are there."""
+        return self.state.complete and self.state.size in (None, self.size)
+
     def begin(self, position: int, answer: Answer) -> None:
         """Continue at a position with what a server answered."""
         if position < self.size:
@@ -132,7 +137,7 @@ def download(
     with disk_errors(folder, f"choose another place; the same command continues what is in {folder}"):
         partial = _Partial(folder, remote.shown)
         try:
-            if not partial.state.complete:
+            if not partial.is_complete:
                 _receive_into(partial, remote, progress, patience)
                 partial.finish()
         finally:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dali_asr.fetching.transfer import Remote
     from dali_asr.fetching.work import WorkFolder
 
-_KEPT = "what was fetched is kept, and the same command continues it"
+KEPT = "what was fetched is kept, and the same command continues it"
 
 
 class Fill(Protocol):
@@ -104,9 +104,9 @@ def fetch(
         record = already_fetched(parsed, version, dest, sha256, overwrite=overwrite)
         if record:
             return Fetched(dest, record, before=True)
-        obtained = _obtain(parsed, dest, work, sha256, progress, patience)
-        record = Record(parsed.shown, version or obtained.version, obtained.size, obtained.sha256 or None)
         try:
+            obtained = _obtain(parsed, dest, work, sha256, progress, patience)
+            record = Record(parsed.shown, version or obtained.version, obtained.size, obtained.sha256 or None)
             with disk_errors(dest), new_folder(dest, flush=False) as folder:
                 (fill or unpack_or_copy)(obtained.path, folder)
                 check(folder)
@@ -114,6 +114,8 @@ def fetch(
         except ArchiveError:
             work.clear()
             raise
+        except KeyboardInterrupt as error:
+            raise (KeyboardInterrupt(KEPT) if work.is_worth_keeping else error) from error
     return Fetched(dest, record)
 
 
@@ -132,13 +134,10 @@ def _obtain(
     """Return the local file or folder of a source, downloaded into the work folder if it is remote."""
     if source.local:
         return _local(source, dest, sha256, progress)
-    try:
-        if source.scheme == "gdrive":
-            return download_from_drive(source.name, work.path, sha256=sha256, progress=progress, patience=patience)
-        remote = open_remote(source, patience)
-        return download(remote, work.path, sha256=sha256, progress=progress, patience=patience)
-    except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(_KEPT) from error
+    if source.scheme == "gdrive":
+        return download_from_drive(source.name, work.path, sha256=sha256, progress=progress, patience=patience)
+    remote = open_remote(source, patience)
+    return download(remote, work.path, sha256=sha256, progress=progress, patience=patience)
 
 
 def _local(source: Source, dest: Path, sha256: str | None, progress: Progress) -> Downloaded:

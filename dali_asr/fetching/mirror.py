@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dali_asr.errors import DataError
 from dali_asr.fetching.archives import check_name
-from dali_asr.fetching.fetch import Fetched
+from dali_asr.fetching.fetch import KEPT, Fetched
 from dali_asr.fetching.transfer import PATIENCE, Patience, Progress, quiet, receive
 from dali_asr.fetching.work import Record, already_fetched, work_folder
 from dali_asr.files import disk_errors, replace_folder, write_file
@@ -98,7 +98,7 @@ def mirror(
             with disk_errors(dest, "choose another place; the same command continues"):
                 size = _Mirror(source, remotes, work, progress, patience).run()
         except KeyboardInterrupt as error:
-            raise KeyboardInterrupt("what was fetched is kept, and the same command continues it") from error
+            raise KeyboardInterrupt(KEPT) from error
         files = work.path / _FILES
         _check(files, check, work, source)
         record = Record(source.shown, size=size)
