@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from dali_asr.errors import DataError
 from dali_asr.fetching.transfer import CHUNK, PATIENCE, Patience, Progress, receive
+from dali_asr.fetching.work import FILE, STATE
 from dali_asr.files import disk_errors, write_file
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from dali_asr.fetching.transfer import Answer, Remote
 
-FILE, STATE = "file", "state.json"
 STAGE = "fetching"
 
 

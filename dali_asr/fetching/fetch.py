@@ -16,7 +16,7 @@ from dali_asr.fetching.sources import Source
 from dali_asr.fetching.stores import StoreRemote
 from dali_asr.fetching.transfer import PATIENCE, Patience, Progress, quiet
 from dali_asr.fetching.unpacking import LIMITS, Limits, unpack_into
-from dali_asr.fetching.work import Record, already_fetched, work_folder
+from dali_asr.fetching.work import Record, already_fetched, settled, work_folder
 from dali_asr.files import disk_errors, new_folder
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ def fetch(
             unpack_into(obtained, folder, limits, shown=parsed.shown, progress=progress)
             _raise_single_folder(folder, is_complete)
 
+    if not overwrite and (record := settled(parsed, version, dest, sha256)):
+        return Fetched(dest, record, before=True)
     with work_folder(dest, progress) as work:
         record = already_fetched(parsed, version, dest, sha256, overwrite=overwrite)
         if record:

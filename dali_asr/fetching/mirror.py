@@ -18,7 +18,7 @@ from dali_asr.errors import DataError
 from dali_asr.fetching.archives import check_name
 from dali_asr.fetching.fetch import KEPT, Fetched
 from dali_asr.fetching.transfer import PATIENCE, Patience, Progress, quiet, receive
-from dali_asr.fetching.work import Record, already_fetched, work_folder
+from dali_asr.fetching.work import Record, already_fetched, settled, work_folder
 from dali_asr.files import disk_errors, replace_folder, write_file
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def mirror(
     dest = dest.expanduser().absolute()
     for name in remotes:
         check_name(name, source.shown)
+    if not overwrite and (record := settled(source, None, dest, None)):
+        return Fetched(dest, record, before=True)
     with work_folder(dest, progress) as work:
         record = already_fetched(source, None, dest, None, overwrite=overwrite)
         if record:
