@@ -225,7 +225,7 @@ class _Terminal(Reporter):
             self._clear(_STARTING)
         if stage not in self._tasks:
             self._tasks[stage] = self._bar.add_task(stage, total=total, shown="")
-        self._bar.update(self._tasks[stage], completed=done)
+        self._bar.update(self._tasks[stage], completed=done, total=total)
 
     def _clear(self, *stages: str) -> None:
         for stage in stages or tuple(self._tasks):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from dali_asr.errors import DataError
 from dali_asr.fetching.transfer import CHUNK, PATIENCE, Patience, Progress, receive
+from dali_asr.fetching.work import FILE, STATE
 from dali_asr.files import disk_errors, write_file
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from dali_asr.fetching.transfer import Answer, Remote
 
-FILE, STATE = "file", "state.json"
 STAGE = "fetching"
 
 
@@ -74,6 +74,11 @@ class _Partial:
         except (OSError, ValueError, TypeError):
             return _State(source, None, None)
         return state if state.source == source and self.path.is_file() else _State(source, None, None)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all bytes are there."""
+        return self.state.complete and self.state.size in (None, self.size)
 
     def begin(self, position: int, answer: Answer) -> None:
         """Continue at a position with what a server answered."""
@@ -132,7 +137,7 @@ def download(
     with disk_errors(folder, f"choose another place; the same command continues what is in {folder}"):
         partial = _Partial(folder, remote.shown)
         try:
-            if not partial.state.complete:
+            if not partial.is_complete:
                 _receive_into(partial, remote, progress, patience)
                 partial.finish()
         finally:

@@ -16,7 +16,7 @@ from dali_asr.fetching.sources import Source
 from dali_asr.fetching.stores import StoreRemote
 from dali_asr.fetching.transfer import PATIENCE, Patience, Progress, quiet
 from dali_asr.fetching.unpacking import LIMITS, Limits, unpack_into
-from dali_asr.fetching.work import Record, already_fetched, work_folder
+from dali_asr.fetching.work import Record, already_fetched, settled, work_folder
 from dali_asr.files import disk_errors, new_folder
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dali_asr.fetching.transfer import Remote
     from dali_asr.fetching.work import WorkFolder
 
-_KEPT = "what was fetched is kept, and the same command continues it"
+KEPT = "what was fetched is kept, and the same command continues it"
 
 
 class Fill(Protocol):
@@ -100,13 +100,15 @@ def fetch(
             unpack_into(obtained, folder, limits, shown=parsed.shown, progress=progress)
             _raise_single_folder(folder, is_complete)
 
+    if not overwrite and (record := settled(parsed, version, dest, sha256)):
+        return Fetched(dest, record, before=True)
     with work_folder(dest, progress) as work:
         record = already_fetched(parsed, version, dest, sha256, overwrite=overwrite)
         if record:
             return Fetched(dest, record, before=True)
-        obtained = _obtain(parsed, dest, work, sha256, progress, patience)
-        record = Record(parsed.shown, version or obtained.version, obtained.size, obtained.sha256 or None)
         try:
+            obtained = _obtain(parsed, dest, work, sha256, progress, patience)
+            record = Record(parsed.shown, version or obtained.version, obtained.size, obtained.sha256 or None)
             with disk_errors(dest), new_folder(dest, flush=False) as folder:
                 (fill or unpack_or_copy)(obtained.path, folder)
                 check(folder)
@@ -114,6 +116,8 @@ def fetch(
         except ArchiveError:
             work.clear()
             raise
+        except KeyboardInterrupt as error:
+            raise (KeyboardInterrupt(KEPT) if work.is_worth_keeping else error) from error
     return Fetched(dest, record)
 
 
@@ -132,13 +136,10 @@ def _obtain(
     """Return the local file or folder of a source, downloaded into the work folder if it is remote."""
     if source.local:
         return _local(source, dest, sha256, progress)
-    try:
-        if source.scheme == "gdrive":
-            return download_from_drive(source.name, work.path, sha256=sha256, progress=progress, patience=patience)
-        remote = open_remote(source, patience)
-        return download(remote, work.path, sha256=sha256, progress=progress, patience=patience)
-    except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(_KEPT) from error
+    if source.scheme == "gdrive":
+        return download_from_drive(source.name, work.path, sha256=sha256, progress=progress, patience=patience)
+    remote = open_remote(source, patience)
+    return download(remote, work.path, sha256=sha256, progress=progress, patience=patience)
 
 
 def _local(source: Source, dest: Path, sha256: str | None, progress: Progress) -> Downloaded:

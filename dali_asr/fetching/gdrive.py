@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dali_asr.errors import DataError, UsageError
-from dali_asr.fetching.download import FILE, STAGE, Downloaded, check_sha256, file_sha256
+from dali_asr.fetching.download import STAGE, Downloaded, check_sha256, file_sha256
 from dali_asr.fetching.http import RETRIED, unreachable
 from dali_asr.fetching.transfer import PATIENCE, BrokenTransferError, Patience, Progress, pause
 from dali_asr.files import disk_errors
@@ -25,7 +25,7 @@ def download_from_drive(
         from requests.exceptions import RequestException
     except ImportError as error:
         raise UsageError(f"{shown}: needs gdown; pip install 'dali-asr[gdrive]'") from error
-    path, done = folder / FILE, 0
+    path, done = folder / f"drive-{identifier}", 0  # gdown continues whatever partial file has the name
 
     def report(count: int, total: int | None) -> None:
         nonlocal done

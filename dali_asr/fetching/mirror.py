@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dali_asr.errors import DataError
 from dali_asr.fetching.archives import check_name
-from dali_asr.fetching.fetch import Fetched
+from dali_asr.fetching.fetch import KEPT, Fetched
 from dali_asr.fetching.transfer import PATIENCE, Patience, Progress, quiet, receive
-from dali_asr.fetching.work import Record, already_fetched, work_folder
+from dali_asr.fetching.work import Record, already_fetched, settled, work_folder
 from dali_asr.files import disk_errors, replace_folder, write_file
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def mirror(
     dest = dest.expanduser().absolute()
     for name in remotes:
         check_name(name, source.shown)
+    if not overwrite and (record := settled(source, None, dest, None)):
+        return Fetched(dest, record, before=True)
     with work_folder(dest, progress) as work:
         record = already_fetched(source, None, dest, None, overwrite=overwrite)
         if record:
@@ -98,7 +100,7 @@ def mirror(
             with disk_errors(dest, "choose another place; the same command continues"):
                 size = _Mirror(source, remotes, work, progress, patience).run()
         except KeyboardInterrupt as error:
-            raise KeyboardInterrupt("what was fetched is kept, and the same command continues it") from error
+            raise KeyboardInterrupt(KEPT) from error
         files = work.path / _FILES
         _check(files, check, work, source)
         record = Record(source.shown, size=size)

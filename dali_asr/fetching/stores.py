@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from dali_asr.errors import DataError, UsageError
 from dali_asr.fetching.http import unreachable
@@ -139,7 +140,8 @@ class StoreRemote:
         return keys.get(self._scheme, "check the link and your rights to it")
 
     def _host(self, error: BaseException) -> str:
-        return str(getattr(error, "kwargs", {}).get("endpoint_url", f"of {self.shown}"))
+        endpoint = getattr(error, "kwargs", {}).get("endpoint_url", "")
+        return urlsplit(endpoint).hostname or f"of {self.shown}"
 
 
 def _options(scheme: str, patience: Patience) -> dict[str, Any]:

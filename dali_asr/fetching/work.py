@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from dali_asr.fetching.transfer import Progress
 
 RECORD = "fetched.json"
+FILE, STATE = "file", "state.json"  # of a download: what was received, and which version it is of
 _LOCK = "lock"
+_POLL = 0.2  # seconds
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def work_folder(dest: Path, progress: Progress) -> Iterator[WorkFolder]:
     Raises:
         DataError: it cannot be written.
     """
-    path = dest.with_name(f".{dest.name}.fetch")
+    path = _work_path(dest)
     lock = FileLock(path / _LOCK)
     with disk_errors(path):
         dest.parent.mkdir(parents=True, exist_ok=True)
@@ -110,6 +112,17 @@ def work_folder(dest: Path, progress: Progress) -> Iterator[WorkFolder]:
                 _remove(work)
         finally:
             lock.release()
+
+
+def settled(source: Source, version: str | None, dest: Path, sha256: str | None) -> Record | None:
+    """Return the record of a destination that was fetched before and has no work folder; needs no right to write.
+
+    Raises:
+        UsageError, DataError: as `already_fetched`.
+    """
+    if _work_path(dest).exists():  # perhaps of a process that was killed before it removed it
+        return None
+    return already_fetched(source, version, dest, sha256, overwrite=False)
 
 
 def already_fetched(
@@ -139,6 +152,10 @@ def already_fetched(
     raise UsageError(f"{dest}: exists; choose another place, or overwrite it (overwrite=True)")
 
 
+def _work_path(dest: Path) -> Path:
+    return dest.with_name(f".{dest.name}.fetch")
+
+
 def _acquire(lock: FileLock, path: Path, progress: Progress) -> None:
     stage = "waiting for another process"
     while True:
@@ -148,9 +165,23 @@ def _acquire(lock: FileLock, path: Path, progress: Progress) -> None:
                 lock.acquire(timeout=0)
             except Timeout:
                 progress(stage, 0, 1)
-                lock.acquire()
+                while not _acquired(lock):
+                    _watch(path, progress)
                 progress(stage, 1, 1)
             return
+
+
+def _acquired(lock: FileLock) -> bool:
+    with suppress(Timeout):
+        lock.acquire(timeout=_POLL, poll_interval=_POLL / 4)
+    return lock.is_locked
+
+
+def _watch(path: Path, progress: Progress) -> None:
+    """Show how far the download of another process is."""
+    with suppress(OSError, ValueError, KeyError):
+        total = json.loads((path / STATE).read_bytes())["size"]
+        progress("fetching", (path / FILE).stat().st_size, total or 1)
 
 
 def _remove(work: WorkFolder) -> None:

@@ -96,11 +96,17 @@ def test_an_interrupted_download_says_that_it_goes_on(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dali_asr.fetching.fetch.download", interrupt)
-        stopped = run_cli("data", "fetch", server.url("/data.tar.gz"), "--to", tmp_path / "out")
-    assert stopped.exit_code == 130
-    assert stopped.output == "interrupted; what was fetched is kept, and the same command continues it\n"
+    messages = {
+        "download": "interrupted; no partial files are left\n",
+        "unpack_into": "interrupted; what was fetched is kept, and the same command continues it\n",
+    }
+    for stage, message in messages.items():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(f"dali_asr.fetching.fetch.{stage}", interrupt)
+            stopped = run_cli("data", "fetch", server.url("/data.tar.gz"), "--to", tmp_path / "new/out")
+        assert stopped.exit_code == 130
+        assert stopped.output == message
+        assert [path.name for path in (tmp_path / "new").iterdir()] == ([".out.fetch"] if "kept" in message else [])
 
 
 def test_bytes_are_shown_with_their_rate() -> None:

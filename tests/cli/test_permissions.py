@@ -63,6 +63,8 @@ CASES = {
     "data pack closed packed": "closed: permission denied",
     "data info closed-partition": "closed-partition/dev/mfcc: permission denied",
     "data info dangling": "dangling: no such folder",
+    "data fetch tree --to fixed/out": "Permission denied while writing; choose another place",
+    "data fetch closed.yaml --to out": "closed.yaml: Permission denied",
     "train --set data.root=dangling": "data.root: dangling: no such folder",
     "train --set data.root=closed": "closed/corpus.json: permission denied",
     "train --run-folder fixed/run": "fixed/run: Permission denied while writing; choose another folder (--run-folder)",

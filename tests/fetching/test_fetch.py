@@ -61,11 +61,13 @@ def test_an_archive_becomes_a_folder_with_a_record(server: FileServer, tmp_path:
     assert names_beside(tmp_path / "out") == {"out"}
 
 
-def test_a_second_time_nothing_is_done(server: FileServer, tmp_path: Path) -> None:
-    """Also without a network."""
+def test_a_second_time_nothing_is_done(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also without a network, and without the right to write."""
     fetched(server, tmp_path)
     server.requests.clear()
-    assert fetched(server, tmp_path).before
+    with monkeypatch.context() as patch:
+        patch.setattr("dali_asr.fetching.fetch.work_folder", lambda *_: pytest.fail("written"))
+        assert fetched(server, tmp_path).before
     assert not server.requests
     with pytest.raises(DataError, match=r"with SHA-256 .*, expected 0{64}; fetch it again \(overwrite=True\)$"):
         fetched(server, tmp_path, sha256="0" * 64)
@@ -100,7 +102,7 @@ def test_another_process_goes_on(server: FileServer, tmp_path: Path) -> None:
     assert names_beside(tmp_path / "out") == {"out"}
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(cuts=st.lists(st.integers(0, len(ARCHIVE) // 3), max_size=3), etags=st.booleans(), ranges=st.booleans())
 def test_wherever_it_breaks_the_bytes_are_right(
     cuts: list[int], etags: bool, ranges: bool, server: FileServer, tmp_path_factory: pytest.TempPathFactory
@@ -206,15 +208,25 @@ def test_a_hostile_archive_leaves_nothing_behind(server: FileServer, tmp_path: P
 
 
 def test_processes_that_fetch_at_once_do_it_once(server: FileServer, tmp_path: Path) -> None:
-    server.pause = 0.05
+    server.pause = 0.15
     done: list[Fetched] = []
-    threads = [threading.Thread(target=lambda: done.append(fetched(server, tmp_path))) for _ in range(3)]
+    seen: list[set[str]] = []
+
+    def run() -> None:
+        stages: set[str] = set()
+        seen.append(stages)
+        url = server.url("/data.tar.gz")
+        done.append(fetch(url, tmp_path / "out", patience=HURRIED, progress=lambda stage, *_: stages.add(stage)))
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert sorted(one.before for one in done) == [False, True, True]
     assert len(server.requests) == 1
+    assert all("fetching" in stages for stages in seen), "those that wait show how far it is"
+    assert sum("waiting for another process" in stages for stages in seen) == 2
     assert names_beside(tmp_path / "out") == {"out"}
 
 

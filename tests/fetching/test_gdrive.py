@@ -58,6 +58,17 @@ def test_a_broken_download_goes_on_where_it_broke(server: FileServer, tmp_path: 
     assert f"bytes={512 << 10}-" in [asked for _, asked in server.requests]  # gdown writes 512 KiB at a time
 
 
+def test_what_is_left_of_another_file_is_not_continued(server: FileServer, tmp_path: Path) -> None:
+    server.mischief += [servers.breaks(60_000)] + [servers.answers(503)] * 3
+    server.files["/x.zip"] = bytes(100_000)
+    with pytest.raises(DataError):
+        fetch(server.url("/x.zip"), tmp_path / "out", patience=HURRIED)
+    assert names_beside(tmp_path / "out") == {".out.fetch"}
+    fetch("gdrive:1AbC-d_e", tmp_path / "out", patience=HURRIED)
+    assert tree(tmp_path / "out") == FILES
+    assert names_beside(tmp_path / "out") == {"out"}
+
+
 def test_a_wrong_checksum_keeps_nothing(server: FileServer, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gdrive:1AbC-d_e: has SHA-256 \w+, expected 0{64}"):
         fetch("gdrive:1AbC-d_e", tmp_path / "data/out", sha256="0" * 64, patience=HURRIED)

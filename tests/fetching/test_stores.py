@@ -123,7 +123,7 @@ def test_a_store_that_cannot_be_reached_is_named(client: Any, tmp_path: Path, mo
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://no-such-host.invalid")
     with pytest.raises(DataError) as error:
         fetch("s3://bucket/data.zip", tmp_path / "out", patience=HURRIED)
-    assert "no-such-host.invalid" in str(error.value)
+    assert "the host no-such-host.invalid is unknown" in str(error.value)
     assert str(error.value).endswith("or fetch it on a machine that has one and give its path here")
 
 

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dali_asr import Corpus, predict
+from dali_asr import Corpus, evaluate, predict
 from dali_asr.config import Config
 from dali_asr.training import train
+from tests.fetching.archives import archive, tree
+from tests.fetching.server import serving
 
 
 def cached() -> set[str]:
@@ -56,3 +58,18 @@ def test_statistics_are_those_of_the_training(course: Path, tmp_path: Path) -> N
     assert first.posteriors is not None
     assert second.posteriors is not None
     assert second.posteriors.tobytes() == first.posteriors.tobytes()
+
+
+def test_what_is_elsewhere_is_fetched_once_for_all(course: Path, tmp_path: Path) -> None:
+    """Training, prediction and evaluation find it in the cache."""
+    with serving({"/data.zip": archive(tree(course), "zip")}) as server:
+        source = server.url("/data.zip")
+        values: dict[str, Any] = {
+            "data": {"root": source},
+            "loader": {"context": 1, "batch_size": 16},
+            "model": {"hidden": [8]},
+        }
+        run = train(Config.check(values), run=tmp_path / "run").run
+        assert len(predict(run, source).labels) == len(predict(run, course).labels) == 11
+        assert evaluate(run).scores.frames == 13
+        assert len(server.requests) == 1
