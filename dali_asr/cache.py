@@ -159,10 +159,10 @@ def _describe(path: Path) -> tuple[dict[str, Any], float]:
 
 def _origin(source: str) -> str:
     """Return where a source comes from that is itself an entry of the cache, and others as they are."""
-    path = Path(source)
-    if path.parent in map(cache_folder, KINDS):
-        with suppress(OSError):
-            return str(_describe(path)[0].get("source", source))
+    for path in (Path(source), Path(source).parent):  # or a file in one
+        if path.parent in map(cache_folder, KINDS):
+            with suppress(OSError):
+                return str(_describe(path)[0].get("source", source))
     return source
 
 

@@ -20,7 +20,7 @@ def evaluate(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="A packed corpus, source files, a link (`data fetch`) or `demo`. By default the corpus of the training.",
+            help="A packed corpus, source files, a link (`data fetch`) or `demo`. By default what the run trained on.",
             show_default=False,
         ),
     ] = None,

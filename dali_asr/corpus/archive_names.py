@@ -9,6 +9,7 @@ from dali_asr.corpus.archive import read_members
 from dali_asr.corpus.features import is_npy_name
 from dali_asr.corpus.layouts.course import FEATURES, TRANSCRIPTS, check_pairs
 from dali_asr.corpus.packed import PartitionEntry, check_partition_name
+from dali_asr.corpus.packing import quiet
 from dali_asr.errors import DataError, UsageError, did_you_mean, printable
 from dali_asr.inventory import is_text
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dali_asr.corpus.members import Member
+    from dali_asr.corpus.packing import Progress
 
 
 class ArrayName(NamedTuple):
@@ -33,15 +35,33 @@ class ArrayName(NamedTuple):
     utterance: str
 
 
-def archive_partitions(archive: Path) -> list[str]:
+def is_course_archive(archive: Path) -> bool:
+    """Return whether the first array in an archive is one of a course folder; a packed corpus has its arrays elsewhere.
+
+    Raises:
+        DataError: as `read_members`.
+    """
+    for member in read_members(archive):
+        path = PurePosixPath(member.name)
+        if member.kind == "file" and is_npy_name(path.name):
+            return path.parent.name in (FEATURES, TRANSCRIPTS)
+    return False
+
+
+def archive_partitions(archive: Path, progress: Progress = quiet) -> list[str]:
     """Return the names of the partitions of an archive; it is read to its end.
+
+    Args:
+        archive: the file.
+        progress: called with the bytes of the archive that were read, and all of them.
 
     Raises:
         DataError: as `read_members` and `ArchiveNames`.
     """
-    names = ArchiveNames(archive)
+    names, size = ArchiveNames(archive), archive.stat().st_size
     for member in read_members(archive):
         names.add(member)
+        progress("verifying the archive", min(member.position, size), size)
     return [partition.name for partition in names.partitions(())]
 
 

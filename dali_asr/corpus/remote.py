@@ -1,18 +1,24 @@
 """Corpora that are elsewhere: fetched into a folder of the user's choice, or once into the cache.
 
-A source is an archive or folder of course data, or a packed corpus that lies in a bucket or behind a link.
+A source is an archive or folder of course data, or a packed corpus that lies in a bucket or behind a link. The cache
+keeps an archive of course data as it is, because packing reads it; others are unpacked there.
 """
 
 from __future__ import annotations
 
 import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from dali_asr.corpus.course import is_course_folder
+from dali_asr.cache import record_use
+from dali_asr.corpus.archive import is_archive
+from dali_asr.corpus.archive_names import archive_partitions, is_course_archive
+from dali_asr.corpus.layouts import layout_title
+from dali_asr.corpus.pack import pack_corpus
 from dali_asr.corpus.packed import CHECKSUMS, FRAMES, LABELS, MANIFEST, OFFSETS, is_packed, verify
-from dali_asr.corpus.packing import PackSettings, pack_course, quiet
+from dali_asr.corpus.packing import PackSettings, quiet
 from dali_asr.errors import ArchiveError, DataError, UsageError
 from dali_asr.fetching.fetch import Fetched, fetch, open_remote
 from dali_asr.fetching.http import HttpRemote
@@ -20,17 +26,18 @@ from dali_asr.fetching.mirror import mirror
 from dali_asr.fetching.sources import Source
 from dali_asr.fetching.stores import StoreRemote
 from dali_asr.fetching.transfer import PATIENCE
-from dali_asr.fetching.unpacking import LIMITS, Limits, unpack
+from dali_asr.fetching.unpacking import LIMITS, Limits, unpack, unpack_into
 from dali_asr.fetching.work import Record
 from dali_asr.files import cache_folder, disk_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from dali_asr.corpus.packing import Progress
     from dali_asr.fetching.transfer import Remote
 
+_ARCHIVE = "archive"  # in the cache
 _PACKED_FILES = (MANIFEST, CHECKSUMS, OFFSETS, LABELS, FRAMES)
 
 
@@ -97,23 +104,12 @@ def local_corpus(root: str, progress: Progress = quiet) -> Path:
         UsageError, DataError: as `fetch_corpus`.
     """
     source = Source.parse(root)
-    if _is_folder(source):
+    if _needs_no_fetching(source):
         return source.path
-    cached = _cached(source)
-    if cached:
-        return cached
-    remotes = _remote_files(source)
-    with disk_errors(cache_folder("downloads"), "set DALI_ASR_CACHE to another folder"):
-        if remotes is not None:
-            return _mirror(source, remotes, cache_folder("mirrors") / source.key, progress=progress).folder
-        dest = cache_folder("downloads") / source.key
-        return fetch(
-            root,
-            dest,
-            is_complete=is_corpus,
-            check=lambda folder: _corpus_in(folder, source.shown),
-            progress=progress,
-        ).folder
+    place = _cached(source) or _fetched_into_cache(source, root, progress)
+    record_use(place, {"source": source.shown})
+    archive = place / _ARCHIVE
+    return archive if archive.is_file() else _corpus_in(place, source.shown)
 
 
 def is_at_hand(root: str) -> bool:
@@ -123,17 +119,27 @@ def is_at_hand(root: str) -> bool:
         UsageError: an unknown source.
     """
     source = Source.parse(root)
-    return _is_folder(source) or _cached(source) is not None
+    return _needs_no_fetching(source) or _cached(source) is not None
 
 
 def is_corpus(folder: Path) -> bool:
-    """Return whether a folder holds a packed corpus or course data."""
-    return is_packed(folder) or is_course_folder(folder)
+    """Return whether a folder holds a packed corpus, or source files in a layout that is known."""
+    return is_packed(folder) or layout_title(folder) is not None
 
 
-def _is_folder(source: Source) -> bool:
-    """Return whether a source is no archive on this machine; it may be missing."""
-    return source.local and not (source.names_archive and source.path.is_file())
+def _needs_no_fetching(source: Source) -> bool:
+    """Return whether a source is a folder on this machine, which may be missing, or an archive that packing reads."""
+    return source.local and (not is_archive(source.path) or is_course_archive(source.path))
+
+
+def _fetched_into_cache(source: Source, root: str, progress: Progress) -> Path:
+    """Fetch a corpus into the cache; return its place there."""
+    remotes = _remote_files(source)
+    with disk_errors(cache_folder("downloads"), "set DALI_ASR_CACHE to another folder"):
+        if remotes is not None:
+            return _mirror(source, remotes, cache_folder("mirrors") / source.key, progress=progress).folder
+        keep = _Keeping(source.shown, progress)
+        return fetch(root, cache_folder("downloads") / source.key, fill=keep, progress=progress).folder
 
 
 def _cached(source: Source) -> Path | None:
@@ -180,6 +186,21 @@ def _mirror(
 
 
 @dataclass(frozen=True)
+class _Keeping:
+    """Moves an archive of course data into an empty folder once it is verified, and unpacks other archives there."""
+
+    shown: str
+    progress: Progress
+
+    def __call__(self, obtained: Path, folder: Path) -> None:
+        if _is_course_archive(obtained, self.shown, self.progress):
+            obtained.rename(folder / _ARCHIVE)
+            return
+        unpack_into(obtained, folder, LIMITS, shown=self.shown, progress=self.progress)
+        _corpus_in(folder, self.shown)
+
+
+@dataclass(frozen=True)
 class _Packing:
     """Packs an archive or a folder into an empty folder."""
 
@@ -196,8 +217,9 @@ class _Packing:
         packed.rmdir()
 
     def _pack(self, source: Path, dest: Path) -> None:
-        if source.is_dir():
-            pack_course(source, dest, self.settings, progress=self.progress)
+        if source.is_dir() or _is_course_archive(source, self.shown):
+            with _naming(source, self.shown):
+                pack_corpus(source, dest, self.settings, progress=self.progress)
             return
         unpacked = dest.with_name("unpacked")
         unpack(source, unpacked, self.limits, shown=self.shown, progress=self.progress)
@@ -205,8 +227,32 @@ class _Packing:
         if is_packed(corpus):
             corpus.rename(dest)
         else:
-            pack_course(corpus, dest, self.settings, progress=self.progress)
+            pack_corpus(corpus, dest, self.settings, progress=self.progress)
         shutil.rmtree(unpacked, ignore_errors=True)
+
+
+def _is_course_archive(path: Path, shown: str, verified: Progress | None = None) -> bool:
+    """Return whether a file is an archive of course data; read it to its end if `verified` is to hear of it.
+
+    Raises:
+        ArchiveError: it is damaged, or holds what no such archive does.
+    """
+    if not is_archive(path):
+        return False  # which unpacking explains
+    with _naming(path, shown):
+        found = is_course_archive(path)
+        if found and verified:
+            archive_partitions(path, verified)
+    return found
+
+
+@contextmanager
+def _naming(path: Path, shown: str) -> Iterator[None]:
+    """Name the source in errors about the file that was downloaded from it, which is then removed."""
+    try:
+        yield
+    except DataError as error:
+        raise ArchiveError(str(error).replace(str(path), shown)) from error
 
 
 def _corpus_in(folder: Path, shown: str) -> Path:

@@ -229,10 +229,11 @@ def _sampled_by_torch(loader: WindowLoader) -> Stacks:
         while parent is not None:
             names.append(parent.name)
             parent = parent.cpu_parent
+        frames = tuple(reversed(names))
+        start = next((at for at, name in enumerate(frames) if name.endswith(": _iterate")), None)
         weight = round(event.self_cpu_time_total)
-        if weight > 0:
-            frames = tuple(reversed(names))
-            stacks[frames] = stacks.get(frames, 0) + weight
+        if start is not None and weight > 0:
+            stacks[frames[start:]] = stacks.get(frames[start:], 0) + weight
     return stacks
 
 

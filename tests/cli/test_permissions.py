@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 CASES = {
-    "data info closed": "closed/corpus.json: permission denied; check the path and its permissions",
+    "data info closed": "closed: permission denied; check the path and its permissions",
     "data pack closed packed": "closed: permission denied",
     "data info closed-partition": "closed-partition/dev/mfcc: permission denied",
     "data info dangling": "dangling: no such folder",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dali_asr import Corpus, PackSettings, pack_course
+from dali_asr import Corpus, PackSettings, pack_corpus
 from dali_asr.build import check_corpus, open_corpus
 from dali_asr.config import DataConfig
 from dali_asr.corpus.packing import quiet
@@ -21,7 +21,7 @@ from tests.fetching.server import FileServer, serving
 @pytest.fixture
 def server(course: Path, tmp_path: Path) -> Iterator[FileServer]:
     """Return a server of an archive of the course folder, and of the packed corpus."""
-    pack_course(course, tmp_path / "packed")
+    pack_corpus(course, tmp_path / "packed")
     served = {f"/packed/{name}": content for name, content in tree(tmp_path / "packed").items()}
     inner = {f"hw/2026/{name}": content for name, content in tree(course).items()}
     with serving(
@@ -46,7 +46,9 @@ def test_a_root_may_be_an_archive_behind_a_link(server: FileServer, course: Path
     server.requests.clear()
     assert open_corpus(data, quiet).path == opened.path
     assert not server.requests
-    assert tree(local_corpus(data.root)) == tree(course)
+    kept = local_corpus(data.root)
+    assert kept.parent.parent == cache_folder("downloads")
+    assert kept.read_bytes() == server.files["/data.tar.gz"], "and is not unpacked"
 
 
 def test_a_root_may_be_a_packed_corpus_behind_a_link(server: FileServer, tmp_path: Path) -> None:
@@ -70,14 +72,25 @@ def test_a_damaged_packed_corpus_is_not_mirrored(server: FileServer) -> None:
 
 
 def test_a_root_may_be_a_local_archive(server: FileServer, course: Path, tmp_path: Path) -> None:
-    """One that changes is another one."""
+    """One of course data is read where it is; another is unpacked into the cache, and anew when it changes."""
     path = tmp_path / "data.zip"
     path.write_bytes(archive(tree(course), "zip"))
+    assert local_corpus(str(path)) == path
+    assert not cache_folder("downloads").exists()
+    packed = tree(tmp_path / "packed")
+    path.write_bytes(archive(packed, "zip"))
     first = local_corpus(str(path))
-    assert tree(first) == tree(course)
+    assert {name: content for name, content in tree(first).items() if name in packed} == packed
     assert local_corpus(str(path)) == first
-    path.write_bytes(archive(tree(course), "tar.xz"))
+    path.write_bytes(archive(packed, "tar.xz"))
     assert local_corpus(str(path)) != first
+
+
+def test_a_damaged_archive_of_course_data_does_not_enter_the_cache(server: FileServer) -> None:
+    server.files["/data.tar.gz"] = server.files["/data.tar.gz"][:-200]
+    with pytest.raises(DataError, match=r"^http://127\.0\.0\.1:\d+/data\.tar\.gz: damaged"):
+        open_corpus(DataConfig(root=server.url("/data.tar.gz")), quiet)
+    assert [path.name for path in cache_folder("downloads").iterdir() if not path.name.endswith(".fetch")] == []
 
 
 def test_packed_at_once(server: FileServer, tmp_path: Path) -> None:

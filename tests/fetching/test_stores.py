@@ -12,7 +12,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from dali_asr.corpus import pack_course, verify
+from dali_asr.corpus import pack_corpus, verify
 from dali_asr.corpus.remote import fetch_corpus, local_corpus
 from dali_asr.errors import DataError, UsageError
 from dali_asr.fetching.fetch import fetch
@@ -138,7 +138,7 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_packed_corpus_in_a_bucket_is_mirrored_once(client: Any, course: Path, tmp_path: Path) -> None:
-    pack_course(course, tmp_path / "packed")
+    pack_corpus(course, tmp_path / "packed")
     for name, content in tree(tmp_path / "packed").items():
         put(client, f"deep/corpus/{name}", content)
     folder = local_corpus("s3://bucket/deep/corpus/")
