@@ -65,7 +65,7 @@ def test_the_layout_is_named(run_cli: Callable[..., Any], course: Path, tmp_path
     packed = run_cli("data", "pack", archive, tmp_path / "p")
     assert packed.exit_code == 0, packed.output
     assert "Packed 74 frames of 3 partitions" in packed.output
-    assert "layout" not in run_cli("data", "info", tmp_path / "p").output
+    assert "layout:" not in run_cli("data", "info", tmp_path / "p").output
 
 
 def test_a_source_of_no_layout_is_told_which_there_are(run_cli: Callable[..., Any], tmp_path: Path) -> None:
