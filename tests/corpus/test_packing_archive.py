@@ -244,11 +244,11 @@ def test_a_fault_ends_the_threads(course: Path, tmp_path: Path) -> None:
 SLOW = """
 import sys, time
 from pathlib import Path
-from dali_asr.corpus import PackSettings, draft, moving, pack_corpus
-write, copy = draft.PackedDraft.write_at, moving._copy
+from dali_asr.corpus import PackSettings, copying, draft, pack_corpus
+write, copy = draft.PackedDraft.write_at, copying._copy
 def slow_write(*a): time.sleep(0.002); write(*a)
 def slow_copy(*a): time.sleep(0.002); copy(*a)
-draft.PackedDraft.write_at, moving._copy = slow_write, slow_copy
+draft.PackedDraft.write_at, copying._copy = slow_write, slow_copy
 print("ready", flush=True)
 pack_corpus(Path(sys.argv[1]), Path(sys.argv[2]), PackSettings(normalization=sys.argv[3], train=("train",)))
 """
