@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from dali_asr import Corpus
-from dali_asr.build import open_corpus
+from dali_asr.build import check_corpus, open_corpus
 from dali_asr.config import DataConfig
 from dali_asr.corpus import pack_corpus
 from dali_asr.corpus.packing import quiet
 from dali_asr.errors import DataError, UsageError
+from tests.corpus.archives import make_archive
 
 
 def opened(root: Path, **data: Any) -> Corpus:
@@ -48,3 +49,11 @@ def test_a_partition_is_not_a_root(course: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_course_folder_is_packed(course: Path) -> None:
     assert list(opened(course, dev=None, test=None).partitions) == ["train"]
+
+
+def test_an_archive_is_packed_and_not_read_before(course: Path, tmp_path: Path) -> None:
+    archive = make_archive(tmp_path / "a.tar.gz", course)
+    assert not check_corpus(DataConfig(root=str(archive)))
+    found = opened(archive, dev=None, test=None)
+    assert list(found.partitions) == ["train"]
+    assert found.partition("train").fingerprint == opened(course).partition("train").fingerprint

@@ -113,7 +113,7 @@ def stored_frames(
 
     Args:
         where: the utterance, as errors name it.
-        blocks: returns its frames as `frame_blocks` does; called twice for a long utterance.
+        blocks: returns its frames `[T_i, D]`, at once or a long utterance in blocks; called twice for a long one.
         length: number of frames, T.
         normalization: applied to the frames.
         dtype: of the stored frames.

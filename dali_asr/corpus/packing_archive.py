@@ -20,11 +20,11 @@ import numpy as np
 
 from dali_asr.corpus.archive import read_members
 from dali_asr.corpus.archive_names import ArchiveNames
+from dali_asr.corpus.copying import Run, copy_runs
 from dali_asr.corpus.draft import PackedDraft, new_draft
 from dali_asr.corpus.features import check_features, finite
 from dali_asr.corpus.folding import read_fold
 from dali_asr.corpus.layouts.course import FEATURES, check_length, transcript_labels
-from dali_asr.corpus.moving import Run, copy_runs
 from dali_asr.corpus.normalize import Moments, Normalization
 from dali_asr.corpus.npy import parse_array, read_header
 from dali_asr.corpus.packed import FRAMES, LABELS

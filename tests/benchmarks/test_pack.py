@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from dali_asr import Corpus
+from tests.corpus.archives import make_archive
+from tests.makers import make_course
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -33,3 +36,13 @@ def test_packing_takes_a_bounded_amount_of_memory(tmp_path: Path) -> None:
     labels = partition.labels()
     assert labels is not None
     assert len(np.unique(labels)) == 40
+
+
+def test_packing_an_archive_is_compared_with_decompressing_it(run_script: Callable[..., str], tmp_path: Path) -> None:
+    make_course(tmp_path / "c", {"train-clean-100": [40] * 20})
+    archive, result = make_archive(tmp_path / "a.tar.gz", tmp_path / "c"), tmp_path / "a.json"
+    assert "of the rate" in run_script("pack_archive", archive, "--repeats", 1, "--json", result)
+    values = json.loads(result.read_text())
+    assert values["members"] == 40
+    assert len(values["decompressing_seconds"]) == len(values["packing_seconds"]) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.tar.gz", "c"]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dali_asr import Inventory, PackedWriter
+from tests.corpus.archives import make_archive
 
 
 def test_invalid_choices_are_refused(run_cli: Callable[..., Any], course: Path, tmp_path: Path) -> None:
@@ -48,3 +49,30 @@ def test_damage_is_one_line(run_cli: Callable[..., Any], course: Path, tmp_path:
     shown = run_cli("data", "verify", tmp_path / "p")
     assert shown.exit_code == 1
     assert f"error: {path}: utterance u03 is damaged (checksum differs); pack the corpus again" in shown.output
+
+
+def test_the_layout_is_named(run_cli: Callable[..., Any], course: Path, tmp_path: Path) -> None:
+    assert run_cli("data", "export", "npz", course, tmp_path / "npz").exit_code == 0
+    archive = make_archive(tmp_path / "a.zip", course)
+    for source, title in (
+        (course, "course folder"),
+        (tmp_path / "npz", "arrays with offsets"),
+        (archive, "archive of a course folder"),
+    ):
+        shown = run_cli("data", "info", source)
+        assert shown.exit_code == 0, shown.output
+        assert f"layout: {title}\n" in shown.output
+    packed = run_cli("data", "pack", archive, tmp_path / "p")
+    assert packed.exit_code == 0, packed.output
+    assert "Packed 74 frames of 3 partitions" in packed.output
+    assert "layout:" not in run_cli("data", "info", tmp_path / "p").output
+
+
+def test_a_source_of_no_layout_is_told_which_there_are(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no corpus")
+    for source in (tmp_path, tmp_path / "file"):
+        refused = run_cli("data", "pack", source, tmp_path.parent / "p")
+        assert refused.exit_code == 1
+        for title in ("course folder", "libriphone folder", "Kaldi data folders", "arrays with offsets"):
+            assert title in refused.output
+        assert refused.output.count("\n") == 1

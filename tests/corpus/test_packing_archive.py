@@ -173,6 +173,15 @@ def test_a_fault_is_one_line_and_leaves_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar", "course"]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_truncated_archive_leaves_nothing(course: Path, tmp_path: Path, kind: str) -> None:
+    archive = make_archive(tmp_path / f"a.{kind}", course)
+    os.truncate(archive, archive.stat().st_size // 2)
+    with pytest.raises(DataError, match=r"a\..*: damaged.*; fetch the archive again"):
+        pack_corpus(archive, tmp_path / "p")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"a.{kind}", "course"]
+
+
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
 def test_links_and_devices_are_refused(course: Path, tmp_path: Path, kind: bytes) -> None:
     archive = make_archive(tmp_path / "a.tar", course)
@@ -244,11 +253,11 @@ def test_a_fault_ends_the_threads(course: Path, tmp_path: Path) -> None:
 SLOW = """
 import sys, time
 from pathlib import Path
-from dali_asr.corpus import PackSettings, draft, moving, pack_corpus
-write, copy = draft.PackedDraft.write_at, moving._copy
+from dali_asr.corpus import PackSettings, copying, draft, pack_corpus
+write, copy = draft.PackedDraft.write_at, copying._copy
 def slow_write(*a): time.sleep(0.002); write(*a)
 def slow_copy(*a): time.sleep(0.002); copy(*a)
-draft.PackedDraft.write_at, moving._copy = slow_write, slow_copy
+draft.PackedDraft.write_at, copying._copy = slow_write, slow_copy
 print("ready", flush=True)
 pack_corpus(Path(sys.argv[1]), Path(sys.argv[2]), PackSettings(normalization=sys.argv[3], train=("train",)))
 """

@@ -23,6 +23,7 @@ from dali_asr.inference.writers import Format, encode, write_prediction
 from dali_asr.inventory import ARPABET
 from dali_asr.runs.checkpoint import load_checkpoint
 from dali_asr.training import train
+from tests.corpus.archives import make_archive
 from tests.makers import make_course, make_features
 
 
@@ -80,6 +81,7 @@ def test_every_kind_of_source_gives_the_same_labels(run: Path, course: Path, tmp
         predict(run, files),
         predict(run, course / "test/mfcc"),
         predict(run, course, checkpoint="best", device="cpu"),
+        predict(run, make_archive(tmp_path / "a.tar.gz", course)),
     ]
     for other in predictions[1:]:
         assert np.array_equal(other.labels, predictions[0].labels)

@@ -23,11 +23,11 @@ def copy_runs(source: Path, dest: Path, runs: Iterable[Run]) -> None:
         OSError: a file cannot be read or written.
     """
     with source.open("rb", buffering=0) as read, dest.open("r+b", buffering=0) as write:
-        for run in joined(runs):
+        for run in _joined(runs):
             _copy(read.fileno(), write.fileno(), *run)
 
 
-def joined(runs: Iterable[Run]) -> Iterator[Run]:
+def _joined(runs: Iterable[Run]) -> Iterator[Run]:
     """Yield runs, those that follow each other in both files as one."""
     start, target, size = 0, 0, 0
     for a, b, count in runs:
