@@ -5,6 +5,8 @@ A source is an archive or folder of course data, or a packed corpus that lies in
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -103,17 +105,15 @@ def local_corpus(root: str, progress: Progress = quiet) -> Path:
     if cached:
         return cached
     remotes = _remote_files(source)
-    with disk_errors(cache_folder("downloads"), "set DALI_ASR_CACHE to another folder"):
-        if remotes is not None:
-            return _mirror(source, remotes, cache_folder("mirrors") / source.key, progress=progress).folder
-        dest = cache_folder("downloads") / source.key
-        return fetch(
-            root,
-            dest,
-            is_complete=is_corpus,
-            check=lambda folder: _corpus_in(folder, source.shown),
-            progress=progress,
-        ).folder
+    if remotes is not None:
+        return _mirror(source, remotes, _place_in_cache("mirrors", source), progress=progress).folder
+    return fetch(
+        root,
+        _place_in_cache("downloads", source),
+        is_complete=is_corpus,
+        check=lambda folder: _corpus_in(folder, source.shown),
+        progress=progress,
+    ).folder
 
 
 def is_at_hand(root: str) -> bool:
@@ -134,6 +134,20 @@ def is_corpus(folder: Path) -> bool:
 def _is_folder(source: Source) -> bool:
     """Return whether a source is no archive on this machine; it may be missing."""
     return source.local and not (source.names_archive and source.path.is_file())
+
+
+def _place_in_cache(kind: str, source: Source) -> Path:
+    """Return where a source belongs in the cache, in a folder that can be written.
+
+    Raises:
+        DataError: it cannot.
+    """
+    folder = cache_folder(kind)
+    with disk_errors(folder, "set DALI_ASR_CACHE to another folder"):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    return folder / source.key
 
 
 def _cached(source: Source) -> Path | None:
