@@ -6,6 +6,8 @@ keeps an archive of course data as it is, because packing reads it; others are u
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,11 +137,24 @@ def _needs_no_fetching(source: Source) -> bool:
 def _fetched_into_cache(source: Source, root: str, progress: Progress) -> Path:
     """Fetch a corpus into the cache; return its place there."""
     remotes = _remote_files(source)
-    with disk_errors(cache_folder("downloads"), "set DALI_ASR_CACHE to another folder"):
-        if remotes is not None:
-            return _mirror(source, remotes, cache_folder("mirrors") / source.key, progress=progress).folder
-        keep = _Keeping(source.shown, progress)
-        return fetch(root, cache_folder("downloads") / source.key, fill=keep, progress=progress).folder
+    if remotes is not None:
+        return _mirror(source, remotes, _place_in_cache("mirrors", source), progress=progress).folder
+    keep = _Keeping(source.shown, progress)
+    return fetch(root, _place_in_cache("downloads", source), fill=keep, progress=progress).folder
+
+
+def _place_in_cache(kind: str, source: Source) -> Path:
+    """Return where a source belongs in the cache, in a folder that can be written.
+
+    Raises:
+        DataError: it cannot.
+    """
+    folder = cache_folder(kind)
+    with disk_errors(folder, "set DALI_ASR_CACHE to another folder"):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    return folder / source.key
 
 
 def _cached(source: Source) -> Path | None:

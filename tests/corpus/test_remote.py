@@ -135,3 +135,15 @@ def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: py
     assert cache_folder("mirrors").parts[-2:] == ("dali-asr", "mirrors")
     monkeypatch.setenv("DALI_ASR_CACHE", str(tmp_path / "elsewhere"))
     assert cache_folder("mirrors") == tmp_path / "elsewhere/mirrors"
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for name, reason in (("file", "Not a directory"), ("fixed", "Permission denied")):
+        monkeypatch.setenv("DALI_ASR_CACHE", str(tmp_path / name))
+        monkeypatch.setattr("os.access", lambda *_: False)
+        for path in ("/data.tar.gz", "/packed"):
+            with pytest.raises(DataError, match=rf"{reason} while writing; set DALI_ASR_CACHE to another folder$"):
+                local_corpus(server.url(path))
