@@ -42,13 +42,14 @@ def in_turn(repeats: int, *sides: Callable[[], Any]) -> list[list[Any]]:
     return results
 
 
-def timed(command: list[str]) -> tuple[float, int]:
+def timed(command: list[str]) -> tuple[float, int, float]:
     """Run a command, with its output thrown away.
 
     Returns:
-        Its seconds, and the peak of the anonymous memory of all of its processes in bytes, sampled ten times a second.
+        Its seconds, the peak of the anonymous memory of all of its processes in bytes, sampled ten times a second, and
+        the seconds of all cores that they used.
     """
-    start, peak = time.perf_counter(), 0
+    start, peak, before = time.perf_counter(), 0, os.times()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as child:
         while child.poll() is None:
             peak = max(peak, anonymous_memory(child.pid))
@@ -56,7 +57,9 @@ def timed(command: list[str]) -> tuple[float, int]:
                 child.wait(0.1)
     if child.returncode:
         raise SystemExit(f"{command[0]} failed")
-    return time.perf_counter() - start, peak
+    seconds, after = time.perf_counter() - start, os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    return seconds, peak, used
 
 
 def anonymous_memory(session: int) -> int:

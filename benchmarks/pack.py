@@ -96,7 +96,7 @@ def measure(root: Path, repeats: int, share: int) -> dict[str, Any]:
     for _ in range(repeats):
         with tempfile.TemporaryDirectory(dir=root.parent) as scratch:
             warm(root)
-            seconds, peak = timed([sys.executable, "-c", PACK, str(root), str(Path(scratch) / "packed")])
+            seconds, peak, _ = timed([sys.executable, "-c", PACK, str(root), str(Path(scratch) / "packed")])
             packing.append(seconds)
             memory.append(peak)
             check(root, Path(scratch) / "packed")
