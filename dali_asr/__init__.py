@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dali_asr.config import Config
     from dali_asr.corpus import Corpus, Normalization, PackedWriter, PackSettings, Partition, pack_course
+    from dali_asr.export.onnx_file import export_onnx
     from dali_asr.inference.evaluate import evaluate
     from dali_asr.inference.predict import predict
     from dali_asr.inference.trained import TrainedModel, load_model
@@ -45,6 +46,7 @@ __all__ = [
     "TrainedModel",
     "WindowLoader",
     "evaluate",
+    "export_onnx",
     "load_model",
     "pack_course",
     "predict",
@@ -67,6 +69,7 @@ _HOME = {
     "TrainedModel": "inference.trained",
     "WindowLoader": "loading",
     "evaluate": "inference.evaluate",
+    "export_onnx": "export.onnx_file",
     "load_model": "inference.trained",
     "pack_course": "corpus",
     "predict": "inference.predict",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dali_asr.errors import DaliAsrError
 
 
-_COMMAND = re.compile(r"dali-asr (train|predict|evaluate|data|config|bench) .*$")
+_COMMAND = re.compile(r"dali-asr (train|predict|evaluate|export|data|config|bench) .*$")
 _NO_BREAK = "\0"  # stands in no text that is printed
 
 

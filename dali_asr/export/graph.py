@@ -60,6 +60,15 @@ _STATISTICS = {
     """,
 }
 
+# To 11 bits, those of a float16, which `Cast` takes from a float64 by way of float32 and so rounds twice (Veltkamp 1968; Dekker
+# 1971, "A floating-point technique for extending the available precision").
+_ROUND_ONCE = """
+        splitter = Constant <value = double {{{splitter}}}> ()
+        spread = Mul (normalized, splitter)
+        difference = Sub (normalized, spread)
+        rounded_once = Add (spread, difference)
+"""
+
 _GRAPH = """
     <ir_version: 8, opset_import: ["" : {opset}]>
     dali_asr (float[T, {features}] frames) => (float[T, {classes}] log_probabilities)
@@ -153,15 +162,19 @@ def _text(model: TrainedModel) -> str:
 
     left, right = model.context
     kind = model.normalization.kind
+    statistics, normalized = _STATISTICS[kind], "wide" if kind == "none" else "normalized"
+    half = model.frame_dtype == np.float16
+    if half and kind != "none":
+        statistics, normalized = statistics + _ROUND_ONCE.format(splitter=2.0**42 + 1), "rounded_once"
     return _GRAPH.format(
         opset=OPSET,
         features=model.feature_dim,
         classes=len(model.inventory),
         double=TensorProto.DOUBLE,
         float=TensorProto.FLOAT,
-        stored=TensorProto.FLOAT16 if model.frame_dtype == np.float16 else TensorProto.FLOAT,
-        statistics=_STATISTICS[kind],
-        normalized="wide" if kind == "none" else "normalized",
+        stored=TensorProto.FLOAT16 if half else TensorProto.FLOAT,
+        statistics=statistics,
+        normalized=normalized,
         chunk=CHUNK,
         chunk_less_one=CHUNK - 1,
         left=left,

@@ -70,6 +70,10 @@ class TrainedModel(nn.Module):
         """Return the posterior probabilities of each frame of an utterance, `[T, C]`; arguments as in `classify`."""
         return np.concatenate([logits.softmax(dim=1).cpu().numpy() for logits in self._logits(frames)])
 
+    def log_probabilities(self, frames: ArrayLike) -> NDArray[np.float32]:
+        """Return the logarithms of `posteriors`, which do not underflow, `[T, C]`; arguments as in `classify`."""
+        return np.concatenate([logits.log_softmax(dim=1).cpu().numpy() for logits in self._logits(frames)])
+
     @torch.inference_mode()
     def _logits(self, frames: ArrayLike) -> Iterator[torch.Tensor]:
         features, _ = check_utterance("classify", frames, None, self.inventory)

@@ -38,8 +38,7 @@ if TYPE_CHECKING:
     from dali_asr.runs.checkpoint import Checkpoint
     from dali_asr.runs.tracking import Tracker
 
-METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
-_ABOUT = "environment.json"
+METRICS, TIMINGS, ABOUT = "metrics.jsonl", "timings.jsonl", "environment.json"
 _LOCK = ".lock"
 _REMEDY = "choose another folder (run=FOLDER)"
 
@@ -135,7 +134,7 @@ class RunFolder:
         about = json.dumps({"recipe": self._recipe} | environment(loader.device) | {"loader": reading}, indent=2) + "\n"
         with disk_errors(self.path, _REMEDY):
             write_file(self.path / CONFIG, config.to_yaml().encode())
-            write_file(self.path / _ABOUT, about.encode())
+            write_file(self.path / ABOUT, about.encode())
 
     def cut(self, size: int) -> None:
         """Cut the metrics back to a size in bytes.
@@ -203,7 +202,7 @@ class RunFolder:
     def _recorded_recipe(self) -> str | None:
         """Return the recipe that the run began with; None if that is not known."""
         try:
-            recipe = json.loads((self.path / _ABOUT).read_text(encoding="utf-8"))["recipe"]
+            recipe = json.loads((self.path / ABOUT).read_text(encoding="utf-8"))["recipe"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return recipe if isinstance(recipe, str) else None
