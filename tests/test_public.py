@@ -33,7 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "runs": BASE | {"environment", "device", "inventory", "model", "config", "corpus", "loading", "build"},
     "training": BASE | {"device", "inventory", "model", "plan", "config", "corpus", "loading", "build", "runs"},
     "inference": BASE | {"device", "inventory", "model", "config", "corpus", "loading", "build", "runs"},
-    "export": BASE | {"model", "config", "corpus", "runs", "inference"},
+    "export": BASE | {"environment", "model", "config", "corpus", "runs", "inference"},
     "bench": BASE
     | {"environment", "device", "inventory", "model", "plan", "config", "corpus", "loading", "build", "training"},
 }

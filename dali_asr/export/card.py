@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from dali_asr import __version__
 from dali_asr.corpus import FRAME_PERIOD
+from dali_asr.environment import installed_version
 from dali_asr.errors import DataError, printable
 from dali_asr.runs.folder import ABOUT
 
@@ -62,7 +62,7 @@ def model_card(run: Path, checkpoint: Checkpoint, config: Config, *, file: str, 
     sections = {
         f"{name}: a frame classifier": [
             f"`{file}` gives every frame of an utterance a probability for each of {len(checkpoint.description.inventory)} "
-            f"symbols. It is the checkpoint `{checkpoint.name}` of the run `{name}`, exported by dali-asr {__version__}.",
+            f"symbols. It is the checkpoint `{checkpoint.name}` of the run `{name}`, exported by dali-asr {installed_version('dali-asr')}.",
             f"SHA-256: `{sha256}`",
         ],
         "Model": [_table(_model(checkpoint.description, parameters)), "Symbols, in label order:", _symbols(checkpoint)],

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from dali_asr import __version__
-from dali_asr.export.network import Convolution
+from dali_asr.environment import installed_version
+from dali_asr.inference.convolution import Convolution
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,7 +131,7 @@ def build_graph(model: TrainedModel) -> ModelProto:
     network = onnx.compose.add_prefix(_export(model), "network_")
     graph = onnx.parser.parse_model(_text(model))
     graph.ir_version = network.ir_version
-    graph.producer_name, graph.producer_version = "dali-asr", __version__
+    graph.producer_name, graph.producer_version = "dali-asr", installed_version("dali-asr")
     _add_statistics(graph.graph, model)
     (scan,) = (node for node in graph.graph.node if node.op_type == "Scan")
     (body,) = (attribute.g for attribute in scan.attribute if attribute.name == "body")
@@ -152,7 +153,7 @@ def metadata(model: TrainedModel) -> dict[str, str]:
         "context": model.context,
         "normalization": model.normalization.kind,
         "feature_dim": model.feature_dim,
-        "dali_asr": __version__,
+        "dali_asr": installed_version("dali-asr"),
     }
     return {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
 
@@ -199,9 +200,10 @@ def _export(model: TrainedModel) -> ModelProto:
     """Return the network as torch exports it, from `rows` `[R, D]` to `output` `[R − W + 1, C]`."""
     window = sum(model.context) + 1
     rows = torch.zeros(window + 2, model.feature_dim)
+    network = nn.Sequential(Convolution(model.model, model.feature_dim), nn.LogSoftmax(dim=1)).eval()
     with _quiet():
         program = torch.onnx.export(
-            Convolution(model.model, model.feature_dim),
+            network,
             (rows,),
             input_names=["rows"],
             output_names=["output"],

@@ -16,6 +16,7 @@ from dali_asr.config import Config
 from dali_asr.corpus.writer import check_utterance, store
 from dali_asr.device import resolve_device
 from dali_asr.errors import CheckpointError, DataError
+from dali_asr.inference.convolution import Convolution
 from dali_asr.inventory import resolve_inventory
 from dali_asr.runs.checkpoint import CONFIG, load_checkpoint, run_of
 
@@ -86,9 +87,14 @@ class TrainedModel(nn.Module):
         padded = np.zeros((left + len(features) + right, self.feature_dim), np.float32)
         padded[left : left + len(features)] = store("classify", self.normalization.apply(features), self.frame_dtype)
         device = next(self.parameters()).device
-        windows = torch.from_numpy(padded).to(device).unfold(0, left + 1 + right, 1).transpose(1, 2)
-        for batch in torch.split(windows, _BATCH_SIZE):
-            yield self(batch)
+        rows = torch.from_numpy(padded).to(device)
+        if device.type == "cpu":  # elsewhere, convolutions may round to TF32
+            network = Convolution(self.model, self.feature_dim)
+            for start in range(0, len(features), _BATCH_SIZE):
+                yield network(rows[start : start + _BATCH_SIZE + left + right])
+            return
+        for windows in torch.split(rows.unfold(0, left + 1 + right, 1).transpose(1, 2), _BATCH_SIZE):
+            yield self(windows)
 
 
 def load_model(run: str | Path, *, checkpoint: Which = "best", device: str = "auto") -> TrainedModel:

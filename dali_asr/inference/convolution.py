@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class Convolution(nn.Module):
-    """A trained perceptron that maps consecutive frames to the log-probabilities of every window of them.
+    """A trained perceptron that maps consecutive frames to the logits of every window of them.
 
-    The first linear layer, `[H, W · D]`, is a convolution with the kernel `[H, D, W]`: both sum the same products. Weights
-    are shared with the perceptron.
+    The first linear layer, `[H, W · D]`, is a convolution with the kernel `[H, D, W]`: both sum the same products. So
+    no windows are made, which would take W times the memory of the frames. The kernel is a copy; later layers are shared.
 
     Args:
-        model: the perceptron, in evaluation mode.
+        model: the perceptron.
         feature_dim: features per frame, D.
     """
 
@@ -35,10 +35,9 @@ class Convolution(nn.Module):
         self.kernel = nn.Parameter(kernel, requires_grad=False)
         self.bias = nn.Parameter(first.bias.detach(), requires_grad=False)
         self.others = nn.Sequential(*others)
-        self.eval()
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """Map `rows` `[R, D]` to log-probabilities `[N, C]`, N = R − W + 1; both float32."""
+        """Map `rows` `[R, D]` to logits `[N, C]`, N = R − W + 1; both float32."""
         units = nn.functional.conv1d(rows.t()[None], self.kernel, self.bias)[0].t()
-        log_probabilities: torch.Tensor = self.others(units).log_softmax(dim=1)
-        return log_probabilities
+        logits: torch.Tensor = self.others(units)
+        return logits
