@@ -34,7 +34,7 @@ def open_form(form: str, run: Path) -> Callable[[NDArray[np.float32]], NDArray[n
         import onnxruntime
 
         session: Any = onnxruntime.InferenceSession(run / "model.onnx", providers=["CPUExecutionProvider"])
-        return lambda frames: session.run(None, {"frames": frames})[0].argmax(axis=1)  # type: ignore[no-any-return]
+        return lambda frames: session.run(None, {"frames": frames})[0].argmax(axis=1)
     from dali_asr import load_model
 
     model = load_model(run, checkpoint="last", device="cpu")

@@ -36,6 +36,7 @@ QUICK = {
     "python benchmarks/ablation.py": " --seeds 1 --only reference",
     "python benchmarks/make_course_tree.py": " --utterances 40 --mean 100",
     "python benchmarks/pack.py": " --repeats 1",
+    "python benchmarks/export.py": " --models tiny --repeats 1 --frames 100 --no-memory",
 }
 
 
@@ -155,7 +156,7 @@ def test_every_command_about_benchmarks_runs(folder: Path, execute: Callable[[st
     for command in others:
         execute(quickly(" ".join(values.get(word, word) for word in command.split(" "))))
     written = {path.name.partition("_")[0] for path in (folder / "benchmarks/results").glob("*.json")}
-    assert written == {"ablation", "loader", "pack", "shuffle", "start", "train"}
+    assert written == {"ablation", "export", "loader", "pack", "shuffle", "start", "train"}
 
 
 def test_the_library_example_is_the_promised_one() -> None:

@@ -59,26 +59,25 @@ def model_card(run: Path, checkpoint: Checkpoint, config: Config, *, file: str, 
     name = printable(run.absolute().name)
     pattern = f"evaluation-*-{checkpoint.name}.json"
     evaluations = [_read(path, "evaluate again") or {} for path in sorted(run.glob(pattern))]
+    description = checkpoint.description
+    opening = [
+        f"`{file}` gives every frame of an utterance a probability for each of {len(description.inventory)} symbols. It is "
+        f"the checkpoint `{checkpoint.name}` of the run `{name}`, exported by dali-asr {installed_version('dali-asr')}.",
+        f"SHA-256: `{sha256}`",
+    ]
     sections = {
-        f"{name}: a frame classifier": [
-            f"`{file}` gives every frame of an utterance a probability for each of {len(checkpoint.description.inventory)} "
-            f"symbols. It is the checkpoint `{checkpoint.name}` of the run `{name}`, exported by dali-asr {installed_version('dali-asr')}.",
-            f"SHA-256: `{sha256}`",
-        ],
-        "Model": [_table(_model(checkpoint.description, parameters)), "Symbols, in label order:", _symbols(checkpoint)],
+        "Model": [_table(_model(description, parameters)), "Symbols, in label order:", _symbols(description)],
         "Data": [_table(_data(config))],
         "Training": [_table(_training(checkpoint, config, about))],
         "Metrics": _metrics(checkpoint, evaluations),
-        "Intended use": _intended(checkpoint.description),
-        "Limits": ["\n".join(f"- {limit}" for limit in _limits(checkpoint.description, config, evaluations))],
-        "How to run it": [
-            "```python" + _USE.format(file=file, features=checkpoint.description.feature_dim) + "```",
-        ],
+        "Intended use": [_intended(description)],
+        "Limits": ["\n".join(f"- {limit}" for limit in _limits(description, config, evaluations))],
+        "How to run it": ["```python" + _USE.format(file=file, features=description.feature_dim) + "```"],
     }
-    first = next(iter(sections))
-    return "\n\n".join(
-        text for title, texts in sections.items() for text in (f"{'#' if title == first else '##'} {title}", *texts)
-    ) + "\n"  # fmt: skip
+    texts = [f"# {name}: a frame classifier", *opening]
+    for title, parts in sections.items():
+        texts += [f"## {title}", *parts]
+    return "\n\n".join(texts) + "\n"
 
 
 def _model(description: ModelDescription, parameters: int) -> Iterable[tuple[str, object]]:
@@ -104,8 +103,8 @@ def _model(description: ModelDescription, parameters: int) -> Iterable[tuple[str
     yield "parameters", f"{parameters:,}"
 
 
-def _symbols(checkpoint: Checkpoint) -> str:
-    return "    " + " ".join(printable(symbol) for symbol in checkpoint.description.inventory.symbols)
+def _symbols(description: ModelDescription) -> str:
+    return "    " + " ".join(printable(symbol) for symbol in description.inventory.symbols)
 
 
 def _data(config: Config) -> Iterable[tuple[str, object]]:
@@ -144,12 +143,16 @@ def _metrics(checkpoint: Checkpoint, evaluations: list[dict[str, Any]]) -> list[
     dev = metrics.get("dev") or {}
     if dev.get("accuracy") is not None:
         texts.append(
-            f"After epoch {metrics['epoch']}, the dev partition had a frame accuracy of {dev['accuracy']:.2%} and a loss "
-            f"of {dev['loss']:.3f}. The checkpoint may have been chosen by it."
+            f"After epoch {metrics['epoch']}, the frame accuracy on the dev partition was {dev['accuracy']:.2%}. The "
+            "checkpoint may have been chosen by it."
         )
     if evaluations:
         rows = [
-            [_names([scores["partition"]]), f"{scores['frames']:,}", *(_percent(scores[key]) for key in _SCORES.values())]
+            [
+                _names([scores["partition"]]),
+                f"{scores['frames']:,}",
+                *(_percent(scores[key]) for key in _SCORES.values()),
+            ]
             for scores in evaluations
         ]
         header = ["partition", "frames", *_SCORES]
@@ -159,11 +162,11 @@ def _metrics(checkpoint: Checkpoint, evaluations: list[dict[str, Any]]) -> list[
     return texts
 
 
-def _intended(description: ModelDescription) -> list[str]:
-    return [
-        f"To label frames of speech of the kind that it was trained on, given the same {description.feature_dim} features "
-        "per frame, computed in the same way. Other uses were not tested."
-    ]
+def _intended(description: ModelDescription) -> str:
+    return (
+        "To label frames of speech of the kind that it was trained on, given the same "
+        f"{description.feature_dim} features per frame, computed in the same way. Other uses were not tested."
+    )
 
 
 def _limits(description: ModelDescription, config: Config, evaluations: list[dict[str, Any]]) -> Iterable[str]:

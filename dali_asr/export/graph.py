@@ -1,8 +1,8 @@
 """The ONNX graph around the network: normalization, padding, and a scan over chunks of the utterance.
 
-The network alone would hold the activations of all frames: 3 GB for an hour of speech and 2,048 units. A `Scan` runs it on
-K chunks of N frames instead, N at most 2,048. The chunks are of equal length, as the outputs of a `Scan` must be, so that up
-to K − 1 rows are computed in vain.
+The network alone would hold the activations of all frames: 3 GB for an hour of speech and 2,048 units. A `Scan` runs it
+on K chunks of N frames instead, N at most 2,048. The chunks are of equal length, as the outputs of a `Scan` must be, so
+that up to K − 1 rows are computed in vain.
 
 Shape letters: `T` frames of an utterance, `K` chunks, `N` frames of a chunk, `R` rows of a chunk with its context, `D`
 features, `C` labels. Specification: https://onnx.ai/onnx/operators.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from dali_asr.inference.trained import TrainedModel
 
-INPUT, OUTPUT = "frames", "log_probabilities"
+INPUT = "frames"
 CHUNK = 2048  # frames
 OPSET = 18  # the first with axes as inputs of all reductions, and the default of the earliest torch that is supported
 
@@ -61,8 +61,8 @@ _STATISTICS = {
     """,
 }
 
-# To 11 bits, those of a float16, which `Cast` takes from a float64 by way of float32 and so rounds twice (Veltkamp 1968; Dekker
-# 1971, "A floating-point technique for extending the available precision").
+# To the 11 bits of a float16. `Cast` alone goes from float64 by way of float32 and so rounds twice. Dekker 1971, "A
+# floating-point technique for extending the available precision", after Veltkamp.
 _ROUND_ONCE = """
         splitter = Constant <value = double {{{splitter}}}> ()
         spread = Mul (normalized, splitter)
@@ -122,9 +122,9 @@ _GRAPH = """
 
 
 def build_graph(model: TrainedModel) -> ModelProto:
-    """Return the model as ONNX: `frames` `[T, D]`, float32 and not normalized, to `log_probabilities` `[T, C]`, float32.
+    """Return the model as ONNX: `frames` `[T, D]`, not normalized, to `log_probabilities` `[T, C]`, both float32.
 
-    The metadata hold the symbols in label order, context, normalization, features per frame, and the version of dali-asr.
+    The metadata hold the symbols in label order, context, normalization, features per frame, and this version.
     """
     import onnx
 

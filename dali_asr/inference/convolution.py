@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 class Convolution(nn.Module):
     """A trained perceptron that maps consecutive frames to the logits of every window of them.
 
-    The first linear layer, `[H, W · D]`, is a convolution with the kernel `[H, D, W]`: both sum the same products. So
-    no windows are made, which would take W times the memory of the frames. The kernel is a copy; later layers are shared.
+    The first linear layer, `[H, W · D]`, is a convolution with the kernel `[H, D, W]`: both sum the same products.
+    No windows are made, which would take W times the memory of the frames. The kernel is a copy; later layers are
+    shared.
 
     Args:
         model: the perceptron.

@@ -40,7 +40,9 @@ class _Box:
         return _ROW * len(self.rows)
 
 
-def write_diagram(model: MLP, path: Path, *, window: int, feature_dim: int, title: str, overwrite: bool = False) -> None:
+def write_diagram(
+    model: MLP, path: Path, *, window: int, feature_dim: int, title: str, overwrite: bool = False
+) -> None:
     """Draw a model into a file, as SVG, PNG or PDF by its suffix.
 
     Args:

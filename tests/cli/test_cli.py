@@ -38,7 +38,7 @@ def test_help_imports_nothing_heavy() -> None:
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "heavy: []" in printed
-    for command in ("train", "predict", "doctor", "data", "config", "model", "bench"):
+    for command in ("train", "predict", "export", "doctor", "data", "config", "model", "bench"):
         assert re.search(rf"│ {command} ", printed)
 
 
