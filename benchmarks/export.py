@@ -3,10 +3,11 @@
     python benchmarks/export.py --json benchmarks/results/export_MACHINE_DATE.json
 
 `windows` makes windows in batches of 4,096 and multiplies them. `convolution` is `load_model(RUN).classify`: the first
-layer is a convolution over frames, in chunks as long. `onnx` is the exported file in onnxruntime. The models are trained
-for one step on the demo corpus, with 30 frames of context on both sides. All forms run in turn on 10 minutes of speech
-(`--frames`). Memory is the peak of a process of its own, which runs one pass and nothing else: over one frame, which
-shows what the libraries take, over 10 minutes, and with `onnx` over an hour of speech (`--hour`).
+layer is a convolution over frames, in chunks as long. `onnx` is the exported file in onnxruntime.
+
+The models are trained for one step on the demo corpus, with 30 frames of context on both sides. All forms run in turn
+on 10 minutes of speech (`--frames`). Memory is the peak of a process of its own, which runs one pass and nothing else:
+over one frame, which shows what the libraries take, over 10 minutes, and with `onnx` over an hour (`--hour`).
 """
 
 from __future__ import annotations

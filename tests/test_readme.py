@@ -260,6 +260,20 @@ def test_the_figures_of_training_and_start_are_the_recorded_ones() -> None:
     assert f"is there after {started:.2f} s; copying its frames alone takes {copied:.2f} s" in text
 
 
+def test_the_figures_of_the_forms_of_a_model_are_the_recorded_ones() -> None:
+    (recorded,) = (ROOT / "benchmarks/results").glob("export_*.json")
+    values = json.loads(recorded.read_text())
+    ten_minutes, hour = str(values["frames"]), str(values["hour"])
+    for result in values["results"]:
+        for form, seconds in result["seconds"].items():
+            speed = f"{values['frames'] / median(seconds):,.0f}"
+            peak = result["peak_MiB"]
+            longest = f"{peak[hour][form]:,.0f}" if form in peak[hour] else ""
+            cells = [f"`{result['model']}`", f"`{form}`", speed, *(f"{peak[n][form]:,.0f}" for n in ("1", ten_minutes))]
+            assert f"| {' | '.join(cells)} | {longest} |" in BENCHMARKS
+        assert result["peak_MiB"][hour]["onnx"] < 1024
+
+
 def test_the_figures_of_streaming_are_the_recorded_ones() -> None:
     (recorded,) = (ROOT / "benchmarks/results").glob("shuffle_*.json")
     for line in json.loads(recorded.read_text())["results"]:

@@ -61,8 +61,8 @@ def model_card(run: Path, checkpoint: Checkpoint, config: Config, *, file: str, 
     evaluations = [_read(path, "evaluate again") or {} for path in sorted(run.glob(pattern))]
     description = checkpoint.description
     opening = [
-        f"`{file}` gives every frame of an utterance a probability for each of {len(description.inventory)} symbols. It "
-        f"is the checkpoint `{checkpoint.name}` of the run `{name}`, exported by dali-asr "
+        f"`{file}` gives every frame of an utterance a probability for each of {len(description.inventory)} symbols. "
+        f"It is the checkpoint `{checkpoint.name}` of the run `{name}`, exported by dali-asr "
         f"{installed_version('dali-asr')}.",
         f"SHA-256: `{sha256}`",
     ]
