@@ -272,6 +272,10 @@ def test_the_figures_of_the_forms_of_a_model_are_the_recorded_ones() -> None:
             cells = [f"`{result['model']}`", f"`{form}`", speed, *(f"{peak[n][form]:,.0f}" for n in ("1", ten_minutes))]
             assert f"| {' | '.join(cells)} | {longest} |" in BENCHMARKS
         assert result["peak_MiB"][hour]["onnx"] < 1024
+    (alone,) = (ROOT / "benchmarks/results").glob("export-tiny_*.json")
+    peak = json.loads(alone.read_text())["results"][0]["peak_MiB"][hour]
+    text = " ".join(BENCHMARKS.split())
+    assert f"took {peak['windows']:,.0f} MiB by windows and {peak['convolution']:,.0f} MiB by convolution" in text
 
 
 def test_the_figures_of_streaming_are_the_recorded_ones() -> None:
