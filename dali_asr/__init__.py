@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dali_asr.config import Config
     from dali_asr.corpus import Corpus, Normalization, PackedWriter, PackSettings, Partition, export_corpus, pack_corpus
+    from dali_asr.export.onnx_file import export_onnx
     from dali_asr.inference.evaluate import evaluate
     from dali_asr.inference.predict import predict
     from dali_asr.inference.trained import TrainedModel, load_model
@@ -46,6 +47,7 @@ __all__ = [
     "WindowLoader",
     "evaluate",
     "export_corpus",
+    "export_onnx",
     "load_model",
     "pack_corpus",
     "predict",
@@ -69,6 +71,7 @@ _HOME = {
     "WindowLoader": "loading",
     "evaluate": "inference.evaluate",
     "export_corpus": "corpus",
+    "export_onnx": "export.onnx_file",
     "load_model": "inference.trained",
     "pack_corpus": "corpus",
     "predict": "inference.predict",

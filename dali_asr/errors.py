@@ -11,6 +11,7 @@
     ├── DeviceError            exit 1        a device that is missing or has too little memory
     ├── LoadingError           exit 1        the DALI pipeline failed; the cause is attached
     ├── BenchError             exit 1        loaders under benchmark disagree about the windows
+    ├── ExportError            exit 1        an exported model predicts something else than its run
     └── TrainingInterrupted    exit 128 + N  signal N arrived; the training state is saved
 
     DaliAsrWarning                           work continues, but not as well as it could
@@ -93,6 +94,10 @@ class LoadingError(DaliAsrError):
 
 class BenchError(DaliAsrError):
     """Loaders under benchmark disagree about the windows of a plan."""
+
+
+class ExportError(DaliAsrError):
+    """An exported model predicts something else than the run that it was exported from."""
 
 
 class TrainingInterrupted(DaliAsrError):  # noqa: N818 - not a fault

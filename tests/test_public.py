@@ -38,6 +38,7 @@ ROOMS: dict[str, set[str]] = {
     "reports": BASE
     | {"environment", "device", "inventory", "model", "config", "corpus", "loading", "build", "runs"}
     | {"training", "inference"},
+    "export": BASE | {"environment", "model", "config", "corpus", "runs", "inference"},
     "bench": BASE
     | {"environment", "device", "inventory", "model", "plan", "config", "corpus", "loading", "build", "training"},
 }

@@ -36,6 +36,7 @@ QUICK = {
     "python benchmarks/ablation.py": " --seeds 1 --only reference",
     "python benchmarks/make_course_tree.py": " --utterances 40 --mean 100",
     "python benchmarks/pack.py": " --repeats 1",
+    "python benchmarks/export.py": " --models tiny --repeats 1 --frames 100 --no-memory",
 }
 
 
@@ -155,7 +156,7 @@ def test_every_command_about_benchmarks_runs(folder: Path, execute: Callable[[st
     for command in others:
         execute(quickly(" ".join(values.get(word, word) for word in command.split(" "))))
     written = {path.name.partition("_")[0] for path in (folder / "benchmarks/results").glob("*.json")}
-    assert written == {"ablation", "loader", "pack", "shuffle", "start", "train"}
+    assert written == {"ablation", "export", "loader", "pack", "shuffle", "start", "train"}
 
 
 def test_the_library_example_is_the_promised_one() -> None:
@@ -257,6 +258,24 @@ def test_the_figures_of_training_and_start_are_the_recorded_ones() -> None:
     assert f"costs {overhead['tiny']:.1%} and {overhead['full']:.1%} of a bare loop" in text
     started, copied = (min(json.loads(starting.read_text())[side]) for side in ("start", "copy"))
     assert f"is there after {started:.2f} s; copying its frames alone takes {copied:.2f} s" in text
+
+
+def test_the_figures_of_the_forms_of_a_model_are_the_recorded_ones() -> None:
+    (recorded,) = (ROOT / "benchmarks/results").glob("export_*.json")
+    values = json.loads(recorded.read_text())
+    ten_minutes, hour = str(values["frames"]), str(values["hour"])
+    for result in values["results"]:
+        for form, seconds in result["seconds"].items():
+            speed = f"{values['frames'] / median(seconds):,.0f}"
+            peak = result["peak_MiB"]
+            longest = f"{peak[hour][form]:,.0f}" if form in peak[hour] else ""
+            cells = [f"`{result['model']}`", f"`{form}`", speed, *(f"{peak[n][form]:,.0f}" for n in ("1", ten_minutes))]
+            assert f"| {' | '.join(cells)} | {longest} |" in BENCHMARKS
+        assert result["peak_MiB"][hour]["onnx"] < 1024
+    (alone,) = (ROOT / "benchmarks/results").glob("export-tiny_*.json")
+    peak = json.loads(alone.read_text())["results"][0]["peak_MiB"][hour]
+    text = " ".join(BENCHMARKS.split())
+    assert f"took {peak['windows']:,.0f} MiB by windows and {peak['convolution']:,.0f} MiB by convolution" in text
 
 
 def test_the_figures_of_streaming_are_the_recorded_ones() -> None:

@@ -21,6 +21,7 @@ from dali_asr.cli import (
     data,
     doctor,
     evaluate,
+    export_model,
     fetch,
     handin,
     model,
@@ -119,6 +120,7 @@ app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("profile")(profile.profile)
 app.command("handin")(handin.handin)
+app.command("export")(export_model.export)
 app.command("doctor")(doctor.doctor)
 data.app.command("submit")(submit.submit)
 data.app.command("fetch")(fetch.fetch)

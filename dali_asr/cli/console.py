@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dali_asr.errors import DaliAsrError
 
 
-_COMMAND = re.compile(r"dali-asr (train|predict|evaluate|handin|data|cache|config|bench) .*$")
+_COMMAND = re.compile(r"dali-asr (train|predict|evaluate|export|handin|data|cache|config|bench) .*$")
 _NO_BREAK = "\0"  # stands in no text that is printed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,13 +25,21 @@ def show(
     config: Annotated[str, typer.Argument(help="A recipe or a YAML file.", autocompletion=complete_recipe)] = "demo",
     overrides: Overrides = None,
     features: Annotated[int, typer.Option(help="Features per frame, D.", min=1)] = 28,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw the model's graph into this file: .svg, .png or .pdf.", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
-    """Print a model's layers, shapes and parameter counts."""
+    """Print a model's layers, shapes and parameter counts, and draw them."""
     from dali_asr.build import build_hidden, check_size
     from dali_asr.config import Config
     from dali_asr.inventory import resolve_inventory
     from dali_asr.model import MLP, parameter_count, summarize
+    from dali_asr.runs.diagram import check_diagram, write_diagram
 
+    if plot:
+        check_diagram(plot, overwrite=force)
     checked = Config.load(config, overrides or ())
     left, right = checked.loader.context
     window = left + 1 + right
@@ -52,3 +61,6 @@ def show(
     show_table(table)
     say(f"{parameter_count(model):,} parameters; B is the batch size")
     check_size(model, checked.model)
+    if plot:
+        write_diagram(model, plot, window=window, feature_dim=features, title=Path(config).stem, overwrite=force)
+        say(f"Graph: {plot}")

@@ -13,13 +13,11 @@ import numpy as np
 import torch
 
 from dali_asr.build import complete_loader
-from dali_asr.config import Config
 from dali_asr.corpus.packing import quiet
 from dali_asr.device import resolve_device
-from dali_asr.errors import CheckpointError
 from dali_asr.inference.sources import open_source
-from dali_asr.inventory import resolve_inventory
-from dali_asr.runs.checkpoint import CONFIG, Checkpoint, load_checkpoint, run_of
+from dali_asr.inference.trained import run_config
+from dali_asr.runs.checkpoint import load_checkpoint, run_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from dali_asr.corpus.packing import Progress
     from dali_asr.inventory import Inventory
     from dali_asr.loading import Batch
-    from dali_asr.runs.checkpoint import Which
+    from dali_asr.runs.checkpoint import Checkpoint, Which
 
 BATCH_SIZE = 4096
 
@@ -107,7 +105,7 @@ def prepare(
     """Load a checkpoint and open the partition to label; arguments and errors as in `predict`."""
     run = Path(run).expanduser()
     trained = load_checkpoint(run, checkpoint)
-    config = _config(run_of(run), trained)
+    config = run_config(run_of(run), trained)
     sources = [source] if isinstance(source, (str, Path)) else list(source)
     return trained, open_source(sources, partition, trained.description, config.data, packing)
 
@@ -162,23 +160,3 @@ def _accuracy(labels: NDArray[np.int64], partition: Partition) -> float | None:
     if truth is None or labelled is None or not labelled.any():
         return None
     return float((labels == truth)[labelled].mean())
-
-
-def _config(run: Path, checkpoint: Checkpoint) -> Config:
-    """Read the run's configuration and check that it agrees with the checkpoint."""
-    path = run / CONFIG
-    if not path.is_file():
-        raise CheckpointError(f"{path}: missing; copy the whole folder of the run, including its configuration")
-    config = Config.load(path)
-    description = checkpoint.description
-    differing = []
-    if config.loader.context != description.context:
-        differing.append(f"context {list(config.loader.context)}, its checkpoint {list(description.context)}")
-    inventory = resolve_inventory(config.data.inventory)
-    if inventory != description.inventory:
-        differing.append(
-            f"an inventory of {len(inventory)} symbols, its checkpoint another one of {len(description.inventory)}"
-        )
-    if differing:
-        raise CheckpointError(f"{path}: says {'; '.join(differing)}; restore the file, or train again")
-    return config

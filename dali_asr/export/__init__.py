@@ -1,0 +1,1 @@
+"""Exporting a run: its model as an ONNX file, and a model card beside it."""
