@@ -245,9 +245,7 @@ def _run(config: Config, run: Path | None, resume: str | None, recipe: str, term
         best = max(evaluated, key=lambda epoch: float(epoch["dev"]["accuracy"]))
         say(f"Best: epoch {best['epoch']}, dev accuracy {best['dev']['accuracy']:.2%}")
     if _trails(result.epochs):
-        say(
-            "Train accuracy is the mean over the epoch, with dropout and masks; dev accuracy is measured after it, without"
-        )
+        say("Train accuracy is the mean over an epoch, with dropout and masks; dev accuracy is taken after it, without")
     say(f"Trained in {terminal.seconds:.0f} s; checkpoints, metrics and curves are in {result.run}")
     say(f"Next: {_next_command(config, result.run)}")
     if evaluated:
