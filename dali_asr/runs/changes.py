@@ -51,19 +51,20 @@ def record_changes(run: Path, config: Config, step: int) -> list[Change]:
         before = Config.check(read_yaml(run / CONFIG)).model_dump(mode="json")
     except UsageError:
         return []
-    earlier = _read(run / CHANGES)
+    earlier = read_changes(run)
     kept = [change for change in earlier if change.step < step]
     for change in reversed(earlier[len(kept) :]):
         _put(before, change.key, change.old)
     after = config.model_dump(mode="json")
-    changes = [Change(step=step, key=key, old=old, new=new) for key, old, new in _differences(before, after)]
+    changes = [Change(step=step, key=key, old=old, new=new) for key, old, new in differences(before, after)]
     if kept + changes != earlier:
         write_file(run / CHANGES, "".join(f"{c.model_dump_json()}\n" for c in (*kept, *changes)).encode())
     return changes
 
 
-def _read(path: Path) -> list[Change]:
-    """Return the recorded changes; of a damaged file, those before the damage."""
+def read_changes(run: Path) -> list[Change]:
+    """Return the recorded changes of a run; of a damaged file, those before the damage."""
+    path = run / CHANGES
     found: list[Change] = []
     for line in path.read_bytes().splitlines() if path.is_file() else ():
         try:
@@ -73,11 +74,11 @@ def _read(path: Path) -> list[Change]:
     return found
 
 
-def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield the keys whose values differ, with both values."""
+def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the keys whose values differ between nested values, as `section.key`, with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in new:
-            yield from _differences(old.get(name), new[name], f"{key}.{name}".lstrip("."))
+            yield from differences(old.get(name), new[name], f"{key}.{name}".lstrip("."))
     elif old != new:
         yield key, old, new
 
