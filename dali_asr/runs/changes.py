@@ -56,7 +56,7 @@ def record_changes(run: Path, config: Config, step: int) -> list[Change]:
     for change in reversed(earlier[len(kept) :]):
         _put(before, change.key, change.old)
     after = config.model_dump(mode="json")
-    changes = [Change(step=step, key=key, old=old, new=new) for key, old, new in differences(before, after)]
+    changes = [Change(step=step, key=key, old=old, new=new) for key, old, new in _differences(before, after)]
     if kept + changes != earlier:
         write_file(run / CHANGES, "".join(f"{c.model_dump_json()}\n" for c in (*kept, *changes)).encode())
     return changes
@@ -74,11 +74,11 @@ def read_changes(run: Path) -> list[Change]:
     return found
 
 
-def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield the keys whose values differ between nested values, as `section.key`, with both values."""
+def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the keys whose values differ, with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in new:
-            yield from differences(old.get(name), new[name], f"{key}.{name}".lstrip("."))
+            yield from _differences(old.get(name), new[name], f"{key}.{name}".lstrip("."))
     elif old != new:
         yield key, old, new
 
