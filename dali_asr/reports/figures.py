@@ -35,11 +35,11 @@ def draw_metric(name: Literal["loss", "accuracy"], lines: Sequence[dict[str, Any
     from matplotlib.figure import Figure
 
     with figure_style():
-        figure = Figure(figsize=(5.6, 4.2), layout="constrained")
+        figure = Figure(figsize=(4.6, 3.7), layout="constrained")
         axes = figure.subplots()
         draw_panel(axes, name, lines)
         if axes.get_legend_handles_labels()[0]:
-            figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+            figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
         return inline_svg(figure, f"Curves of {name} over steps; the table below has the values of each epoch")
 
 
