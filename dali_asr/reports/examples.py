@@ -43,7 +43,8 @@ class Example:
     @property
     def predicted(self) -> NDArray[np.int64]:
         """Predicted labels of the frames shown, `[T]`."""
-        return self.posteriors.argmax(axis=1).astype(np.int64)
+        labels: NDArray[np.int64] = self.posteriors.argmax(axis=1).astype(np.int64)
+        return labels
 
 
 class Examples:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 INK, FAINT, GRID = "#222222", "#555555", "#b0b0b0"
 SERIES = ("#4c78a8", "#e4572e", "#3a9d5d", "#8e6bbf", "#b8860b", "#008b9c", "#c2569b", "#7a7a3a")  # of overlaid curves
 COLORS = {INK: "ink", FAINT: "faint", GRID: "line"} | {color: f"series-{at}" for at, color in enumerate(SERIES)}
-_STYLE = {
+_STYLE: Any = {
     "text.color": INK,
     "axes.edgecolor": GRID,
     "axes.labelcolor": INK,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,8 @@ from dali_asr.reports.page import render, write_page
 from dali_asr.reports.record import ABSENT, compare_recipe, read_record, settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dali_asr.corpus.packing import Progress
     from dali_asr.inference.evaluate import Evaluation
     from dali_asr.inference.scores import SymbolScores
@@ -114,10 +115,7 @@ def _page(record: Record, checkpoint: Checkpoint, evaluation: Evaluation, exampl
         symbols=[symbol for symbol in scores.symbols if symbol.frames],
         slowest=max((line["train_seconds"] for line in record.timings), default=1),
         compared=compared,
-        config=[
-            (key, ours.get(key, ABSENT), theirs.get(key))
-            for key in dict.fromkeys((*ours, *theirs))
-        ],
+        config=[(key, ours.get(key, ABSENT), theirs.get(key)) for key in dict.fromkeys((*ours, *theirs))],
         groups=[
             ("worst", _pictures(examples.worst, evaluation)),
             ("best", _pictures(examples.best, evaluation)),

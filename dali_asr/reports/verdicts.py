@@ -43,23 +43,27 @@ def _seeds(comparison: Comparison) -> list[str]:
     lines = []
     for group in comparison.groups:
         lines.append(
-            f"{_listed(group.letters)} differ in the seed alone: mean frame accuracy {group.mean:.2%}, standard deviation "
-            f"{100 * group.spread:.2f} points; differences between them are of seeds"
+            f"{_listed(group.letters)} differ in the seed alone: mean frame accuracy {group.mean:.2%}, standard "
+            f"deviation {100 * group.spread:.2f} points; differences between them are of seeds"
         )
-    spread = max((group.spread for group in comparison.groups), default=None)
     others = [pair for pair in comparison.pairs if not pair.seeds_only]
-    if others and spread is None:
+    if comparison.groups:
+        spread = max(group.spread for group in comparison.groups)
+        return lines + [_beside_seeds(pair, spread) for pair in others]
+    if others:
         lines.append(
             "How much the seed alone changes is not known, as no configuration was trained with two seeds; train again "
-            "with --set training.seed=1 and compare all of them"
+            "with another training.seed and compare all of them"
         )
-    for pair in others:
-        if spread is not None and abs(pair.accuracy.difference) <= 2 * spread:
-            lines.append(
-                f"{pair.second} and {pair.first} differ by no more than two standard deviations of seeds "
-                f"({200 * spread:.2f} points): it may be seeds"
-            )
     return lines
+
+
+def _beside_seeds(pair: Pair, spread: float) -> str:
+    within = abs(pair.accuracy.difference) <= 2 * spread
+    return (
+        f"{pair.second} and {pair.first} differ by {'no more' if within else 'more'} than two standard deviations of "
+        f"seeds ({200 * spread:.2f} points): {'it may be the seed' if within else 'not by the seed alone'}"
+    )
 
 
 def _listed(letters: tuple[str, ...]) -> str:
