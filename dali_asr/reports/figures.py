@@ -81,15 +81,20 @@ def _rows(example: Example, symbols: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _draw_posteriors(axes: Axes, example: Example, rows: NDArray[np.int64], symbols: Sequence[str]) -> None:
+    from matplotlib.collections import PolyCollection
+
     frames = len(example.true)
     shades = np.zeros((len(rows), frames, 4), np.uint8)
     shades[..., :3] = (76, 135, 205)  # reads on light and dark
     shades[..., 3] = np.round(np.round(example.posteriors.T[rows] * _LEVELS) * (255 / _LEVELS))
     axes.imshow(shades, extent=(0, frames, len(rows), 0), aspect="auto", interpolation="none")
     at = {label: row for row, label in enumerate(rows.tolist())}
-    for first, end, label in _segments(example.true):
-        if label in at:
-            axes.plot([first, end, end, first, first], at[label] + np.array([0, 0, 1, 1, 0]), color=INK, linewidth=0.7)
+    outlines = [
+        [(first, at[label]), (end, at[label]), (end, at[label] + 1), (first, at[label] + 1)]
+        for first, end, label in _segments(example.true)
+        if label in at
+    ]
+    axes.add_collection(PolyCollection(outlines, facecolors="none", edgecolors=INK, linewidths=0.7))
     axes.set_yticks(np.arange(len(rows)) + 0.5, [_name(symbols[label]) for label in rows], fontsize=7)
     axes.tick_params(axis="y", length=0)
     second = round(1 / FRAME_PERIOD)
@@ -103,14 +108,17 @@ def _draw_strip(
     axes: Axes, bottom: float, labels: NDArray[np.int64], symbols: Sequence[str], right: NDArray[np.bool_]
 ) -> None:
     """Draw segments of equal labels, named where there is room; under wrong frames is a bar."""
-    for first, end, label in _segments(labels):
-        axes.plot([first, first], [bottom, bottom + 1], color=FAINT, linewidth=0.4)
+    from matplotlib.patches import Rectangle
+
+    segments = _segments(labels)
+    axes.vlines([first for first, _, _ in segments], bottom, bottom + 1, color=FAINT, linewidth=0.4)
+    for first, end, label in segments:
         text = _name(symbols[label]) if label >= 0 else ""
         if text and len(text) * _LETTER <= end - first:
             axes.text((first + end) / 2, bottom + 0.55, text, fontsize=7, ha="center", va="center")
     for first, end, is_right in _segments(right.astype(np.int64)):
         if not is_right:
-            axes.plot([first, end], [bottom + 0.1, bottom + 0.1], color=_WRONG, linewidth=3, solid_capstyle="butt")
+            axes.add_patch(Rectangle((first, bottom + 0.03), end - first, 0.14, facecolor=_WRONG))
     axes.axhline(bottom, color=FAINT, linewidth=0.4)
 
 

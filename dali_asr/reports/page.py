@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from dali_asr import __version__
 from dali_asr.errors import printable
-from dali_asr.files import check_output, disk_errors, write_file
+from dali_asr.files import check_output, disk_errors, sweep, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,6 +62,7 @@ def write_page(path: Path, page: str, *, overwrite: bool = False) -> None:
     check_output(path, overwrite=overwrite)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
         write_file(path, page.encode("utf-8", errors="xmlcharrefreplace"))
 
 
