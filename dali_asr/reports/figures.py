@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _MIN_POSTERIOR = 0.25  # that a symbol reaches somewhere to have a row
 _MAX_ROWS = 60
+_MAX_STEPS = 1000  # readings of a curve: more cannot be seen, and would fill the page
 _LEVELS = 32  # of shades, so that pictures stay small
 _INCHES = 2 / 96  # per frame: two pixels
 _LETTER = 4.2  # frames per letter of a label
@@ -37,10 +38,24 @@ def draw_metric(name: Literal["loss", "accuracy"], lines: Sequence[dict[str, Any
     with figure_style():
         figure = Figure(figsize=(4.6, 3.7), layout="constrained")
         axes = figure.subplots()
-        draw_panel(axes, name, lines)
+        draw_panel(axes, name, thinned(lines))
         if axes.get_legend_handles_labels()[0]:
             figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
         return inline_svg(figure, f"Curves of {name} over steps; the table below has the values of each epoch")
+
+
+def thinned(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the lines of `metrics.jsonl`, those of steps averaged in groups so that at most 1,000 are left."""
+    steps = [line for line in lines if line["kind"] == "step"]
+    every = -(-len(steps) // _MAX_STEPS)
+    groups = [steps[at : at + every] for at in range(0, len(steps), every)] if every > 1 else [[s] for s in steps]
+    means = [group[-1] | {name: _mean([s[name] for s in group]) for name in ("loss", "accuracy")} for group in groups]
+    return means + [line for line in lines if line["kind"] == "epoch"]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def draw_posteriorgram(example: Example, symbols: Sequence[str]) -> Markup:

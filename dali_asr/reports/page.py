@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from dali_asr import __version__
+from dali_asr.environment import installed_version
 from dali_asr.errors import printable
 from dali_asr.files import check_output, disk_errors, sweep, write_file
 
@@ -49,7 +49,7 @@ _NUMBERS = itertools.count()  # of pictures, whose identifiers differ within a p
 
 def render(template: str, **values: Any) -> str:
     """Return the page of a template in `templates/`; texts are escaped."""
-    return _environment().get_template(template).render(version=__version__, **values)
+    return _environment().get_template(template).render(version=installed_version("dali-asr"), **values)
 
 
 def write_page(path: Path, page: str, *, overwrite: bool = False) -> None:

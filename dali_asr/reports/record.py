@@ -16,12 +16,10 @@ from dali_asr.runs.curves import best_epoch
 from dali_asr.runs.folder import METRICS, TIMINGS, read_stall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 ABSENT = "–"  # stands for the value of a key that a configuration does not have
 _ABOUT = "environment.json"
-_STEP = ("step", "epoch", "loss", "accuracy")
-_EPOCH = ("step", "epoch", "train", "dev")
 _TIMING = ("epoch", "train_seconds", "frames_per_second", "data_stall")
 # Keys that do not change what is learnt.
 _LABELS = ("run.", "tracking", "wandb.", "training.log_every", "training.save_every", "training.keep_checkpoints")
@@ -37,7 +35,7 @@ class Record:
         recipe: name of the recipe that the run began with; empty if it is not known.
         environment: versions and machine; empty if they are not known.
         lines: the lines of `metrics.jsonl`.
-        timings: the lines of `timings.jsonl`, one per epoch.
+        timings: the lines of `timings.jsonl`, the last one of each epoch: a resumed run times an epoch again.
         changes: what changed in the configuration when the run was resumed.
         data_stall: fraction of the training time that the run waited for data; None if no epoch was timed.
     """
@@ -102,7 +100,7 @@ def read_record(run: str | Path) -> Record:
         recipe if isinstance(recipe, str) else "",
         about,
         _read_lines(path / METRICS),
-        _read_lines(path / TIMINGS),
+        list({line["epoch"]: line for line in _read_lines(path / TIMINGS)}.values()),
         read_changes(path),
         read_stall(path),
     )
@@ -171,11 +169,29 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _checked(values: dict[str, Any], *, timing: bool) -> dict[str, Any]:
-    """Return a line after looking for its keys."""
-    names: Sequence[str] = _TIMING if timing else {"step": _STEP, "epoch": _EPOCH}[values["kind"]]
-    for name in names:
-        values[name]
-    for partition in ("train", "dev") if names is _EPOCH else ():
+    """Return a line after looking for its numbers."""
+    if timing:
+        _check_numbers(values, *_TIMING)
+        return values
+    _check_numbers(values, "step", "epoch")
+    if values["kind"] == "step":
+        _check_metrics(values)
+        return values
+    if values["kind"] != "epoch":
+        raise ValueError(f"kind {values['kind']!r}")
+    for partition in ("train", "dev"):
         if values[partition] is not None:
-            values[partition]["loss"], values[partition]["accuracy"]
+            _check_metrics(values[partition])
     return values
+
+
+def _check_metrics(values: dict[str, Any]) -> None:
+    for name in ("loss", "accuracy"):
+        if values[name] is not None:
+            _check_numbers(values, name)
+
+
+def _check_numbers(values: dict[str, Any], *names: str) -> None:
+    for name in names:
+        if not isinstance(values[name], (int, float)):
+            raise TypeError(f"{name} {values[name]!r}")

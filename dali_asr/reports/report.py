@@ -140,13 +140,11 @@ class ConfusionRow:
         label: the true label.
         symbol: its symbol and scores.
         cells: count of each predicted label and how strongly the cell is shaded, 0 to 1.
-        alphabetical: rank of the symbol by name.
     """
 
     label: int
     symbol: SymbolScores
     cells: list[tuple[int, float]]
-    alphabetical: int
 
 
 def confusion_rows(evaluation: Evaluation) -> list[ConfusionRow]:
@@ -163,8 +161,7 @@ def confusion_rows(evaluation: Evaluation) -> list[ConfusionRow]:
     shown = chosen[order]
     counts = confusion.dense(chosen)[np.ix_(order, order)]
     shades = np.sqrt(counts / np.maximum(confusion.true_counts[shown][:, None], 1))
-    by_name = np.argsort(np.argsort([symbols[label].symbol for label in shown], kind="stable"), kind="stable")
     return [
-        ConfusionRow(label, symbols[label], list(zip(counts[row].tolist(), shades[row].tolist(), strict=True)), rank)
-        for row, (label, rank) in enumerate(zip(shown.tolist(), by_name.tolist(), strict=True))
+        ConfusionRow(label, symbols[label], list(zip(counts[row].tolist(), shades[row].tolist(), strict=True)))
+        for row, label in enumerate(shown.tolist())
     ]

@@ -114,8 +114,9 @@ def test_the_command_tells_seeds_from_settings(runs: list[Path], run_cli: Callab
     assert "differ in the seed alone" in html
     script = """
       document.querySelector("table.sortable th:nth-child(4) button").click();
-      const rows = [...document.querySelector("table.sortable").tBodies[0].rows].map((row) => row.cells[0].textContent[0]);
-      return [rows[2], document.documentElement.scrollWidth <= document.documentElement.clientWidth].join(" ");
+      const rows = document.querySelector("table.sortable").tBodies[0].rows;
+      const page = document.documentElement;
+      return [rows[2].cells[0].textContent[0], page.scrollWidth <= page.clientWidth].join(" ");
     """
     assert dump(page, script, tmp_path, "--window-size=390,800") == "C true"
     again = run_cli("compare", *runs, "--html", page)

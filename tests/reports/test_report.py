@@ -23,6 +23,7 @@ from dali_asr.corpus import Corpus
 from dali_asr.demo import DEMO_CORPUS
 from dali_asr.reports import report as reporting
 from dali_asr.reports.examples import MAX_FRAMES, Examples
+from dali_asr.reports.figures import draw_metric, thinned
 from dali_asr.reports.report import REPORT, report
 from dali_asr.runs import Reporter
 from dali_asr.training import train
@@ -138,19 +139,25 @@ def test_the_table_sorts_and_the_matrix_answers_to_keys(run: Path, tmp_path: Pat
       menu.dispatchEvent(new Event("change"));
       const frames = [...matrix.tBodies[0].rows].map((row) => Number(row.dataset.frames));
       const ordered = frames.every((value, at) => !at || value <= frames[at - 1]);
+      const label = (row) => row.cells[0].textContent.trim();
+      menu.value = "name";
+      menu.dispatchEvent(new Event("change"));
+      const named = [...matrix.tBodies[0].rows].map(label);
+      const alphabetical = named.join() === [...named].sort((a, b) => a.localeCompare(b)).join();
       matrix.tBodies[0].rows[0].cells[1].focus();
       press(document.activeElement, "ArrowRight");
       press(document.activeElement, "ArrowDown");
       press(document.activeElement, "ArrowLeft");
       const row = matrix.tBodies[0].rows[1];
-      const expected = `${row.cells[0].textContent.trim()} taken for ${matrix.tHead.rows[0].cells[1].textContent.trim()}: `;
+      const names = [row, matrix.tHead.rows[0]].map((of, at) => of.cells[at].textContent.trim());
+      const expected = `${names[0]} taken for ${names[1]}: `;
       const readout = document.getElementById("readout").textContent;
       const page = document.documentElement;
-      return [downwards, announced, sum() === diagonal, ordered, readout.startsWith(expected),
+      return [downwards, announced, sum() === diagonal, ordered, alphabetical, readout.startsWith(expected),
         page.scrollWidth <= page.clientWidth, matchMedia("(prefers-color-scheme: dark)").matches].join(" ");
     """
     found = dump(run / REPORT, script, tmp_path, "--window-size=390,800", "--blink-settings=preferredColorScheme=0")
-    assert found == "true descending true true true true true"
+    assert found == "true descending true true true true true true"
 
 
 def test_the_command_keeps_a_page_that_exists(run: Path, run_cli: Callable[..., Any], tmp_path: Path) -> None:
@@ -232,6 +239,22 @@ def test_damaged_old_and_cut_short_runs_are_said_in_one_line(
     assert "cut short: 2 of 9 epochs are complete" in (copy / REPORT).read_text(encoding="utf-8")
 
 
+def test_curves_of_many_steps_are_means_of_as_many() -> None:
+    rng = np.random.default_rng(0)
+    lines: list[dict[str, Any]] = [
+        {"kind": "step", "step": at + 1, "epoch": 1, "loss": loss, "accuracy": None if at == 3 else 0.5}
+        for at, loss in enumerate(rng.random(5000).tolist())
+    ]
+    lines.append({"kind": "epoch", "epoch": 1, "step": 5000, "train": None, "dev": {"loss": 1.0, "accuracy": 0.5}})
+    thin = thinned(lines)
+    assert [line["step"] for line in thin[:-1]] == list(range(5, 5001, 5))
+    losses = np.array([line["loss"] for line in lines[:-1]]).reshape(1000, 5)
+    assert [line["loss"] for line in thin[:-1]] == pytest.approx(losses.mean(axis=1).tolist())
+    assert (thin[0]["accuracy"], thin[-1]) == (0.5, lines[-1])
+    assert thinned(lines[-101:]) == lines[-101:]
+    assert len(draw_metric("loss", lines)) < 100_000
+
+
 @pytest.mark.parametrize("batch", [1, 7, 64, 5000])
 def test_the_worst_and_the_best_are_those_of_a_plain_sort(batch: int) -> None:
     lengths = [60, 49, 3, 900, 51, 200, 80, 75, 1000]
@@ -241,8 +264,8 @@ def test_the_worst_and_the_best_are_those_of_a_plain_sort(batch: int) -> None:
     logits = torch.from_numpy(np.random.default_rng(1).normal(size=(len(true), 42))).float()
     logits[np.arange(len(true)), true] += torch.linspace(0, 4, len(true))
     examples = Examples(partition, 2)
-    for part in logits.split(batch):
-        examples.add(part)
+    for start in range(0, len(true), batch):
+        examples.add(logits[start : start + batch])
     right = (logits.argmax(1).numpy() == true).astype(float)
     means = [part.mean() for part in np.split(right, partition.offsets[1:-1])]
     judged = sorted((mean, at) for at, mean in enumerate(means) if lengths[at] >= 50)

@@ -66,10 +66,12 @@ for (const matrix of document.querySelectorAll("table.matrix")) {
   });
   const menu = document.getElementById(matrix.dataset.order);
   const first = [...body.rows].map((row) => row.dataset.label);
+  const byName = [...first].sort((a, b) => names.get(a).localeCompare(names.get(b)));
+  const rank = new Map(first.map((label, at) => [label, at]));
+  const ranks = { given: rank, name: new Map(byName.map((label, at) => [label, at])) };
   menu.addEventListener("change", () => {
-    const rank = new Map(first.map((label, at) => [label, at]));
     const key = menu.value;
-    const measure = (row) => key === "given" ? rank.get(row.dataset.label) : Number(row.dataset[key]);
+    const measure = (row) => ranks[key]?.get(row.dataset.label) ?? Number(row.dataset[key]);
     const rows = [...body.rows].sort((a, b) => measure(a) - measure(b) || rank.get(a.dataset.label) - rank.get(b.dataset.label));
     if (key === "frames") rows.reverse();
     const order = rows.map((row) => row.dataset.label);
