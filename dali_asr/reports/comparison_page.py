@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from dali_asr.errors import printable
-from dali_asr.reports.page import SERIES, figure_style, inline_svg, render, write_page
+from dali_asr.reports.run_pages import write_page
+from dali_asr.reports.svg import SERIES, figure_style, inline_svg
 from dali_asr.reports.verdicts import METHOD, interval, verdicts
 
 if TYPE_CHECKING:
@@ -23,8 +24,12 @@ def write_comparison(comparison: Comparison, path: Path, *, overwrite: bool = Fa
         UsageError: the file exists.
         DataError: the disk is full or cannot be written.
     """
-    page = render(
+    write_page(
+        path,
         "compare.html",
+        overwrite=overwrite,
+        title=f"{len(comparison.runs)} runs compared",
+        partitions=printable(", ".join(dict.fromkeys(run.evaluation.partition for run in comparison.runs))),
         runs=comparison.runs,
         curves=[_draw_overlay(name, comparison.runs) for name in ("accuracy", "loss")],
         pairs=[(pair, interval(pair.accuracy), interval(pair.error_rate)) for pair in comparison.pairs],
@@ -32,7 +37,6 @@ def write_comparison(comparison: Comparison, path: Path, *, overwrite: bool = Fa
         method=METHOD,
         differing=comparison.differing,
     )
-    write_page(path, page, overwrite=overwrite)
 
 
 def _draw_overlay(name: Literal["loss", "accuracy"], runs: tuple[Scored, ...]) -> Markup:

@@ -10,7 +10,7 @@ import numpy as np
 from dali_asr.corpus.partition import FRAME_PERIOD
 from dali_asr.errors import printable
 from dali_asr.inference.pictures import phonetic_order
-from dali_asr.reports.page import FAINT, INK, SERIES, figure_style, inline_svg
+from dali_asr.reports.svg import FAINT, INK, SERIES, figure_style, inline_svg
 from dali_asr.runs.curves import draw_panel
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from dali_asr.inference.pictures import phonetic_order
 from dali_asr.model import parameter_count
 from dali_asr.reports.examples import Examples
 from dali_asr.reports.figures import draw_metric, draw_posteriorgram
-from dali_asr.reports.page import render, write_page
 from dali_asr.reports.record import ABSENT, compare_recipe, read_record, settings
+from dali_asr.reports.run_pages import write_page
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,35 +92,36 @@ def report(
         observe=examples.add,
     )
     progress("drawing", 0, 1)
-    write_page(path, _page(record, trained, evaluation, examples), overwrite=overwrite)
+    write_page(path, "report.html", overwrite=overwrite, **_contents(record, trained, evaluation, examples))
     progress("drawing", 1, 1)
     return Report(path, evaluation)
 
 
-def _page(record: Record, checkpoint: Checkpoint, evaluation: Evaluation, examples: Examples) -> str:
+def _contents(record: Record, checkpoint: Checkpoint, evaluation: Evaluation, examples: Examples) -> dict[str, Any]:
+    """Return what the template inserts."""
     compared, theirs = compare_recipe(record)
     ours = settings(record.config)
     scores = evaluation.scores
-    return render(
-        "report.html",
-        record=record,
-        recipe=printable(record.recipe or "not known"),
-        evaluation=evaluation,
-        scores=scores,
-        silence=None if evaluation.silence is None else evaluation.inventory.symbols[evaluation.silence],
-        parameters=_parameters(checkpoint),
-        curves=[draw_metric(name, record.lines) for name in ("loss", "accuracy")] if record.lines else [],
-        matrix=confusion_rows(evaluation),
-        occurring=sum(1 for symbol in scores.symbols if symbol.frames),
-        symbols=[symbol for symbol in scores.symbols if symbol.frames],
-        slowest=max((line["train_seconds"] for line in record.timings), default=1),
-        compared=compared,
-        config=[(key, ours.get(key, ABSENT), theirs.get(key)) for key in dict.fromkeys((*ours, *theirs))],
-        groups=[
+    return {
+        "title": printable(record.name),
+        "record": record,
+        "recipe": printable(record.recipe or "not known"),
+        "evaluation": evaluation,
+        "scores": scores,
+        "silence": None if evaluation.silence is None else evaluation.inventory.symbols[evaluation.silence],
+        "parameters": _parameters(checkpoint),
+        "curves": [draw_metric(name, record.lines) for name in ("loss", "accuracy")] if record.lines else [],
+        "matrix": confusion_rows(evaluation),
+        "occurring": sum(1 for symbol in scores.symbols if symbol.frames),
+        "symbols": [symbol for symbol in scores.symbols if symbol.frames],
+        "slowest": max((line["train_seconds"] for line in record.timings), default=1),
+        "compared": compared,
+        "config": [(key, ours.get(key, ABSENT), theirs.get(key)) for key in dict.fromkeys((*ours, *theirs))],
+        "groups": [
             ("worst", _pictures(examples.worst, evaluation)),
             ("best", _pictures(examples.best, evaluation)),
         ],
-    )
+    }
 
 
 def _parameters(checkpoint: Checkpoint) -> int:
