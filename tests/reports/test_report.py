@@ -21,10 +21,13 @@ from dali_asr import predict
 from dali_asr.config import Config
 from dali_asr.corpus import Corpus
 from dali_asr.demo import DEMO_CORPUS
+from dali_asr.inference.evaluate import Evaluation
+from dali_asr.inference.scores import score_labels
+from dali_asr.inventory import Inventory
 from dali_asr.reports import report as reporting
 from dali_asr.reports.examples import MAX_FRAMES, Examples
 from dali_asr.reports.figures import draw_metric, thinned
-from dali_asr.reports.report import REPORT, report
+from dali_asr.reports.report import REPORT, confusion_rows, report
 from dali_asr.runs import Reporter
 from dali_asr.training import train
 from tests.makers import make_course, make_partition
@@ -277,6 +280,22 @@ def test_the_worst_and_the_best_are_those_of_a_plain_sort(batch: int) -> None:
         assert example.accuracy == pytest.approx(means[at])
         np.testing.assert_array_equal(example.true, true[start : start + shown])
         np.testing.assert_array_equal(example.posteriors, logits[start : start + shown].softmax(1).numpy())
+
+
+def test_of_many_symbols_the_most_frequent_are_shown() -> None:
+    inventory = Inventory(tuple(f"s{at}" for at in range(500)))
+    true = np.repeat(np.arange(500), np.arange(500))
+    predicted = np.where(np.arange(len(true)) % 4 == 0, (true + 1) % 500, true)
+    scores = score_labels(
+        predicted, np.ones(len(true), np.float32), predicted == true, true, np.array([0, len(true)]), inventory
+    )
+    rows = confusion_rows(Evaluation("dev", "c", scores, inventory))
+    labels = [row.label for row in rows]
+    assert labels == list(range(420, 500))
+    for row in rows:
+        counts = [int(((true == row.label) & (predicted == label)).sum()) for label in labels]
+        assert [count for count, _ in row.cells] == counts
+        assert [shade**2 for _, shade in row.cells] == pytest.approx([count / row.label for count in counts])
 
 
 def test_short_and_few_utterances_are_shown_once() -> None:
