@@ -29,6 +29,8 @@ def test_the_wheel_contains_recipes_and_the_demo_and_no_tests(wheel: Path) -> No
     names = zipfile.ZipFile(wheel).namelist()
     assert {f"dali_asr/configs/{name}.yaml" for name in recipe_names()} <= set(names)
     assert "dali_asr/demo/corpus/frames.npy" in names
+    templates = (ROOT / "dali_asr/reports/templates").iterdir()
+    assert {f"dali_asr/reports/templates/{path.name}" for path in templates} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "benchmarks")) or "__pycache__" in name]
     assert sum(zipfile.ZipFile(wheel).getinfo(n).file_size for n in names if "demo/corpus" in n) < 5e6
 

@@ -17,6 +17,7 @@ from dali_asr import __version__
 from dali_asr.cli import (
     bench,
     cache,
+    compare,
     config,
     data,
     doctor,
@@ -27,6 +28,7 @@ from dali_asr.cli import (
     model,
     predict,
     profile,
+    report,
     submit,
     train,
 )
@@ -118,6 +120,8 @@ def root(
 app.command("train", cls=train.TrainCommand)(train.train)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
+app.command("report")(report.report)
+app.command("compare")(compare.compare)
 app.command("profile")(profile.profile)
 app.command("handin")(handin.handin)
 app.command("export")(export_model.export)

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from dali_asr.errors import DaliAsrError
 
 
-_COMMAND = re.compile(r"dali-asr (train|predict|evaluate|export|handin|data|cache|config|bench) .*$")
+_COMMAND = re.compile(
+    r"dali-asr (train|predict|evaluate|report|compare|profile|export|handin|data|cache|config|bench) .*$"
+)
 _NO_BREAK = "\0"  # stands in no text that is printed
 
 
@@ -50,6 +52,7 @@ _OPTIONS = {
     "checkpoint='last'": "--checkpoint last",
     "partition=NAME": "--partition",
     "source=FOLDER": "--corpus",
+    "corpus=FOLDER": "--corpus",
     "max_parameters=N": "--max-parameters",
     "name=NAME": "--name",
     "(fold=": "(data.fold, or data pack --fold: ",

@@ -121,8 +121,18 @@ def score(
     *,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
+    observe: Callable[[torch.Tensor], None] | None = None,
 ) -> Evaluation:
-    """Score a checkpoint on an open partition, given the label of silence; otherwise as `evaluate`."""
+    """Score a checkpoint on an open partition; otherwise as `evaluate`.
+
+    Args:
+        checkpoint: the model.
+        partition: a labelled partition.
+        silence: the label of silence; None if there is none.
+        device: as in `evaluate`.
+        progress: as in `evaluate`.
+        observe: called with the logits `[B, C]` of each batch, in order.
+    """
     inventory = checkpoint.description.inventory
     true = partition.labels()
     if true is None:
@@ -139,6 +149,8 @@ def score(
         top = logits.topk(min(TOP, len(inventory)), dim=1).indices
         in_top[part] = (top == batch.labels[:, None]).any(dim=1).cpu().numpy()
         predicted[part] = labels.cpu().numpy()
+        if observe:
+            observe(logits)
         done = part.stop
         if progress:
             progress(done, partition.frame_count)

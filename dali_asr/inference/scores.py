@@ -6,6 +6,7 @@ Shape letters: `F` frames, `U` utterances, `C` labels, `N` cells of a confusion 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -121,6 +122,23 @@ class SymbolScores:
     confused_with: str | None
 
 
+@dataclass(frozen=True, eq=False)
+class UtteranceScores:
+    """Scores of each utterance, of which those of the partition are sums.
+
+    Attributes:
+        frames: number of labelled frames, `[U]` int64.
+        right: number of them predicted right, `[U]` int64.
+        symbols: number of true symbols after runs of equal labels are collapsed, `[U]` int64.
+        edits: edits that turn the predicted symbols into the true ones, `[U]` int64.
+    """
+
+    frames: NDArray[np.int64]
+    right: NDArray[np.int64]
+    symbols: NDArray[np.int64]
+    edits: NDArray[np.int64]
+
+
 @dataclass(frozen=True)
 class Scores:
     """Scores of a partition. Frames without a label do not count.
@@ -137,6 +155,7 @@ class Scores:
         phoneme_error_rate_without_silence: the same after silence is removed from both sequences.
         symbols: scores per symbol, in the order of the inventory.
         confusion: number of frames per pair of true and predicted label.
+        utterances: scores of each utterance.
     """
 
     frames: int
@@ -149,10 +168,11 @@ class Scores:
     phoneme_error_rate_without_silence: float | None
     symbols: tuple[SymbolScores, ...]
     confusion: Confusion
+    utterances: UtteranceScores
 
     def to_json(self) -> dict[str, Any]:
-        """Return the scores as JSON values; see `Confusion.to_json` for the confusion matrix."""
-        values = {name: value for name, value in vars(self).items() if name != "confusion"}
+        """Return the scores as JSON values without those of utterances; see `Confusion.to_json` for the matrix."""
+        values = {name: value for name, value in vars(self).items() if name not in ("confusion", "utterances")}
         return {**values, "symbols": [asdict(symbol) for symbol in self.symbols], **self.confusion.to_json()}
 
 
@@ -179,6 +199,7 @@ def score_labels(
     labelled = true >= 0
     confusion = Confusion.count(predicted, true, len(inventory))
     symbols = symbol_scores(confusion, inventory)
+    utterances = score_utterances(predicted, true, offsets)
     return Scores(
         frames=confusion.frames,
         accuracy=float(confusion.right.sum() / confusion.frames),
@@ -186,11 +207,22 @@ def score_labels(
         top3_accuracy=float(in_top[labelled].mean()),
         macro_f1=float(np.mean([symbol.f1 for symbol in symbols if symbol.frames and symbol.f1 is not None])),
         calibration_error=calibration_error(confidence[labelled], (predicted == true)[labelled]),
-        phoneme_error_rate=error_rate(predicted, true, offsets),
+        phoneme_error_rate=float(utterances.edits.sum() / max(utterances.symbols.sum(), 1)),
         phoneme_error_rate_without_silence=None if silence is None else error_rate(predicted, true, offsets, silence),
         symbols=symbols,
         confusion=confusion,
+        utterances=utterances,
     )
+
+
+def score_utterances(
+    predicted: NDArray[np.int64], true: NDArray[np.int64], offsets: NDArray[np.int64]
+) -> UtteranceScores:
+    """Score each utterance; arguments as in `score_labels`."""
+    labelled = np.concatenate([[0], np.cumsum(true >= 0)])[offsets]
+    right = np.concatenate([[0], np.cumsum((predicted == true) & (true >= 0))])[offsets]
+    edits, symbols = edit_counts(predicted, true, offsets)
+    return UtteranceScores(np.diff(labelled), np.diff(right), symbols, edits)
 
 
 def symbol_scores(confusion: Confusion, inventory: Inventory) -> tuple[SymbolScores, ...]:
@@ -242,13 +274,20 @@ def error_rate(
         offsets: boundaries of the utterances, `[U + 1]`.
         ignored: a label that is removed from the collapsed sequences.
     """
-    edits = symbols = 0
-    for first, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+    edits, symbols = edit_counts(predicted, true, offsets, ignored)
+    return float(edits.sum() / max(symbols.sum(), 1))
+
+
+def edit_counts(
+    predicted: NDArray[np.int64], true: NDArray[np.int64], offsets: NDArray[np.int64], ignored: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the number of edits and of true symbols of each utterance, `[U]` both; arguments as in `error_rate`."""
+    edits, symbols = (np.zeros(len(offsets) - 1, np.int64) for _ in range(2))
+    for at, (first, end) in enumerate(pairwise(offsets.tolist())):
         labelled = true[first:end] >= 0
         a, b = (collapse(labels[first:end][labelled], ignored) for labels in (predicted, true))
-        edits += Levenshtein.distance(a, b)
-        symbols += len(b)
-    return edits / max(symbols, 1)
+        edits[at], symbols[at] = Levenshtein.distance(a, b), len(b)
+    return edits, symbols
 
 
 def collapse(labels: NDArray[np.int64], ignored: int | None = None) -> list[int]:

@@ -51,7 +51,7 @@ def record_changes(run: Path, config: Config, step: int) -> list[Change]:
         before = Config.check(read_yaml(run / CONFIG)).model_dump(mode="json")
     except UsageError:
         return []
-    earlier = _read(run / CHANGES)
+    earlier = read_changes(run)
     kept = [change for change in earlier if change.step < step]
     for change in reversed(earlier[len(kept) :]):
         _put(before, change.key, change.old)
@@ -62,8 +62,9 @@ def record_changes(run: Path, config: Config, step: int) -> list[Change]:
     return changes
 
 
-def _read(path: Path) -> list[Change]:
-    """Return the recorded changes; of a damaged file, those before the damage."""
+def read_changes(run: Path) -> list[Change]:
+    """Return the recorded changes of a run; of a damaged file, those before the damage."""
+    path = run / CHANGES
     found: list[Change] = []
     for line in path.read_bytes().splitlines() if path.is_file() else ():
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,24 +22,30 @@ def draw_curves(lines: Sequence[dict[str, Any]], picture: Path, title: str) -> N
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
 
-    steps = [line for line in lines if line["kind"] == "step"]
-    epochs = [line for line in lines if line["kind"] == "epoch"]
     figure = Figure(figsize=(9.5, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2)
-    for axes, name in zip(panels, ("loss", "accuracy"), strict=True):
-        _draw_metric(axes, name, steps, epochs)
-        _set_ticks(axes, steps, epochs)
-    panels[0].set_ylabel("cross-entropy (nats)")
-    panels[1].set_ylabel("frame accuracy")
-    panels[1].yaxis.set_major_formatter(PercentFormatter(1.0))
+    draw_panel(panels[0], "loss", lines)
+    draw_panel(panels[1], "accuracy", lines)
     handles, labels = panels[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), frameon=False)
     figure.suptitle(title, fontsize=11, parse_math=False)
     figure.savefig(picture, dpi=120)
+
+
+def draw_panel(axes: Axes, name: Literal["loss", "accuracy"], lines: Sequence[dict[str, Any]]) -> None:
+    """Plot a metric of the lines of `metrics.jsonl`, without a legend."""
+    from matplotlib.ticker import PercentFormatter
+
+    steps = [line for line in lines if line["kind"] == "step"]
+    epochs = [line for line in lines if line["kind"] == "epoch"]
+    _draw_metric(axes, name, steps, epochs)
+    _set_ticks(axes, steps, epochs)
+    axes.set_ylabel("cross-entropy (nats)" if name == "loss" else "frame accuracy")
+    if name == "accuracy":
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
 def _draw_metric(axes: Axes, name: str, steps: Sequence[dict[str, Any]], epochs: Sequence[dict[str, Any]]) -> None:
@@ -51,13 +57,13 @@ def _draw_metric(axes: Axes, name: str, steps: Sequence[dict[str, Any]], epochs:
         points = [(e["step"], e[partition][name]) for e in epochs if (e[partition] or {}).get(name) is not None]
         if points:
             axes.plot(*zip(*points, strict=True), "o-", color=color, markersize=4.5, label=f"{partition}, by epoch")
-    if best := _best(epochs):
+    if best := best_epoch(epochs):
         label = f"best dev accuracy: {best['dev']['accuracy']:.2%}, epoch {best['epoch']}"
         axes.axvline(best["step"], color=_BEST, linestyle=":", linewidth=1.2, zorder=1, label=label)
     axes.grid(alpha=0.25)
 
 
-def _best(epochs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def best_epoch(epochs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Return the first epoch with the highest dev accuracy; None if none was evaluated."""
     evaluated = [epoch for epoch in epochs if (epoch["dev"] or {}).get("accuracy") is not None]
     return max(evaluated, key=lambda epoch: epoch["dev"]["accuracy"], default=None)

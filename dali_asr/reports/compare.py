@@ -1,0 +1,221 @@
+"""Runs side by side: what they reach, what differs in their configurations, and whether they differ at all."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING
+
+import torch
+
+from dali_asr.build import corpus_path
+from dali_asr.corpus.packing import quiet
+from dali_asr.errors import DataError, UsageError
+from dali_asr.inference.evaluate import prepare_evaluation, score
+from dali_asr.model import parameter_count
+from dali_asr.reports.bootstrap import Difference, paired_bootstrap
+from dali_asr.reports.record import Record, config_differences, read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dali_asr.corpus import Partition
+    from dali_asr.corpus.packing import Progress
+    from dali_asr.inference.evaluate import Evaluation
+
+SEED = "training.seed"
+MAX_RUNS = 26  # which have a letter each
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A run with the scores of its best checkpoint.
+
+    Attributes:
+        letter: names it in tables and plots: A, B, C, ...
+        record: what its folder records.
+        evaluation: its scores.
+        parameters: number of parameters of its model.
+        content: identity of the utterances and labels that it was scored on.
+    """
+
+    letter: str
+    record: Record
+    evaluation: Evaluation
+    parameters: int
+    content: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs on the same utterances.
+
+    Attributes:
+        first: letter of the first run.
+        second: letter of the second run.
+        accuracy: difference of the frame accuracies, the second minus the first.
+        error_rate: difference of the phoneme error rates.
+        seeds_only: whether their configurations differ in the seed alone, or not at all.
+    """
+
+    first: str
+    second: str
+    accuracy: Difference
+    error_rate: Difference
+    seeds_only: bool
+
+
+@dataclass(frozen=True)
+class SeedGroup:
+    """Runs whose configurations differ in the seed alone.
+
+    Attributes:
+        letters: of the runs, two or more.
+        mean: mean frame accuracy.
+        spread: standard deviation of the frame accuracy, of the sample.
+    """
+
+    letters: tuple[str, ...]
+    mean: float
+    spread: float
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Runs side by side.
+
+    Attributes:
+        runs: in the order given.
+        differing: the keys that differ between configurations, with each run's value as JSON.
+        groups: runs that differ in seeds alone.
+        pairs: the first run with each of the others; empty if they were not scored on the same utterances.
+        obstacle: why there are no pairs; None if there are.
+    """
+
+    runs: tuple[Scored, ...]
+    differing: dict[str, tuple[str, ...]]
+    groups: tuple[SeedGroup, ...]
+    pairs: tuple[Pair, ...]
+    obstacle: str | None
+
+
+def compare(
+    runs: Sequence[str | Path],
+    *,
+    corpus: str | Path | None = None,
+    partition: str | None = None,
+    device: str = "auto",
+    progress: Progress = quiet,
+) -> Comparison:
+    """Evaluate the best checkpoint of each run on the same partition and compare them with the first.
+
+    Args:
+        runs: folders of two or more runs.
+        corpus: a packed corpus, a course folder or `demo`; by default that which each run was trained on.
+        partition: a labelled partition; by default each run's `data.dev`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        progress: called with a stage, the work done, and of all.
+
+    Raises:
+        UsageError: fewer than two runs, more than 26, or one of them twice; an unknown partition or device name.
+        CheckpointError: a run is damaged, of another version, was never evaluated, or does not fit the corpus.
+        DataError: the partition has no labels, or the corpus is missing or damaged.
+        DeviceError: the device is missing or has too little memory.
+    """
+    _check_runs(runs)
+    records = [read_record(run) for run in runs]
+    for record in records:
+        root = record.config.data.root
+        if corpus is None and not corpus_path(root).exists():
+            raise DataError(f"{record.path}: its corpus {root} is missing; name a corpus for all runs (corpus=FOLDER)")
+    scored = []
+    for at, record in enumerate(records):
+        trained, opened, silence = prepare_evaluation(record.path, corpus, partition=partition, packing=progress)
+        stage = f"evaluating {record.name}"
+
+        def report(done: int, total: int, stage: str = stage) -> None:
+            progress(stage, done, total)
+
+        evaluation = score(trained, opened, silence, device=device, progress=report)
+        with torch.device("meta"):
+            parameters = parameter_count(trained.description.build())
+        scored.append(Scored(chr(ord("A") + at), record, evaluation, parameters, _content(opened)))
+    differing = config_differences(*(record.config for record in records))
+    obstacle = _obstacle(scored)
+    pairs = () if obstacle else tuple(_pair(scored[0], other) for other in scored[1:])
+    return Comparison(tuple(scored), differing, tuple(_seed_groups(scored)), pairs, obstacle)
+
+
+def _check_runs(runs: Sequence[str | Path]) -> None:
+    if not 2 <= len(runs) <= MAX_RUNS:
+        raise UsageError(f"compare: {len(runs)} runs; give 2 to {MAX_RUNS}")
+    folders = [Path(run).expanduser().resolve() for run in runs]
+    twice = next((run for at, run in enumerate(runs) if folders[at] in folders[:at]), None)
+    if twice is not None:
+        raise UsageError(f"{twice}: given twice; name each run once")
+
+
+def _content(partition: Partition) -> str:
+    """Return the identity of a partition's utterances and labels; features may differ."""
+    digest = hashlib.sha256(repr((partition.utterances, partition.inventory.symbols)).encode("utf-8", "surrogatepass"))
+    digest.update(partition.lengths.tobytes())
+    labels = partition.labels()
+    assert labels is not None
+    digest.update(labels.tobytes())
+    return digest.hexdigest()
+
+
+def _obstacle(runs: Sequence[Scored]) -> str | None:
+    """Return why the runs cannot be paired by utterance; None if they can."""
+    first = runs[0]
+    for other in runs[1:]:
+        if other.evaluation.inventory != first.evaluation.inventory:
+            counts = [len(run.evaluation.inventory) for run in (first, other)]
+            return (
+                f"{first.letter} and {other.letter} have different inventories ({counts[0]} and {counts[1]} symbols), "
+                "so their scores are not of the same task"
+            )
+        if other.content != first.content:
+            return (
+                f"{first.letter} and {other.letter} were scored on different utterances or labels, "
+                f"{_place(first)} and {_place(other)}"
+            )
+    if int((first.evaluation.scores.utterances.frames > 0).sum()) < 2:
+        return f"{first.evaluation.partition} has fewer than two labelled utterances"
+    return None
+
+
+def _place(run: Scored) -> str:
+    return f"{run.evaluation.partition} of {run.record.config.data.root}"
+
+
+def _pair(first: Scored, second: Scored) -> Pair:
+    a, b = (run.evaluation.scores.utterances for run in (first, second))
+    return Pair(
+        first.letter,
+        second.letter,
+        paired_bootstrap(a.right, b.right, a.frames),
+        paired_bootstrap(a.edits, b.edits, a.symbols),
+        set(config_differences(first.record.config, second.record.config)) <= {SEED},
+    )
+
+
+def _seed_groups(runs: Sequence[Scored]) -> list[SeedGroup]:
+    """Return the groups of two or more runs that differ in seeds alone and were scored on the same utterances."""
+    groups: list[list[Scored]] = []
+    for run in runs:
+        for group in groups:
+            differing = set(config_differences(group[0].record.config, run.record.config))
+            if differing <= {SEED} and run.content == group[0].content:
+                group.append(run)
+                break
+        else:
+            groups.append([run])
+    found = []
+    for group in groups:
+        accuracies = [run.evaluation.scores.accuracy for run in group]
+        if len(group) > 1:
+            found.append(SeedGroup(tuple(run.letter for run in group), mean(accuracies), stdev(accuracies)))
+    return found

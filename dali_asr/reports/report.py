@@ -1,0 +1,168 @@
+"""The report of a run: one page with its curves, scores, confusions, speed, configuration and utterances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from dali_asr.corpus.packing import quiet
+from dali_asr.errors import printable
+from dali_asr.files import check_output
+from dali_asr.inference.evaluate import prepare_evaluation, score
+from dali_asr.inference.pictures import phonetic_order
+from dali_asr.model import parameter_count
+from dali_asr.reports.examples import Examples
+from dali_asr.reports.figures import draw_metric, draw_posteriorgram
+from dali_asr.reports.record import ABSENT, compare_recipe, read_record, settings
+from dali_asr.reports.run_pages import write_page
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dali_asr.corpus.packing import Progress
+    from dali_asr.inference.evaluate import Evaluation
+    from dali_asr.inference.scores import SymbolScores
+    from dali_asr.reports.examples import Example
+    from dali_asr.reports.record import Record
+    from dali_asr.runs.checkpoint import Checkpoint, Which
+
+REPORT = "report.html"
+_MAX_SYMBOLS = 80  # of the confusion matrix
+_EXAMPLES = 3  # utterances of either kind
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """The report of a run.
+
+    Attributes:
+        path: the page.
+        evaluation: the scores that it shows.
+    """
+
+    path: Path
+    evaluation: Evaluation
+
+
+def report(
+    run: str | Path,
+    source: str | Path | None = None,
+    *,
+    output: Path | None = None,
+    partition: str | None = None,
+    checkpoint: Which = "best",
+    device: str = "auto",
+    progress: Progress = quiet,
+    overwrite: bool = False,
+) -> Report:
+    """Evaluate a run's model and write a page about the run, which opens without a network.
+
+    Args:
+        run: folder of a run, or of one of its checkpoints.
+        source: a packed corpus, a course folder or `demo`; by default the corpus that the run was trained on.
+        output: the page; by default `report.html` in the run's folder.
+        partition: a labelled partition; by default the run's `data.dev`.
+        checkpoint: `best` or `last`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        progress: called with a stage, the work done, and of all.
+        overwrite: whether a file is replaced.
+
+    Raises:
+        CheckpointError: the run is damaged, of another version, was never evaluated, or does not fit the corpus.
+        DataError: the partition has no labels, the corpus is missing or damaged, or the disk cannot be written.
+        UsageError: the page exists; an unknown partition or device name.
+        DeviceError: the device is missing or has too little memory.
+    """
+    record = read_record(run)
+    path = output or record.path / REPORT
+    check_output(path, overwrite=overwrite)
+    trained, opened, silence = prepare_evaluation(
+        run, source, partition=partition, checkpoint=checkpoint, packing=progress
+    )
+    examples = Examples(opened, _EXAMPLES)
+    evaluation = score(
+        trained,
+        opened,
+        silence,
+        device=device,
+        progress=lambda done, total: progress("evaluating", done, total),
+        observe=examples.add,
+    )
+    progress("drawing", 0, 1)
+    write_page(path, "report.html", overwrite=overwrite, **_contents(record, trained, evaluation, examples))
+    progress("drawing", 1, 1)
+    return Report(path, evaluation)
+
+
+def _contents(record: Record, checkpoint: Checkpoint, evaluation: Evaluation, examples: Examples) -> dict[str, Any]:
+    """Return what the template inserts."""
+    compared, theirs = compare_recipe(record)
+    ours = settings(record.config)
+    scores = evaluation.scores
+    return {
+        "title": printable(record.name),
+        "record": record,
+        "recipe": printable(record.recipe or "not known"),
+        "evaluation": evaluation,
+        "scores": scores,
+        "silence": None if evaluation.silence is None else evaluation.inventory.symbols[evaluation.silence],
+        "parameters": _parameters(checkpoint),
+        "curves": [draw_metric(name, record.lines) for name in ("loss", "accuracy")] if record.lines else [],
+        "matrix": confusion_rows(evaluation),
+        "occurring": sum(1 for symbol in scores.symbols if symbol.frames),
+        "symbols": [symbol for symbol in scores.symbols if symbol.frames],
+        "slowest": max((line["train_seconds"] for line in record.timings), default=1),
+        "compared": compared,
+        "config": [(key, ours.get(key, ABSENT), theirs.get(key)) for key in dict.fromkeys((*ours, *theirs))],
+        "groups": [
+            ("worst", _pictures(examples.worst, evaluation)),
+            ("best", _pictures(examples.best, evaluation)),
+        ],
+    }
+
+
+def _parameters(checkpoint: Checkpoint) -> int:
+    with torch.device("meta"):
+        return parameter_count(checkpoint.description.build())
+
+
+def _pictures(examples: list[Example], evaluation: Evaluation) -> list[tuple[Example, Any]]:
+    return [(example, draw_posteriorgram(example, evaluation.inventory.symbols)) for example in examples]
+
+
+@dataclass(frozen=True)
+class ConfusionRow:
+    """A row of the confusion matrix as it is shown.
+
+    Attributes:
+        label: the true label.
+        symbol: its symbol and scores.
+        cells: count of each predicted label and how strongly the cell is shaded, 0 to 1.
+    """
+
+    label: int
+    symbol: SymbolScores
+    cells: list[tuple[int, float]]
+
+
+def confusion_rows(evaluation: Evaluation) -> list[ConfusionRow]:
+    """Return the rows of the symbols that occur, true or predicted, in phonetic order.
+
+    Of more than 80 symbols, the 80 most frequent. The shade of a cell is the square root of its fraction of the true
+    symbol's frames, so that rare confusions can be seen.
+    """
+    confusion, symbols = evaluation.scores.confusion, evaluation.scores.symbols
+    frequency = confusion.true_counts + confusion.predicted_counts
+    occurring = np.flatnonzero(frequency)
+    chosen = np.sort(occurring[np.argsort(-frequency[occurring], kind="stable")][:_MAX_SYMBOLS])
+    order = np.array(phonetic_order([symbols[label].symbol for label in chosen]), np.int64)
+    shown = chosen[order]
+    counts = confusion.dense(chosen)[np.ix_(order, order)]
+    shades = np.sqrt(counts / np.maximum(confusion.true_counts[shown][:, None], 1))
+    return [
+        ConfusionRow(label, symbols[label], list(zip(counts[row].tolist(), shades[row].tolist(), strict=True)))
+        for row, label in enumerate(shown.tolist())
+    ]

@@ -1,0 +1,305 @@
+"""The report of a run, read back from the page and in a browser."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from dali_asr import predict
+from dali_asr.config import Config
+from dali_asr.corpus import Corpus
+from dali_asr.demo import DEMO_CORPUS
+from dali_asr.inference.evaluate import Evaluation
+from dali_asr.inference.scores import score_labels
+from dali_asr.inventory import Inventory
+from dali_asr.reports import report as reporting
+from dali_asr.reports.examples import MAX_FRAMES, Examples
+from dali_asr.reports.figures import draw_metric, thinned
+from dali_asr.reports.report import REPORT, confusion_rows, report
+from dali_asr.runs import Reporter
+from dali_asr.training import train
+from tests.makers import make_course, make_partition
+from tests.reports.browser import dump
+from tests.training_runs import SMALL
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run with its report."""
+    path = train(
+        Config.load("demo", [*SMALL, "training.epochs=2", "training.seed=3"]),
+        run=tmp_path_factory.mktemp("r") / "a<b>&'run",
+        recipe="demo",
+    ).run
+    report(path, device="cpu")
+    return path
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_pictures() -> Iterator[None]:
+    """Draw one utterance of either kind, which is quicker."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reporting, "_EXAMPLES", 1)
+        yield
+
+
+class Reader(HTMLParser):
+    """Collects what a page refers to, its identifiers, and the rows of its tables."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.references: list[str] = []
+        self.identifiers: list[str] = []
+        self.rows: list[list[str]] = []
+        self._open = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "srcset", "data"):
+                self.references.append(value or "")
+            if name == "id":
+                self.identifiers.append(value or "")
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th") and self.rows:
+            self.rows[-1].append("")
+        self._open = tag in ("td", "th", "button") or (self._open and tag != "tr")
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data.strip()
+
+
+def test_the_page_holds_everything_that_it_shows(run: Path) -> None:
+    page = (run / REPORT).read_text(encoding="utf-8")
+    read = Reader(page)
+    assert all(reference.startswith(("#", "data:")) for reference in read.references)
+    assert not re.search(r"@import|url\((?!#)", page)
+    assert len(set(read.identifiers)) == len(read.identifiers)
+    assert {reference[1:] for reference in read.references if reference.startswith("#")} <= set(read.identifiers)
+    assert "a<b>" not in page
+    assert "a&lt;b&gt;&amp;&#39;run" in page
+    assert len(page) < 5e6
+
+
+def test_the_tables_are_those_of_an_evaluation_of_its_own(run: Path) -> None:
+    """Frames, recall and confusions, counted here from predicted labels."""
+    prediction = predict(run, "demo", partition="dev", device="cpu")
+    true = Corpus.open(DEMO_CORPUS).partition("dev").labels()
+    assert true is not None
+    page = (run / REPORT).read_text(encoding="utf-8")
+    assert f"<dd>{(prediction.labels == true).mean():.2%}</dd>" in page
+    rows = {row[0]: row for row in Reader(page).rows if len(row) == 6 and row[3].endswith("%")}
+    symbols = prediction.inventory.symbols
+    assert set(rows) >= {symbols[label] for label in np.unique(true)}
+    for label in np.unique(true):
+        mine = true == label
+        assert rows[symbols[label]][1] == f"{mine.sum():,}"
+        assert rows[symbols[label]][3] == f"{(prediction.labels[mine] == label).mean():.1%}"
+    cells = re.findall(r"data-n=\"(\d+)\"", page)
+    pairs = set(zip(true.tolist(), prediction.labels.tolist(), strict=True))
+    assert (len(cells), sum(map(int, cells))) == (len(pairs), len(true))
+
+
+def test_the_configuration_shows_what_differs_from_the_recipe(run: Path) -> None:
+    rows = Reader((run / REPORT).read_text(encoding="utf-8")).rows
+    changed = {row[0]: tuple(row[1:]) for row in rows if len(row) == 3 and row[2]}
+    own = yaml.safe_load(Path("configs/demo.yaml").read_text(encoding="utf-8"))
+    assert changed["training.seed"] == ("3", json.dumps(own.get("training", {}).get("seed", 0)))
+    assert changed["model.hidden"] == ("[8]", "null")
+    assert "training.label_smoothing" not in changed
+
+
+def test_the_table_sorts_and_the_matrix_answers_to_keys(run: Path, tmp_path: Path) -> None:
+    script = """
+      const press = (element, key) => element.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+      const table = document.querySelector("#phonemes ~ div table");
+      const button = table.tHead.rows[0].cells[1].querySelector("button");
+      button.click();
+      const sorted = [...table.tBodies[0].rows].map((row) => Number(row.cells[1].dataset.value));
+      const downwards = sorted.every((value, at) => !at || value <= sorted[at - 1]);
+      const announced = table.tHead.rows[0].cells[1].getAttribute("aria-sort");
+      const matrix = document.querySelector(".matrix");
+      const sum = () => [...matrix.tBodies[0].rows].map((row, at) => row.cells[at + 1].dataset.n ?? 0)
+        .reduce((a, b) => a + Number(b), 0);
+      const diagonal = sum();
+      const menu = document.getElementById("order");
+      menu.value = "frames";
+      menu.dispatchEvent(new Event("change"));
+      const frames = [...matrix.tBodies[0].rows].map((row) => Number(row.dataset.frames));
+      const ordered = frames.every((value, at) => !at || value <= frames[at - 1]);
+      const label = (row) => row.cells[0].textContent.trim();
+      menu.value = "name";
+      menu.dispatchEvent(new Event("change"));
+      const named = [...matrix.tBodies[0].rows].map(label);
+      const alphabetical = named.join() === [...named].sort((a, b) => a.localeCompare(b)).join();
+      matrix.tBodies[0].rows[0].cells[1].focus();
+      press(document.activeElement, "ArrowRight");
+      press(document.activeElement, "ArrowDown");
+      press(document.activeElement, "ArrowLeft");
+      const row = matrix.tBodies[0].rows[1];
+      const names = [row, matrix.tHead.rows[0]].map((of, at) => of.cells[at].textContent.trim());
+      const expected = `${names[0]} taken for ${names[1]}: `;
+      const readout = document.getElementById("readout").textContent;
+      const page = document.documentElement;
+      return [downwards, announced, sum() === diagonal, ordered, alphabetical, readout.startsWith(expected),
+        page.scrollWidth <= page.clientWidth, matchMedia("(prefers-color-scheme: dark)").matches].join(" ");
+    """
+    found = dump(run / REPORT, script, tmp_path, "--window-size=390,800", "--blink-settings=preferredColorScheme=0")
+    assert found == "true descending true true true true true true"
+
+
+def test_the_command_keeps_a_page_that_exists(run: Path, run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    done = run_cli("report", run, "--device", "cpu")
+    assert (done.exit_code, "exists; choose another file, or overwrite it (--force)" in done.stderr) == (2, True)
+    page = tmp_path / "new" / "page.html"
+    done = run_cli("report", run, "--device", "cpu", "--partition", "test", "-o", page)
+    assert done.exit_code == 0, done.output
+    assert f"Report: {page}" in done.stdout
+    assert "evaluated on test" in page.read_text(encoding="utf-8")
+
+
+class Stopping(Reporter):
+    def advanced(self, step: int) -> None:
+        if step == 2:
+            raise RuntimeError("stopped")
+
+
+def test_a_run_without_evaluations_is_reported_by_its_last_checkpoint(
+    run_cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    plain = [*SMALL, "training.save_every=1", "loader.subset=90"]
+    with pytest.raises(RuntimeError, match="stopped"):
+        train(Config.load("demo", plain), run=tmp_path / "run", recipe="own", reporter=Stopping())
+    path = tmp_path / "run"
+    done = run_cli("report", path)
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert "no best checkpoint, because none was evaluated yet; use the last one (--checkpoint last)" in done.stderr
+    done = run_cli("report", path, "--checkpoint", "last", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    page = (path / REPORT).read_text(encoding="utf-8")
+    assert "No epoch was timed" in page
+    assert "The run was cut short: 0 of 4 epochs are complete" in page
+    assert "differs from the defaults" in page
+
+
+def test_a_full_disk_is_said_and_leaves_the_page_that_was_there(
+    run: Path, run_cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("before")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    done = run_cli("report", run, "--device", "cpu", "-o", page, "--force")
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert "free some space" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+    assert page.read_text() == "before"
+
+
+def test_damaged_old_and_cut_short_runs_are_said_in_one_line(
+    run: Path, run_cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    def refused(path: Path, *options: object) -> str:
+        done = run_cli("report", path, "--device", "cpu", "-o", tmp_path / "page.html", *options)
+        assert (done.exit_code, done.stderr.count("\n")) == (1, 1), done.output
+        assert not (tmp_path / "page.html").exists()
+        return str(done.stderr)
+
+    assert "not a run, it has no config.yaml" in refused(tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    lines = (copy / "metrics.jsonl").read_text()
+    (copy / "metrics.jsonl").write_text('{"kind": "epoch", "epoch": 1}\n' + lines)
+    assert "line 1 is damaged or of another version" in refused(copy)
+    (copy / "metrics.jsonl").write_text(lines)
+    make_course(tmp_path / "other", {"dev": [60]}, dim=5)
+    assert "5 features per frame" in refused(copy, tmp_path / "other")
+    shutil.rmtree(copy / "checkpoints")
+    assert "the run ended before its first checkpoint" in refused(copy)
+    config = (copy / "config.yaml").read_text().replace("epochs: 2", "epochs: 9")
+    shutil.copytree(run / "checkpoints", copy / "checkpoints")
+    (copy / "config.yaml").write_text(config)
+    (copy / "metrics.jsonl").write_text(lines + '{"kind": "st')  # a kill in the middle of a line
+    report(copy, device="cpu", overwrite=True)
+    assert "cut short: 2 of 9 epochs are complete" in (copy / REPORT).read_text(encoding="utf-8")
+
+
+def test_curves_of_many_steps_are_means_of_as_many() -> None:
+    rng = np.random.default_rng(0)
+    lines: list[dict[str, Any]] = [
+        {"kind": "step", "step": at + 1, "epoch": 1, "loss": loss, "accuracy": None if at == 3 else 0.5}
+        for at, loss in enumerate(rng.random(5000).tolist())
+    ]
+    lines.append({"kind": "epoch", "epoch": 1, "step": 5000, "train": None, "dev": {"loss": 1.0, "accuracy": 0.5}})
+    thin = thinned(lines)
+    assert [line["step"] for line in thin[:-1]] == list(range(5, 5001, 5))
+    losses = np.array([line["loss"] for line in lines[:-1]]).reshape(1000, 5)
+    assert [line["loss"] for line in thin[:-1]] == pytest.approx(losses.mean(axis=1).tolist())
+    assert (thin[0]["accuracy"], thin[-1]) == (0.5, lines[-1])
+    assert thinned(lines[-101:]) == lines[-101:]
+    assert len(draw_metric("loss", lines)) < 100_000
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64, 5000])
+def test_the_worst_and_the_best_are_those_of_a_plain_sort(batch: int) -> None:
+    lengths = [60, 49, 3, 900, 51, 200, 80, 75, 1000]
+    partition = make_partition(lengths)
+    true = partition.labels()
+    assert true is not None
+    logits = torch.from_numpy(np.random.default_rng(1).normal(size=(len(true), 42))).float()
+    logits[np.arange(len(true)), true] += torch.linspace(0, 4, len(true))
+    examples = Examples(partition, 2)
+    for start in range(0, len(true), batch):
+        examples.add(logits[start : start + batch])
+    right = (logits.argmax(1).numpy() == true).astype(float)
+    means = [part.mean() for part in np.split(right, partition.offsets[1:-1])]
+    judged = sorted((mean, at) for at, mean in enumerate(means) if lengths[at] >= 50)
+    assert [e.name for e in examples.worst] == [partition.utterances[at] for _, at in judged[:2]]
+    assert [e.name for e in examples.best] == [partition.utterances[at] for _, at in judged[:-3:-1]]
+    for example in (*examples.worst, *examples.best):
+        at = partition.utterances.index(example.name)
+        start, shown = int(partition.offsets[at]), min(lengths[at], MAX_FRAMES)
+        assert example.complete == (shown == lengths[at])
+        assert example.accuracy == pytest.approx(means[at])
+        np.testing.assert_array_equal(example.true, true[start : start + shown])
+        np.testing.assert_array_equal(example.posteriors, logits[start : start + shown].softmax(1).numpy())
+
+
+def test_of_many_symbols_the_most_frequent_are_shown() -> None:
+    inventory = Inventory(tuple(f"s{at}" for at in range(500)))
+    true = np.repeat(np.arange(500), np.arange(500))
+    predicted = np.where(np.arange(len(true)) % 4 == 0, (true + 1) % 500, true)
+    scores = score_labels(
+        predicted, np.ones(len(true), np.float32), predicted == true, true, np.array([0, len(true)]), inventory
+    )
+    rows = confusion_rows(Evaluation("dev", "c", scores, inventory))
+    labels = [row.label for row in rows]
+    assert labels == list(range(420, 500))
+    for row in rows:
+        counts = [int(((true == row.label) & (predicted == label)).sum()) for label in labels]
+        assert [count for count, _ in row.cells] == counts
+        assert [shade**2 for _, shade in row.cells] == pytest.approx([count / row.label for count in counts])
+
+
+def test_short_and_few_utterances_are_shown_once() -> None:
+    partition = make_partition([4, 6])
+    examples = Examples(partition, 3)
+    examples.add(torch.zeros(10, 42))
+    assert (len(examples.worst), len(examples.best)) == (2, 0)
