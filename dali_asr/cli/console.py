@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dali_asr.errors import DaliAsrError
 
 
-_COMMAND = re.compile(r"dali-asr (train|predict|evaluate|data|config|bench) .*$")
+_COMMAND = re.compile(r"dali-asr (train|sweep|predict|evaluate|data|config|bench) .*$")
 _NO_BREAK = "\0"  # stands in no text that is printed
 
 
@@ -41,6 +41,7 @@ class _Output(Console):
 _OPTIONS = {
     "overwrite=True": "--force",
     "run=FOLDER": "--run-folder",
+    "output=FOLDER": "--output",
     "resume='auto'": "--resume auto",
     "checkpoint='last'": "--checkpoint last",
     "partition=NAME": "--partition",
