@@ -2,9 +2,9 @@
 
     python benchmarks/sweep.py --json benchmarks/results/sweep_MACHINE_DATE.json
 
-Both sides are `dali-asr sweep` on the demo corpus with its recipe, the model `tiny`, and one order of the frames for all
-seeds, in turn. `seconds` is the time of the whole sweep: loaders, steps, evaluations, checkpoints and plots of all runs;
-`training` is that of the steps alone, as the runs' own `timings.jsonl` tell it.
+Both sides are `dali-asr sweep` on the demo corpus with its recipe, the model `tiny`, and one order of the frames for
+all seeds, in turn. `seconds` is the time of the whole sweep: loaders, steps, evaluations, checkpoints and plots of all
+runs; `training` is that of the steps alone, as the runs' own `timings.jsonl` tell it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import torch
 from harness import in_turn, parser, write
 
 from dali_asr.device import resolve_device
-from dali_asr.sweeps import SweepPlan, plan_sweep, sweep
+from dali_asr.sweeps.combinations import SweepPlan, plan_sweep
+from dali_asr.sweeps.sweep import sweep
 
 
 def main() -> None:

@@ -15,11 +15,11 @@ from rich.table import Table
 from dali_asr.cli.commands import Overrides, complete_recipe, complete_setting
 from dali_asr.cli.console import progress_bar, say, show, warn
 from dali_asr.errors import TrainingError, TrainingInterrupted
+from dali_asr.sweeps import SweepReporter
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from dali_asr.sweeps import SweepReporter
     from dali_asr.sweeps.results import RunOutcome
 
 _MAX_ROWS = 30  # of the printed table
@@ -58,8 +58,8 @@ def sweep(
 ) -> None:
     """Train many models that differ in some settings, and compare them by their best dev accuracy.
 
-    A sweep that was stopped continues when it is started again. Each run is a folder in `runs/` of the sweep, as `train`
-    leaves it. Models can only train together in one order of the frames, which seeds share by `loader.seed`.
+    A sweep that was stopped continues when it is started again. Each run is a folder in `runs/` of the sweep, as
+    `train` leaves it. Models can only train together in one order of the frames, which seeds share by `loader.seed`.
 
     Examples:
 
@@ -72,8 +72,8 @@ def sweep(
     folder = output or Path(f"sweep-{Path(config).stem}")
     with progress_bar() as bar:
         starting = bar.add_task("loading PyTorch and DALI", total=None, shown="")
-        from dali_asr.sweeps import plan_sweep
-        from dali_asr.sweeps import sweep as run_sweep
+        from dali_asr.sweeps.combinations import plan_sweep
+        from dali_asr.sweeps.sweep import sweep as run_sweep
 
         bar.remove_task(starting)
         plan = plan_sweep(
@@ -85,9 +85,9 @@ def sweep(
             recipe=Path(config).stem,
         )
         try:
-            found = run_sweep(plan, folder, together=together, reporter=_progress(bar))
+            found = run_sweep(plan, folder, together=together, reporter=_Terminal(bar))
         except TrainingInterrupted as error:
-            numbers = {"--seeds": seeds, "--random": random, "--together": together, "-o": folder}
+            numbers: dict[str, object] = {"--seeds": seeds, "--random": random, "--together": together, "-o": folder}
             again = _command(config, {"--vary": vary, "--set": overrides}, numbers)
             raise TrainingInterrupted(f"{error}: {again}", error.exit_code) from error
     _show(found)
@@ -102,43 +102,40 @@ def sweep(
     say(f"Next: {shlex.join(['dali-asr', 'evaluate', str(folder / 'runs' / _best(found))])}")
 
 
-def _progress(bar: Progress) -> SweepReporter:
-    """Return a reporter that shows a bar of the present runs, and prints a line for each finished one."""
-    from dali_asr.sweeps import SweepReporter  # imports torch
+class _Terminal(SweepReporter):
+    """Shows a bar of the present runs, and prints a line for each finished one."""
 
-    class Terminal(SweepReporter):
-        def __init__(self) -> None:
-            self._task: TaskID | None = None
-            self._moved = 0.0
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task: TaskID | None = None
+        self._moved = 0.0
 
-        def packing(self, stage: str, done: int, total: int) -> None:
-            self._show(stage, done, total)
+    def packing(self, stage: str, done: int, total: int) -> None:
+        self._show(stage, done, total)
 
-        def began(self, names: Sequence[str], done: int, total: int) -> None:
-            number = f"run {done + 1}" if len(names) == 1 else f"runs {done + 1}-{done + len(names)}"
-            self._show(f"{number} of {total}", 0, None)
+    def began(self, names: Sequence[str], done: int, total: int) -> None:
+        number = f"run {done + 1}" if len(names) == 1 else f"runs {done + 1}-{done + len(names)}"
+        self._show(f"{number} of {total}", 0, None)
 
-        def advanced(self, step: int, steps: int) -> None:
-            now = time.monotonic()
-            if self._task is not None and now - self._moved > _MOVE_SECONDS:
-                self._moved = now
-                bar.update(self._task, completed=step, total=steps)
+    def advanced(self, step: int, steps: int) -> None:
+        now = time.monotonic()
+        if self._task is not None and now - self._moved > _MOVE_SECONDS:
+            self._moved = now
+            self._bar.update(self._task, completed=step, total=steps)
 
-        def finished(self, run: RunOutcome, done: int, total: int) -> None:
-            if run.error is not None:
-                warn(f"{run.name}: {run.error}; the sweep continues")
-            else:
-                say(f"{done}/{total}  {run.name}  dev accuracy {_percent(run.accuracy)}, epoch {run.epoch}")
+    def finished(self, run: RunOutcome, done: int, total: int) -> None:
+        if run.error is not None:
+            warn(f"{run.name}: {run.error}; the sweep continues")
+        else:
+            say(f"{done}/{total}  {run.name}  dev accuracy {_percent(run.accuracy)}, epoch {run.epoch}")
 
-        def warned(self, message: str) -> None:
-            warn(message)
+    def warned(self, message: str) -> None:
+        warn(message)
 
-        def _show(self, text: str, done: int, total: int | None) -> None:
-            if self._task is None:
-                self._task = bar.add_task(text, total=total, shown="")
-            bar.update(self._task, description=text, completed=done, total=total)
-
-    return Terminal()
+    def _show(self, text: str, done: int, total: int | None) -> None:
+        if self._task is None:
+            self._task = self._bar.add_task(text, total=total, shown="")
+        self._bar.update(self._task, description=text, completed=done, total=total)
 
 
 def _show(found: Sequence[RunOutcome]) -> None:

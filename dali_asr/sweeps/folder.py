@@ -123,7 +123,11 @@ def _differences(theirs: Any, ours: Any, key: str = "") -> list[str]:
     """Return the keys of two nested mappings whose values differ."""
     if isinstance(theirs, dict) and isinstance(ours, dict) and not key.startswith("vary"):
         names = dict.fromkeys((*theirs, *ours))
-        return [found for name in names for found in _differences(theirs.get(name), ours.get(name), f"{key}.{name}"[not key :])]
+        return [
+            found
+            for name in names
+            for found in _differences(theirs.get(name), ours.get(name), f"{key}.{name}"[not key :])
+        ]
     return [] if theirs == ours else [key.removeprefix("config.")]
 
 

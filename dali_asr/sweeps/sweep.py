@@ -18,12 +18,13 @@ from dali_asr.errors import (
 )
 from dali_asr.runs.reporter import Reporter
 from dali_asr.sweeps.folder import SweepFolder
+from dali_asr.sweeps.reporter import SweepReporter
 from dali_asr.sweeps.results import RunOutcome, outcome
 from dali_asr.training import train
 from dali_asr.training.stack import common_starts, stack_key, train_together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from dali_asr.config import DataConfig
@@ -35,32 +36,13 @@ Together = Literal["auto", "on", "off"]
 _MAX_TOGETHER = 16  # models
 
 
-class SweepReporter:
-    """Receives the progress of a sweep. Every method does nothing; override those of interest."""
-
-    def packing(self, stage: str, done: int, total: int) -> None:
-        """Called while a course folder is packed, with the number of utterances that are done."""
-
-    def began(self, names: Sequence[str], done: int, total: int) -> None:
-        """Called before runs that train together, with the number of runs that are done."""
-
-    def advanced(self, step: int, steps: int) -> None:
-        """Called after every step of the present runs, with the steps done and all steps; has to be quick."""
-
-    def finished(self, run: RunOutcome, done: int, total: int) -> None:
-        """Called after each run, with the number of runs that are done or failed."""
-
-    def warned(self, message: str) -> None:
-        """Called when something is wrong but the sweep continues."""
-
-
 def sweep(
     plan: SweepPlan, folder: Path, *, together: Together = "auto", reporter: SweepReporter | None = None
 ) -> list[RunOutcome]:
     """Train the runs of a sweep that are not done yet.
 
-    A run that fails, because its loss is not finite or its model does not fit the device, is recorded, and the sweep goes
-    on; it is tried again when the sweep is started again. A full disk ends the sweep.
+    A run that fails, because its loss is not finite or its model does not fit the device, is recorded, and the sweep
+    goes on; it is tried again when the sweep is started again. A full disk ends the sweep.
 
     Args:
         plan: the runs.

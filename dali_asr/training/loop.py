@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from dali_asr.runs.start import Start
     from dali_asr.training.distributed import World
     from dali_asr.training.metrics import Measured
+    from dali_asr.training.setup import Setup
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ class Training:
         self.config, self.world, self.reporter = config, world, reporter
         self.settings = config.training
         with world.together():
-            self.setup = setup = set_up(config, corpus, world, beside.setup if beside else None)
+            setup = set_up(config, corpus, world, beside.setup if beside else None)
+            self.setup: Setup = setup
             if self.settings.init and not start.checkpoint:
                 start_from(setup, self.settings.init)
         self.batches, self.dev, self.description = setup.batches, setup.dev, setup.description

@@ -1,11 +1,12 @@
 """Training several small models on every batch at once: one gather, one forward and one backward feed all of them.
 
-The parameters of the K members lie in stacks `[K, ...]`, and those of each member's own model are views of them. Forward
-and backward run once over the stacks, by `torch.func.vmap`. Everything else is that of a run alone, on its own model:
-loss, clipping, AdamW, schedule, metrics, evaluation, checkpoints.
+The parameters of the K members lie in stacks `[K, ...]`, and those of each member's own model are views of them.
+Forward and backward run once over the stacks, by `torch.func.vmap`. Everything else is that of a run alone, on its own
+model: loss, clipping, AdamW, schedule, metrics, evaluation, checkpoints.
 
-A member's weights are those of a run alone within the rounding of float32. Dropout draws from one random generator for
-all members, and so draws other values than in a run alone.
+A member's weights are those of a run alone within the rounding of float32; only biases before batch norm drift apart,
+because they have no gradient but rounding errors, and batch norm removes them. Dropout draws from one random generator
+for all members, and so draws other values than in a run alone.
 
 Shape letters: `K` members, `B` windows of a batch, `W` frames of a window, `D` features of a frame, `C` labels.
 """
@@ -110,20 +111,21 @@ class StackedModel(nn.Module):
         super().__init__()
         self._models = tuple(models)  # no submodules
         self._shape = [deepcopy(models[0]).to("meta").train()]  # in a list for the same reason
-        self._weights, self._buffers = torch.func.stack_module_state(list(models))
+        self._weights, buffers = torch.func.stack_module_state(list(models))
+        self._state = self._weights | buffers
         for at, model in enumerate(models):
             for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-                tensor.data = (self._weights | self._buffers)[name].detach()[at]
+                tensor.data = self._state[name].detach()[at]
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
         """Map windows `[B, W, D]` to the logits `[K, B, C]` of a training step."""
 
-        def call(weights: dict[str, torch.Tensor], buffers: dict[str, torch.Tensor]) -> torch.Tensor:
-            logits: torch.Tensor = torch.func.functional_call(self._shape[0], (weights, buffers), (windows,))
+        def call(state: dict[str, torch.Tensor]) -> torch.Tensor:
+            logits: torch.Tensor = torch.func.functional_call(self._shape[0], state, (windows,))
             return logits
 
         # Dropout differs between members.
-        return torch.func.vmap(call, randomness="different")(self._weights, self._buffers)
+        return torch.func.vmap(call, randomness="different")(self._state)
 
     def hand_out(self) -> None:
         """Give every model its part of the gradients, and forget the stacked ones."""
