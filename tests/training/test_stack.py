@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import torch
 
 from dali_asr import MLP, Corpus
 from dali_asr.config import Config
-from dali_asr.errors import TrainingError
+from dali_asr.errors import TrainingError, TrainingInterrupted
 from dali_asr.runs.checkpoint import load_checkpoint
 from dali_asr.runs.reporter import Reporter
 from dali_asr.training import TrainingResult, train
@@ -113,6 +115,26 @@ def test_an_interrupted_stack_continues_from_the_last_common_checkpoint(corpus: 
     for at, member in enumerate(whole):
         assert_close(runs[at], train(member, run=tmp_path / f"alone-{at}", corpus=corpus).run, metrics=False)
     assert common_starts([runs[0], tmp_path / "new"], "demo") is None
+
+
+class _Interrupting(Reporter):
+    def advanced(self, step: int) -> None:
+        if step == 10:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_saves_all_members_at_the_same_step(corpus: Corpus, tmp_path: Path) -> None:
+    configs = [config(*overrides) for overrides in MEMBERS[:2]]
+    runs = [tmp_path / "a", tmp_path / "b"]
+    starts = common_starts(runs, "demo")
+    assert starts
+    with pytest.raises(TrainingInterrupted) as stopped:
+        train_together(configs, starts, corpus, [_Interrupting(), Reporter()])
+    assert stopped.value.exit_code == 130
+    assert [load_checkpoint(run, "last").step for run in runs] == [10, 10]
+    together(corpus, runs, configs)
+    for at, member in enumerate(configs):
+        assert_close(runs[at], train(member, run=tmp_path / f"alone-{at}", corpus=corpus).run)
 
 
 def test_a_member_that_diverges_leaves_the_others_alone(corpus: Corpus, tmp_path: Path) -> None:
