@@ -34,6 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "build": BASE | {"device", "inventory", "model", "plan", "config", "corpus", "demo", "loading"},
     "runs": BASE | {"environment", "device", "inventory", "model", "config", "corpus", "loading", "build"},
     "training": BASE | {"device", "inventory", "model", "plan", "config", "corpus", "loading", "build", "runs"},
+    "sweeps": BASE | {"device", "config", "corpus", "loading", "build", "runs", "training"},
     "inference": BASE | {"device", "inventory", "model", "config", "corpus", "loading", "build", "runs"},
     "reports": BASE
     | {"environment", "device", "inventory", "model", "config", "corpus", "loading", "build", "runs"}

@@ -33,6 +33,7 @@ QUICK = {
     "dali-asr bench train": " --frames 20000 --batch-size 64 --model tiny --repeats 1 --seconds 0.01",
     "python benchmarks/start.py": " --repeats 1",
     "python benchmarks/shuffle.py": " --batch-size 32 --budgets 0.5",
+    "python benchmarks/sweep.py": " --repeats 1 --seeds 2 --steps 2",
     "python benchmarks/ablation.py": " --seeds 1 --only reference",
     "python benchmarks/make_course_tree.py": " --utterances 40 --mean 100",
     "python benchmarks/pack.py": " --repeats 1",
@@ -156,7 +157,7 @@ def test_every_command_about_benchmarks_runs(folder: Path, execute: Callable[[st
     for command in others:
         execute(quickly(" ".join(values.get(word, word) for word in command.split(" "))))
     written = {path.name.partition("_")[0] for path in (folder / "benchmarks/results").glob("*.json")}
-    assert written == {"ablation", "export", "loader", "pack", "shuffle", "start", "train"}
+    assert written == {"ablation", "export", "loader", "pack", "shuffle", "start", "sweep", "train"}
 
 
 def test_the_library_example_is_the_promised_one() -> None:
@@ -276,6 +277,23 @@ def test_the_figures_of_the_forms_of_a_model_are_the_recorded_ones() -> None:
     peak = json.loads(alone.read_text())["results"][0]["peak_MiB"][hour]
     text = " ".join(BENCHMARKS.split())
     assert f"took {peak['windows']:,.0f} MiB by windows and {peak['convolution']:,.0f} MiB by convolution" in text
+
+
+def test_the_figures_of_sweeps_are_the_recorded_ones() -> None:
+    (recorded,) = (ROOT / "benchmarks/results").glob("sweep_*.json")
+    values = json.loads(recorded.read_text())
+    whole, steps = (
+        [median(repeat[name] for repeat in values[side]) for side in ("apart", "together")]
+        for name in ("seconds", "training")
+    )
+    text = " ".join(BENCHMARKS.split())
+    assert f"of {values['seeds']} seeds of `tiny`, {values['steps']} steps each, takes" in text
+    assert f"takes {whole[0]:.0f} s one after another and {whole[1]:.0f} s together" in text
+    assert f"its training steps alone take {steps[0]:.0f} s and {steps[1]:.0f} s" in text
+    ratios = [a["training"] / b["training"] for a, b in zip(values["apart"], values["together"], strict=True)]
+    assert f"the steps were {min(ratios):.2f} to {max(ratios):.2f} times as fast together" in text
+    assert values["device"] == "cpu"
+    assert median(ratios) < 1.05, "or the text has to change"
 
 
 def test_the_figures_of_streaming_are_the_recorded_ones() -> None:

@@ -287,6 +287,8 @@ def _command(arguments: list[str]) -> int:
     """Run the command line; return its exit code."""
     from dali_asr.cli import main as command_line
 
+    if "DIE_AT_WRITE" in os.environ:
+        die_at_write(int(os.environ["DIE_AT_WRITE"]))
     os.dup2(os.open(os.environ["ERRORS"], os.O_WRONLY | os.O_CREAT), 2)
     sys.argv[1:] = arguments
     try:

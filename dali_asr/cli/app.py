@@ -30,6 +30,7 @@ from dali_asr.cli import (
     profile,
     report,
     submit,
+    sweep,
     train,
 )
 from dali_asr.cli.commands import Commands
@@ -125,6 +126,7 @@ app.command("compare")(compare.compare)
 app.command("profile")(profile.profile)
 app.command("handin")(handin.handin)
 app.command("export")(export_model.export)
+app.command("sweep")(sweep.sweep)
 app.command("doctor")(doctor.doctor)
 data.app.command("submit")(submit.submit)
 data.app.command("fetch")(fetch.fetch)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 _COMMAND = re.compile(
-    r"dali-asr (train|predict|evaluate|report|compare|profile|export|handin|data|cache|config|bench) .*$"
+    r"dali-asr (train|sweep|predict|evaluate|report|compare|profile|export|handin|data|cache|config|bench) .*$"
 )
 _NO_BREAK = "\0"  # stands in no text that is printed
 
@@ -48,6 +48,7 @@ class _Output(Console):
 _OPTIONS = {
     "overwrite=True": "--force",
     "run=FOLDER": "--run-folder",
+    "output=FOLDER": "--output",
     "resume='auto'": "--resume auto",
     "checkpoint='last'": "--checkpoint last",
     "partition=NAME": "--partition",

@@ -147,6 +147,24 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
                 model.pop(rival, None)
 
 
+def read_choices(setting: str) -> tuple[str, list[Any]]:
+    """Return key and values of `section.key=A,B,C`, the values in YAML as in a flow sequence.
+
+    Raises:
+        UsageError: there is no `=` or no value, or the values are not YAML.
+    """
+    key, equals, text = setting.partition("=")
+    if not equals or not all(part.strip() for part in key.split(".")):
+        raise UsageError(f"--vary {setting}: not a list of settings; write section.key=A,B,C")
+    try:
+        values = _parse(f"[{text}]")
+    except ValueError as error:
+        raise UsageError(f"--vary {brief(setting)}: the values are not YAML ({error}); quote them") from error
+    if not isinstance(values, list) or not values:
+        raise UsageError(f"--vary {setting}: no values; write section.key=A,B,C")
+    return key.strip(), values
+
+
 def _apply_override(values: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     if not equals or not all(part.strip() for part in path.split(".")):

@@ -28,6 +28,7 @@ from dali_asr.config.values import (
     NonNegative,
     Norm,
     Positive,
+    Seed,
     Share,
     Switch,
     Trackers,
@@ -100,6 +101,8 @@ class LoaderConfig(Section):
     """Dtype of the windows."""
     shuffle: bool = True
     """Read the training frames in a new random order in each epoch."""
+    seed: Seed | None = None
+    """Seed of order and masks; null: `training.seed`."""
     subset: Positive = 1
     """Read every n-th training frame."""
     drop_last: bool = True
@@ -216,8 +219,8 @@ class TrainingConfig(Section):
     init: str | None = None
     """Run or checkpoint whose weights training starts from; null for random weights. Other labels get a new last layer,
     in which the symbols that both have keep their weights."""
-    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
-    """Seed of weights, order, masks and dropout."""
+    seed: Seed = 0
+    """Seed of weights and dropout, and of order and masks unless `loader.seed` is given."""
     eval_every: Positive = 1
     """Evaluate on the dev partition every this many epochs, and after the last epoch."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -281,6 +284,11 @@ class Config(Section):
             if training.schedule.kind == "plateau":
                 raise ValueError("received schedule.kind plateau without data.dev; name a partition to evaluate on")
         return training
+
+    @property
+    def order_seed(self) -> int:
+        """The seed of order and masks."""
+        return self.training.seed if self.loader.seed is None else self.loader.seed
 
     @classmethod
     def load(cls, source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:

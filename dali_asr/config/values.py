@@ -16,6 +16,7 @@ from dali_asr.plan.spec import BYTES, as_bytes
 NonNegative = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[int, Field(ge=1, strict=True)]
 Switch = Annotated[bool, Field(strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Norm = Literal["none", "batch", "layer"]
 _MAX_CONTEXT = 1000  # frames, ten seconds

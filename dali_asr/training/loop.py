@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from dali_asr.runs.start import Start
     from dali_asr.training.distributed import World
     from dali_asr.training.metrics import Measured
+    from dali_asr.training.setup import Setup
 
 
 @dataclass(frozen=True)
@@ -101,21 +102,65 @@ def train(
         with world.together():
             opened = corpus or open_corpus(config.data, told.packing)
         try:
-            return _Training(config, opened, world, start, told).run()
+            return Training(config, opened, world, start, told).run()
         except torch.OutOfMemoryError as error:
             raise DeviceError(
                 f"{world.device}: out of memory; lower loader.batch_size, or choose a smaller model"
             ) from error
 
 
-class _Training:
-    """One run, from its start to its end or an interruption."""
+class EpochClock:
+    """Measures the speed of an epoch, from its first step on.
 
-    def __init__(self, config: Config, corpus: Corpus, world: World, start: Start, reporter: Reporter) -> None:
+    Attributes:
+        frames: the number of frames trained on.
+        wait: the time that the loop waited for batches.
+    """
+
+    def __init__(self) -> None:
+        self._begun = time.perf_counter()
+        self._seconds: float | None = None
+        self.frames = 0
+        self.wait = DataWait()
+
+    @property
+    def speed(self) -> float:
+        """The frames per second so far."""
+        return self.frames / (time.perf_counter() - self._begun)
+
+    def stop(self) -> float:
+        """Return the seconds from the first step to the first call."""
+        if self._seconds is None:
+            self._seconds = time.perf_counter() - self._begun
+        return self._seconds
+
+
+class Training:
+    """One run, from its start to its end or an interruption.
+
+    Args:
+        config: the configuration.
+        corpus: the corpus to train on.
+        world: the ranks, which train one model together.
+        start: where the run begins.
+        reporter: receives the progress.
+        beside: another run that is trained on the same batches, whose loaders serve this one too.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        corpus: Corpus,
+        world: World,
+        start: Start,
+        reporter: Reporter,
+        beside: Training | None = None,
+    ) -> None:
         self.config, self.world, self.reporter = config, world, reporter
         self.settings = config.training
         with world.together():
-            setup = set_up(config, corpus, world)
+            setup = set_up(config, corpus, world, beside.setup if beside else None)
+            self.setup: Setup = setup
             if self.settings.init and not start.checkpoint:
                 start_from(setup, self.settings.init)
         self.batches, self.dev, self.description = setup.batches, setup.dev, setup.description
@@ -170,32 +215,41 @@ class _Training:
         return TrainingResult(self.path, self.epochs, self._remark(nothing_left=nothing_left))
 
     def _train(self) -> None:
-        stepper, settings = self.stepper, self.settings
         while not self.is_done:
-            begun, frames, wait = time.perf_counter(), 0, DataWait()
-            stepper.model.train()
-            for batch in wait.over(self._batches_left()):
-                loss = stepper.forward(batch)
-                stepper.backward(loss)
-                stepper.update()
-                self._count_step()
-                self.reporter.advanced(stepper.steps)
-                frames += len(batch.frame_ids) * self.world.size
-                log_due = stepper.steps % settings.log_every == 0 or stepper.steps == self.total_steps
-                if log_due:
-                    self._log_step(frames / (time.perf_counter() - begun))
-                if settings.save_every and stepper.steps % settings.save_every == 0 and not self.epoch_is_over:
-                    self._save()
+            clock = EpochClock()
+            self.stepper.model.train()
+            for batch in clock.wait.over(self.batches_left()):
+                loss = self.stepper.forward(batch)
+                self.stepper.backward(loss)
+                clock.frames += len(batch.frame_ids) * self.world.size
+                log_due = self.finish_step(clock)
                 if log_due or self.world.size == 1:  # ranks can only stop together, and agree when they log
                     self._stop_if_asked()
-            self._check_losses()
-            trained, seconds = stepper.metrics.compute(), time.perf_counter() - begun
-            self._log_epoch({"train": trained, "dev": self._evaluate()})
-            timing = self._time_epoch(frames, seconds, wait.seconds)
-            self._save(final=self.is_done)
-            self.reporter.evaluated(self.epochs[-1], timing)
-            self.watch.evaluated(self.epochs)
+            self.finish_epoch(clock)
             self._stop_if_asked()
+
+    def finish_step(self, clock: EpochClock) -> bool:
+        """Update the weights by the gradients; log and save what is due. Return whether the step was logged."""
+        stepper, settings = self.stepper, self.settings
+        stepper.update()
+        self._count_step()
+        self.reporter.advanced(stepper.steps)
+        log_due = stepper.steps % settings.log_every == 0 or stepper.steps == self.total_steps
+        if log_due:
+            self._log_step(clock.speed)
+        if settings.save_every and stepper.steps % settings.save_every == 0 and not self.epoch_is_over:
+            self.save()
+        return log_due
+
+    def finish_epoch(self, clock: EpochClock) -> None:
+        """Evaluate, log and save at the end of an epoch."""
+        self._check_losses()
+        trained, seconds = self.stepper.metrics.compute(), clock.stop()
+        self._log_epoch({"train": trained, "dev": self._evaluate()})
+        timing = self._time_epoch(clock.frames, seconds, clock.wait.seconds)
+        self.save(final=self.is_done)
+        self.reporter.evaluated(self.epochs[-1], timing)
+        self.watch.evaluated(self.epochs)
 
     @property
     def is_done(self) -> bool:
@@ -213,7 +267,7 @@ class _Training:
         scores = [epoch["dev"]["accuracy"] for epoch in self.epochs if epoch["dev"]]
         return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
-    def _batches_left(self) -> Iterator[Batch]:
+    def batches_left(self) -> Iterator[Batch]:
         """Yield the batches that are left of the epoch: none if it was interrupted before its evaluation."""
         if self.epoch_is_over:
             return
@@ -291,7 +345,7 @@ class _Training:
                 self._stop_if_asked()
         return metrics.compute()
 
-    def _save(self, *, final: bool = False) -> None:
+    def save(self, *, final: bool = False) -> None:
         """Save a checkpoint. If `final`, a failure always raises; else as `training.on_write_error` says."""
         weights = self.stepper.trained.state_dict()
         with self.world.together():  # the statistics of batch norm differ between ranks
@@ -332,7 +386,7 @@ class _Training:
         if self.world.min(0 if self.stop.signal else 1) == 1:
             return
         if self.saved is None:
-            self._save(final=True)
+            self.save(final=True)
         with self.world.together():
             raise TrainingInterrupted(
                 f"interrupted at step {self.stepper.steps:,} of {self.total_steps:,}; the checkpoint is saved, "

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from dali_asr.config import Config, TrainingConfig
-    from dali_asr.corpus import Corpus
+    from dali_asr.corpus import Corpus, Partition
     from dali_asr.loading import LoaderState, WindowLoader
     from dali_asr.model import MLP
     from dali_asr.runs.checkpoint import Checkpoint
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _ORDER_KEYS = {  # of the loader's state, with their keys in the configuration
     "partition": "data.train",
-    "seed": "training.seed",
+    "seed": "loader.seed",
     **{name: f"loader.{name}" for name in ("context", "shuffle", "subset", "drop_last", "dtype")},
 }
 
@@ -64,8 +64,14 @@ class Setup:
     warnings: list[str]
 
 
-def set_up(config: Config, corpus: Corpus, world: World) -> Setup:
+def set_up(config: Config, corpus: Corpus, world: World, shared: Setup | None = None) -> Setup:
     """Build the loaders and the model of a configuration.
+
+    Args:
+        config: the configuration.
+        corpus: the corpus to train on.
+        world: the ranks, which train one model together.
+        shared: a setup of another run that reads the same batches, whose loaders serve this one too.
 
     Raises:
         DataError, UsageError: a partition without labels or with fewer frames than a batch, a model that is too large.
@@ -75,24 +81,9 @@ def set_up(config: Config, corpus: Corpus, world: World) -> Setup:
     counts = label_counts(train, "data.train")
     if dev:
         label_counts(dev, "data.dev")
-    torch.manual_seed(config.training.seed)
-    loader = config.loader
-    batches = training_loader(
-        loader, train, seed=config.training.seed, device=world.device, rank=world.rank, world_size=world.size
-    )
-    dev_batches = None
-    if dev:
-        dev_batches = complete_loader(
-            dev,
-            context=loader.context,
-            batch_size=loader.batch_size,
-            memory_budget=loader.memory_budget,
-            device=world.device,
-            rank=world.rank,
-            world_size=world.size,
-        )
+    batches, dev_batches = (shared.batches, shared.dev) if shared else _loaders(config, train, dev, world)
     description = ModelDescription(
-        loader.context,
+        config.loader.context,
         train.feature_dim,
         build_hidden(config.model),
         config.model.activation,
@@ -101,6 +92,7 @@ def set_up(config: Config, corpus: Corpus, world: World) -> Setup:
         corpus.normalization,
     )
     check_batches(batches, train, description.hidden)
+    torch.manual_seed(config.training.seed)
     model = description.build()
     check_size(model, config.model)
     balanced = config.training.class_weights == "balanced"
@@ -112,6 +104,27 @@ def set_up(config: Config, corpus: Corpus, world: World) -> Setup:
         torch.from_numpy(balanced_weights(counts)) if balanced else None,
         [],
         [warning] if (warning := warn_of_missing(counts, corpus.inventory, train.name)) else [],
+    )
+
+
+def _loaders(
+    config: Config, train: Partition, dev: Partition | None, world: World
+) -> tuple[WindowLoader, WindowLoader | None]:
+    """Return the loader of training batches, and that of the dev partition if there is one."""
+    loader = config.loader
+    batches = training_loader(
+        loader, train, seed=config.order_seed, device=world.device, rank=world.rank, world_size=world.size
+    )
+    if dev is None:
+        return batches, None
+    return batches, complete_loader(
+        dev,
+        context=loader.context,
+        batch_size=loader.batch_size,
+        memory_budget=loader.memory_budget,
+        device=world.device,
+        rank=world.rank,
+        world_size=world.size,
     )
 
 

@@ -90,10 +90,12 @@ class Stepper:
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the loss of a batch, a mean over the labelled frames of all ranks."""
-        labels = batch.labels
+        return self.loss(forward(self._called, batch.windows, self._precision), batch.labels)
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the loss of logits `[B, C]` and labels `[B]`, as `forward` does, and add them to the metrics."""
         # Counted over all ranks, so that a frame weighs the same on a rank that has fewer.
         labelled = self._world.sum((labels != NO_LABEL).sum()).clamp(min=1)
-        logits = forward(self._called, batch.windows, self._precision)
         loss = functional.cross_entropy(
             logits,
             labels,

@@ -158,8 +158,8 @@ def test_auto_resumes_the_latest_run_of_the_recipe(tmp_path: Path) -> None:
         ),
         (
             ["training.seed=1", "loader.subset=3", "loader.drop_last=false"],
-            r"training\.seed 0 \(here 1\), loader\.subset 9 \(here 3\), loader\.drop_last True \(here False\); "
-            "go on with training.seed=0 and loader.subset=9 and loader.drop_last=true, or",
+            r"loader\.seed 0 \(here 1\), loader\.subset 9 \(here 3\), loader\.drop_last True \(here False\); "
+            "go on with loader.seed=0 and loader.subset=9 and loader.drop_last=true, or",
         ),
         (
             ["data.train=dev"],
