@@ -90,7 +90,7 @@ class Partition:
         """
         picked = np.unique(np.asarray(utterances, np.int64))
         if not len(picked) or picked[0] < 0 or picked[-1] >= len(self.utterances):
-            raise UsageError(f"{self.name}: pick takes utterances 0 to {len(self.utterances) - 1}, at least one of them")
+            raise UsageError(f"{self.name}: pick takes at least one utterance of 0 to {len(self.utterances) - 1}")
         blocks: list[Block] = []
         start = 0
         for block in self.blocks:

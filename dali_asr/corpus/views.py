@@ -58,7 +58,8 @@ class PickedBlock:
     @property
     def checksums(self) -> NDArray[np.uint64]:
         """Checksums of each utterance's frames and labels, `[U, 2]`."""
-        return self.source.checksums[self.picked]
+        found: NDArray[np.uint64] = self.source.checksums[self.picked]
+        return found
 
     def read_frames_into(self, arrays: Sequence[NDArray[Any]], first: int) -> None:
         """Copy the frames of consecutive utterances, from utterance `first` on, into one `[T, D]` array each."""

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from dali_asr.reports.audit.segments import Segments
 
-MAX_SHIFT = 12  # frames in either direction
+MIN_SHIFT = 3  # frames; aligners and people differ by up to 20 ms
+MAX_SHIFT = 10  # frames in either direction
 
 
 def boundary_shifts(
@@ -23,7 +24,8 @@ def boundary_shifts(
     """Return how far each boundary should move, and what the move gains.
 
     Moving the boundary between labels `a` and `b` gives the frames in between the other label. The gain is the sum of
-    their log posterior ratios; both segments keep at least one frame.
+    their log posterior ratios, divided by the root of their number, since neighbouring frames are not independent. Both
+    segments keep at least one frame.
 
     Args:
         segments: the segments.
@@ -31,7 +33,7 @@ def boundary_shifts(
 
     Returns:
         The segments that the boundaries end, `[N]`; frames to move each by, `[N]`, negative for earlier; and the
-        gain `[N]` in nats, 0 where the boundary is best where it is.
+        gain `[N]` in nats, 0 where no shift of at least `MIN_SHIFT` gains anything.
     """
     labelled = segments.labels >= 0
     left = np.flatnonzero(~segments.ends_utterance[:-1] & labelled[:-1] & labelled[1:])
@@ -45,6 +47,8 @@ def boundary_shifts(
             frame = np.where(movable, at + (distance - 1 if sign > 0 else -distance), 0)
             ratio = log_posteriors[frame, a].astype(np.float64) - log_posteriors[frame, b]
             gain += sign * ratio
-            better = movable & (gain > best)
-            best[better], shift[better] = gain[better], sign * distance
+            scaled = gain / np.sqrt(distance)
+            better = movable & (scaled > best)
+            best[better], shift[better] = scaled[better], sign * distance
+    best[np.abs(shift) < MIN_SHIFT] = 0
     return left, shift, best

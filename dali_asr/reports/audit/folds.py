@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from dali_asr.build import complete_loader
-from dali_asr.errors import DataError, UsageError
+from dali_asr.errors import UsageError, brief
 from dali_asr.loading import WindowLoader
 from dali_asr.model import MLP, HiddenLayer
 from dali_asr.training.distributed import World
@@ -26,10 +26,62 @@ if TYPE_CHECKING:
 
     from dali_asr.corpus import Partition
 
-    Progress = Callable[[str, int, int], None]
-
-LIBRISPEECH = r"(\d+)-\d+-\d+"  # SPEAKER-CHAPTER-NUMBER
+_LIBRISPEECH = r"(\d+)-\d+-\d+"  # SPEAKER-CHAPTER-NUMBER
 _PREDICTED = 4096  # windows per batch
+
+
+def speakers(names: Sequence[str], pattern: str | None) -> tuple[list[str], str]:
+    """Return the speaker of each utterance, and whether utterances are grouped by `speaker` or `utterance`.
+
+    Without a pattern, names as LibriSpeech's give the speaker; other names, and those of one speaker, stand alone.
+
+    Args:
+        names: of the utterances.
+        pattern: a regular expression with one group, the speaker, that is searched for in each name.
+
+    Raises:
+        UsageError: the pattern is invalid, fits not every name, or finds one speaker only.
+    """
+    if pattern is None:
+        found = [re.fullmatch(_LIBRISPEECH, name) for name in names]
+        groups = [match[1] for match in found if match]
+        return (groups, "speaker") if len(groups) == len(names) and len(set(groups)) > 1 else (list(names), "utterance")
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"speaker_pattern {pattern!r}: {error}; give a regular expression with one group") from error
+    if compiled.groups != 1:
+        raise UsageError(f"speaker_pattern {pattern!r}: has {compiled.groups} groups; give one, around the speaker")
+    groups = []
+    for name in names:
+        match = compiled.search(name)
+        if not match or not match[1]:
+            raise UsageError(f"speaker_pattern {pattern!r}: finds no speaker in {brief(name)}; make it fit every name")
+        groups.append(match[1])
+    if len(set(groups)) == 1:
+        raise UsageError(
+            f"speaker_pattern {pattern!r}: finds one speaker, {brief(groups[0])}, in all utterances; folds need two, "
+            "leave it out to fold by utterance"
+        )
+    return groups, "speaker"
+
+
+def assign_folds(groups: Sequence[str], lengths: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return the fold of each utterance, `[U]`: a group is in one fold, and folds have about as many frames.
+
+    Args:
+        groups: of each utterance.
+        lengths: frames of each utterance, `[U]`.
+        count: number of folds; with fewer groups, there are as many folds as groups.
+    """
+    names, group_of = np.unique(np.array(groups), return_inverse=True)
+    frames = np.bincount(group_of, weights=lengths)
+    fold_of = np.empty(len(names), np.int64)
+    filled = np.zeros(min(count, len(names)))
+    for group in np.argsort(-frames, kind="stable"):  # the largest first, each into the emptiest fold
+        fold_of[group] = filled.argmin()
+        filled[fold_of[group]] += frames[group]
+    return fold_of[group_of]
 
 
 @dataclass(frozen=True)
@@ -37,7 +89,6 @@ class FoldSettings:
     """How the models of the folds are made and trained.
 
     Attributes:
-        folds: number of folds, K.
         context: frames on each side of a window's own.
         hidden: units of each hidden layer.
         dropout: of each hidden layer; each has batch norm as well.
@@ -48,32 +99,48 @@ class FoldSettings:
         seed: of weights, order and folds.
     """
 
-    folds: int = 5
-    context: int = 12
-    hidden: tuple[int, ...] = (512, 512)
-    dropout: float = 0.25
-    epochs: int = 4
-    batch_size: int = 1024
+    context: int
+    hidden: tuple[int, ...]
+    dropout: float
+    epochs: int
+    batch_size: int
     learning_rate: float = 2e-3
     label_smoothing: float = 0.1
     seed: int = 0
 
 
+OF_FRAMES = FoldSettings(context=12, hidden=(256, 256), dropout=0.25, epochs=4, batch_size=1024)
+OF_SEGMENTS = FoldSettings(context=0, hidden=(256,), dropout=0.3, epochs=12, batch_size=256)
+
+
 def fold_posteriors(
-    partition: Partition, folds: NDArray[np.int64], settings: FoldSettings, device: torch.device, progress: Progress
+    partition: Partition,
+    folds: NDArray[np.int64],
+    settings: FoldSettings,
+    device: torch.device,
+    progress: Callable[[int, int], None],
 ) -> NDArray[np.float32]:
-    """Return log posteriors `[F, C]` of every frame, by the model that was trained on the other folds."""
+    """Return log posteriors of every frame by the model that was trained on the other folds.
+
+    Args:
+        partition: a labelled partition; frames without a label are not trained on.
+        folds: each utterance's fold, `[U]`, counted from 0.
+        settings: of the models.
+        device: to train on.
+        progress: called with the number of passes done, and of all.
+
+    Returns:
+        `[F, C]` in nats.
+    """
     found = np.empty((partition.frame_count, len(partition.inventory)), np.float32)
     frames = np.repeat(folds, partition.lengths)
-    total = settings.folds * settings.epochs
-    for fold in range(settings.folds):
-        model = _train(
-            partition.pick(np.flatnonzero(folds != fold)),
-            settings,
-            fold,
-            device,
-            lambda done, fold=fold: progress("training the folds", fold * settings.epochs + done, total),
-        )
+    count = int(folds.max()) + 1
+    for fold in range(count):
+
+        def trained(epochs: int, before: int = fold * settings.epochs) -> None:
+            progress(before + epochs, count * settings.epochs)
+
+        model = _train(partition.pick(np.flatnonzero(folds != fold)), settings, fold, device, trained)
         found[frames == fold] = _predict(model, partition.pick(np.flatnonzero(folds == fold)), settings, device)
     return found
 
