@@ -4,7 +4,7 @@
 
 In every corpus, 2 % of the segments get the label of another one, 2 % of the boundaries are moved by 30 to 80 ms, and
 2 % of the utterances get the transcript of another one, stretched to their length. All are planted together, each
-where the others are not. Recall is the fraction of the planted errors among the first findings of their kind, for review
+where the others are not. Recall is the fraction of the planted errors among the first findings of their kind, at review
 budgets that are fractions of all segments, boundaries or utterances. The labels have errors of their own, which are not
 counted as found. Where cleanlab is installed, its ranking of the segments' mean posteriors is recorded beside it.
 """

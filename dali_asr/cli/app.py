@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from dali_asr import __version__
-from dali_asr.cli import bench, config, data, doctor, evaluate, model, predict, train
+from dali_asr.cli import audit, bench, config, data, doctor, evaluate, model, predict, train
 from dali_asr.cli.commands import Commands
 from dali_asr.cli.console import complain, error_line, output_lost, say, stdout, warn
 from dali_asr.errors import DaliAsrError, DaliAsrWarning, UsageError
@@ -103,6 +103,7 @@ def root(
 app.command("train", cls=train.TrainCommand)(train.train)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
+app.command("audit")(audit.audit)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")

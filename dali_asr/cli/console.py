@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dali_asr.errors import DaliAsrError
 
 
-_COMMAND = re.compile(r"dali-asr (train|predict|evaluate|data|config|bench) .*$")
+_COMMAND = re.compile(r"dali-asr (train|predict|evaluate|audit|data|config|bench) .*$")
 _NO_BREAK = "\0"  # stands in no text that is printed
 
 
@@ -44,6 +44,8 @@ _OPTIONS = {
     "resume='auto'": "--resume auto",
     "checkpoint='last'": "--checkpoint last",
     "partition=NAME": "--partition",
+    "folds=N": "--folds",
+    "speaker_pattern ": "--speaker-pattern ",
     "(fold=": "(data.fold, or data pack --fold: ",
     "zero_nonfinite=True": "data.zero_nonfinite, or data pack --zero-nonfinite",
     "train=NAME": "data.train, or data pack --train",

@@ -144,7 +144,7 @@ def _labelled(corpus: Corpus, names: Sequence[str], folds: int) -> tuple[Partiti
     if count < _MIN_PER_FOLD * folds:
         raise DataError(
             f"{partition.name}: {count} labelled utterances are too few for {folds} folds of at least {_MIN_PER_FOLD}; "
-            "audit more partitions together, or use fewer folds"
+            "audit more partitions together, or use fewer folds (folds=N)"
         )
     partition_of = [name for name in names for _ in corpus.partitions[name].utterances]
     return partition, partition_of, labels
