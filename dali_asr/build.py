@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from dali_asr.config import DEMO, Config, DataConfig, LoaderConfig, ModelConfig
 from dali_asr.corpus import Corpus, PackSettings
 from dali_asr.corpus.course import is_course_folder, read_features, read_layout, read_transcript
+from dali_asr.corpus.dropping import drop_labels, read_dropped
 from dali_asr.corpus.folding import read_fold
 from dali_asr.corpus.labels import label_counts
 from dali_asr.corpus.packed import is_packed
 from dali_asr.corpus.packing import quiet
+from dali_asr.corpus.partition import join
 from dali_asr.demo import DEMO_CORPUS
 from dali_asr.errors import DataError, UsageError, brief
 from dali_asr.inventory import ARPABET, resolve_inventory
@@ -79,6 +81,8 @@ def check_corpus(data: DataConfig) -> bool:
         settings = pack_settings(data)
         if data.fold:
             read_fold(data.fold)
+        if data.drop:
+            read_dropped(Path(data.drop).expanduser())
         settings.inventory.silence(data.silence)
         _check_course(path, data)
         for partition in read_layout(path, settings.partitions):
@@ -88,7 +92,7 @@ def check_corpus(data: DataConfig) -> bool:
             _read_first(partition, settings)
         return False
     corpus = open_corpus(data, quiet)
-    label_counts(corpus.partition(*data.train), "data.train")
+    label_counts(training_partition(corpus, data), "data.train")
     if data.dev:
         label_counts(corpus.partition(data.dev), "data.dev")
     return True
@@ -124,6 +128,23 @@ def partition_of(corpus: Corpus, key: str, *names: str) -> Partition:
     """
     with _named_by(key):
         return corpus.partition(*names)
+
+
+def training_partition(corpus: Corpus, data: DataConfig) -> Partition:
+    """Return the training partitions, joined, without the labels that `data.drop` lists.
+
+    Raises:
+        UsageError: the corpus lacks a partition.
+        DataError: `data.drop` is missing, invalid or of another corpus.
+    """
+    partition = partition_of(corpus, "data.train", *data.train)
+    if data.drop is None:
+        return partition
+    try:
+        dropped = read_dropped(Path(data.drop).expanduser())
+        return join([drop_labels(corpus.partition(name), dropped) for name in data.train])
+    except DataError as error:
+        raise DataError(f"data.drop: {error}") from error
 
 
 def _check_course(root: Path, data: DataConfig) -> None:

@@ -33,6 +33,8 @@ ROOMS: dict[str, set[str]] = {
     "runs": BASE | {"environment", "device", "inventory", "model", "config", "corpus", "loading", "build"},
     "training": BASE | {"device", "inventory", "model", "plan", "config", "corpus", "loading", "build", "runs"},
     "inference": BASE | {"device", "inventory", "model", "config", "corpus", "loading", "build", "runs"},
+    "reports": BASE
+    | {"device", "inventory", "model", "config", "corpus", "loading", "build", "runs", "training", "inference"},
     "bench": BASE
     | {"environment", "device", "inventory", "model", "plan", "config", "corpus", "loading", "build", "training"},
 }

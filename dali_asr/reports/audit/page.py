@@ -77,6 +77,7 @@ def _picture(audit: Audit, finding: Finding) -> dict[str, Any]:
         "mark": ((finding.start - low) * _FRAME, (min(finding.end, high) - finding.start) * _FRAME),
         "given": _texts(given, symbols),
         "said": _texts(said, symbols),
+        "names": min(max(6, *(len(symbols[label]) for label in rows)), 24) * 8,
         "rows": [symbols[label] for label in rows],
         "shades": shades(posteriors[:, rows].T, _FRAME, _ROW),
         "ticks": [
