@@ -209,9 +209,15 @@ def to_markdown(results: Sequence[dict[str, Any]]) -> str:
     lines.append("| --- | " + " | ".join("---:" for _ in BUDGETS) + " |")
     for result in results:
         for name in PLANTED:
-            rows = [run["recall"][name] for run in result["runs"]]
-            lines.append(f"| {result['corpus']}: {name} | " + " | ".join(map(cell, zip(*rows, strict=True))) + " |")
+            lines.append(_line(f"{result['corpus']}: {name}", [run["recall"][name] for run in result["runs"]]))
+        if all(run["cleanlab"] for run in result["runs"]):
+            name = f"{result['corpus']}: swapped segments, by cleanlab"
+            lines.append(_line(name, [run["cleanlab"] for run in result["runs"]]))
     return "\n".join(lines)
+
+
+def _line(name: str, rows: Sequence[Sequence[float | None]]) -> str:
+    return f"| {name} | " + " | ".join(map(cell, zip(*rows, strict=True))) + " |"
 
 
 def cell(values: Sequence[float | None]) -> str:

@@ -29,6 +29,7 @@ def test_the_wheel_contains_recipes_and_the_demo_and_no_tests(wheel: Path) -> No
     names = zipfile.ZipFile(wheel).namelist()
     assert {f"dali_asr/configs/{name}.yaml" for name in recipe_names()} <= set(names)
     assert "dali_asr/demo/corpus/frames.npy" in names
+    assert {"dali_asr/reports/templates/base.html", "dali_asr/reports/templates/audit.html"} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "benchmarks")) or "__pycache__" in name]
     assert sum(zipfile.ZipFile(wheel).getinfo(n).file_size for n in names if "demo/corpus" in n) < 5e6
 

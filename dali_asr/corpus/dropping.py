@@ -1,7 +1,7 @@
 """Labels that are not trained on: those of the utterances and spans that a CSV lists, such as an audit's findings.
 
-The columns `partition` and `utterance` name an utterance; `start_frame` and `end_frame`, where they are given, a span of
-it. Other columns are ignored. The frames stay in the windows of their neighbours: it is their labels that are doubted.
+The columns `partition` and `utterance` name an utterance; `start_frame` and `end_frame`, where they are given, a span
+of it. Other columns are ignored. The frames stay in the windows of their neighbours: it is their labels that are doubted.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def read_dropped(path: Path) -> list[Dropped]:
             missing = {"partition", "utterance"} - set(reader.fieldnames or ())
             if missing:
                 raise DataError(
-                    f"{path}: has no column {' or '.join(sorted(missing))}; give the findings.csv of an audit, or a CSV "
-                    "with the columns partition, utterance and, for spans, start_frame and end_frame"
+                    f"{path}: has no column {' or '.join(sorted(missing))}; give the findings.csv of an audit, or a "
+                    "CSV with the columns partition, utterance and, for spans, start_frame and end_frame"
                 )
             return [_line(f"{path}: line {reader.line_num}", row) for row in reader]
     except OSError as error:

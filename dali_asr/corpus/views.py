@@ -123,7 +123,7 @@ class WithheldBlock:
     @cached_property
     def checksums(self) -> NDArray[np.uint64]:
         """Checksums of each utterance's frames and of the labels that are left, `[U, 2]`."""
-        found = self.source.checksums.copy()
+        found: NDArray[np.uint64] = self.source.checksums.copy()
         starts = self.offsets - self.offsets[0]
         for at, (low, high) in enumerate(pairwise(starts.tolist())):
             if self.withheld[low:high].any():

@@ -6,7 +6,7 @@ import csv
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def corpus() -> Corpus:
     labels[7], labels[8] = labels[8].copy(), labels[7].copy()
     frames[11], labels[11] = frames[10].copy(), labels[11]
     labels[13][:] = 0
-    frames[15][20:60] = frames[15][20]
+    frames[15][20:60], labels[15][20:60] = frames[15][20], labels[15][20]
     frames[17][:, 2] = np.minimum(frames[17][:, 2], np.quantile(frames[17][:, 2], 0.7))
     names = [f"s{number % 4}-{number:02d}" for number in range(UTTERANCES)]
     return Corpus.from_arrays({"x": frames}, {"x": labels}, SYMBOLS, names={"x": names})
@@ -209,7 +209,7 @@ def test_shifts_are_those_of_a_search(log_posteriors: Any, boundary: int) -> Non
 @given(arrays(np.float32, (5, 3), elements=st.floats(-9, 0, width=16)))
 def test_smoothed_labels_are_the_best_path(log_posteriors: Any) -> None:
     def score(path: Any) -> float:
-        changes = sum(a != b for a, b in zip(path, path[1:], strict=False))
+        changes = sum(a != b for a, b in pairwise(path))
         return float(sum(log_posteriors[t, c] for t, c in enumerate(path))) - 4.0 * changes
 
     best = max(map(score, product(range(3), repeat=5)))
