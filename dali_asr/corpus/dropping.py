@@ -1,7 +1,7 @@
 """Labels that are not trained on: those of the utterances and spans that a CSV lists, such as an audit's findings.
 
 The columns `partition` and `utterance` name an utterance; `start_frame` and `end_frame`, where they are given, a span
-of it. Other columns are ignored. The frames stay in the windows of their neighbours: it is their labels that are doubted.
+of it. Other columns are ignored. The frames stay in the windows of their neighbours: their labels alone are doubted.
 """
 
 from __future__ import annotations

@@ -190,10 +190,12 @@ class _Builder:
             frames = np.asarray(frames, np.float32)
             sketches.append(sketch(frames))
             first = int(partition.offsets[number])
+            changing = np.ones(len(frames), np.bool_)
             for start, end in constant_runs(frames):
+                changing[start:end] = False
                 note = f"no feature changes for {end - start} frames"
                 constant.append(self.finding("constant", number, (first + start, first + end), end - start, note))
-            for feature, count in clipped_features(frames):
+            for feature, count in clipped_features(frames[changing]):
                 note = f"feature {feature} is at its highest value in {count} of {len(frames)} frames"
                 clipped.append(self.finding("clipped", number, None, count / len(frames), note))
             progress("reading features", number + 1, total)

@@ -71,6 +71,8 @@ def clipped_features(frames: NDArray[np.float32]) -> list[tuple[int, int]]:
 
     A feature that never changes is not meant.
     """
+    if not len(frames):
+        return []
     highest = frames.max(axis=0)
     counts = (frames == highest).sum(axis=0)
     stays = (counts >= max(_MIN_CLIPPED, _CLIPPED_SHARE * len(frames))) & (frames.min(axis=0) < highest)

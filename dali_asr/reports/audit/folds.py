@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dali_asr.corpus import Partition
 
 _LIBRISPEECH = r"(\d+)-\d+-\d+"  # SPEAKER-CHAPTER-NUMBER
+_MIN_BATCHES, _MIN_STEPS = 16, 160  # per epoch and of all, so that a small corpus is learnt too
 _PREDICTED = 4096  # windows per batch
 
 
@@ -92,7 +93,7 @@ class FoldSettings:
         context: frames on each side of a window's own.
         hidden: units of each hidden layer.
         dropout: of each hidden layer; each has batch norm as well.
-        epochs: passes over the other folds.
+        epochs: passes over the other folds; more where a pass is short.
         batch_size: windows per batch.
         learning_rate: peak of a cosine schedule.
         label_smoothing: fraction of a label's probability that is spread over all labels.
@@ -127,7 +128,7 @@ def fold_posteriors(
         folds: each utterance's fold, `[U]`, counted from 0.
         settings: of the models.
         device: to train on.
-        progress: called with the number of passes done, and of all.
+        progress: called with what is done, and the total.
 
     Returns:
         `[F, C]` in nats.
@@ -137,8 +138,8 @@ def fold_posteriors(
     count = int(folds.max()) + 1
     for fold in range(count):
 
-        def trained(epochs: int, before: int = fold * settings.epochs) -> None:
-            progress(before + epochs, count * settings.epochs)
+        def trained(share: float, before: int = fold) -> None:
+            progress(round(100 * (before + share)), 100 * count)
 
         model = _train(partition.pick(np.flatnonzero(folds != fold)), settings, fold, device, trained)
         found[frames == fold] = _predict(model, partition.pick(np.flatnonzero(folds == fold)), settings, device)
@@ -146,13 +147,13 @@ def fold_posteriors(
 
 
 def _train(
-    partition: Partition, settings: FoldSettings, fold: int, device: torch.device, progress: Callable[[int], None]
+    partition: Partition, settings: FoldSettings, fold: int, device: torch.device, progress: Callable[[float], None]
 ) -> MLP:
     torch.manual_seed(settings.seed + fold)
     batches = WindowLoader(
         partition,
         context=settings.context,
-        batch_size=min(settings.batch_size, partition.frame_count),
+        batch_size=max(min(settings.batch_size, partition.frame_count // _MIN_BATCHES), 2),
         drop_last=True,
         seed=settings.seed + fold,
         device=device,
@@ -164,7 +165,8 @@ def _train(
         classes=len(partition.inventory),
         hidden=layers,
     ).to(device)
-    steps = settings.epochs * len(batches)
+    epochs = max(settings.epochs, -(-_MIN_STEPS // len(batches)))
+    steps = epochs * len(batches)
     stepper = Stepper(
         model,
         build_optimizer(model, learning_rate=settings.learning_rate),
@@ -172,11 +174,11 @@ def _train(
         World(device),
         label_smoothing=settings.label_smoothing,
     )
-    for epoch in range(settings.epochs):
+    for epoch in range(epochs):
         for batch in batches:
             stepper.backward(stepper.forward(batch))
             stepper.update()
-        progress(epoch + 1)
+        progress((epoch + 1) / epochs)
     batches.close()
     return model.eval()
 
