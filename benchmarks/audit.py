@@ -6,7 +6,7 @@ In every corpus, 2 % of the segments get the label of another one, 2 % of the bo
 2 % of the utterances get the transcript of another one, stretched to their length. All are planted together, each
 where the others are not. Recall is the fraction of the planted errors among the first findings of their kind, at review
 budgets that are fractions of all segments, boundaries or utterances. The labels have errors of their own, which are not
-counted as found. Where cleanlab is installed, its ranking of the segments' mean posteriors is recorded beside it.
+counted as found.
 """
 
 from __future__ import annotations
@@ -147,26 +147,6 @@ def _span(found: Audit, finding: Any) -> tuple[int, int]:
     return first + finding.start, first + finding.end
 
 
-def cleanlab_recall(found: Audit, planted: Planted) -> list[float] | None:
-    """Return the recall of swapped segments by cleanlab's ranking of their mean posteriors; None without cleanlab."""
-    try:
-        from cleanlab.rank import get_label_quality_scores
-    except ImportError:
-        return None
-    segments = found.segments
-    known = segments.labels >= 0
-    means = np.add.reduceat(np.exp(found.log_posteriors), segments.starts, axis=0) / segments.lengths[:, None]
-    occurring = np.unique(segments.labels[known])  # it wants labels without gaps
-    means = means[known][:, occurring]
-    labels = np.searchsorted(occurring, segments.labels[known])
-    quality = get_label_quality_scores(labels, means / means.sum(axis=1, keepdims=True), method="normalized_margin")
-    spans = list(zip(segments.starts[known].tolist(), segments.ends[known].tolist(), strict=True))
-    order = np.argsort(quality, kind="stable")
-    swapped = set(planted.swapped)
-    hits = [spans[at] in swapped for at in order]
-    return [sum(hits[: max(1, round(budget * len(segments)))]) / max(len(swapped), 1) for budget in BUDGETS]
-
-
 def run(name: str, utterances: int | None, folds: int, seed: int) -> dict[str, Any]:
     """Plant errors in a corpus, audit it, and return the recall."""
     corpus = Corpus.open(corpus_path(name))
@@ -192,7 +172,6 @@ def run(name: str, utterances: int | None, folds: int, seed: int) -> dict[str, A
         "segments": len(found.segments),
         "planted": dict(zip(PLANTED, _counts(planted), strict=True)),
         "recall": recall(found, planted),
-        "cleanlab": cleanlab_recall(found, planted),
         "accuracy": found.accuracy,
         "seconds": time.perf_counter() - started,
         "processor_seconds": time.process_time() - computed,
@@ -210,9 +189,6 @@ def to_markdown(results: Sequence[dict[str, Any]]) -> str:
     for result in results:
         for name in PLANTED:
             lines.append(_line(f"{result['corpus']}: {name}", [run["recall"][name] for run in result["runs"]]))
-        if all(run["cleanlab"] for run in result["runs"]):
-            name = f"{result['corpus']}: swapped segments, by cleanlab"
-            lines.append(_line(name, [run["cleanlab"] for run in result["runs"]]))
     return "\n".join(lines)
 
 

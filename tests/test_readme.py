@@ -288,7 +288,6 @@ def test_the_figures_of_the_audit_are_the_recorded_ones() -> None:
         kinds = {name: [run["recall"][name] for run in result["runs"]] for name in result["runs"][0]["recall"]}
         assert mean(row[-1] for row in kinds["swapped segments"]) >= 0.80
         assert mean(row[-1] for row in kinds["exchanged transcripts"]) >= 0.95
-        kinds["swapped segments, by cleanlab"] = [run["cleanlab"] for run in result["runs"]]
         for name, rows in kinds.items():
             percents = [[100 * value for value in column] for column in zip(*rows, strict=True)]
             cells = [f"{mean(column):.0f} % ({min(column):.0f}–{max(column):.0f})" for column in percents]
