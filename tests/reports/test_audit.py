@@ -212,9 +212,10 @@ def test_shifts_are_those_of_a_search(log_posteriors: Any, boundary: int) -> Non
 def test_smoothed_labels_are_the_best_path(log_posteriors: Any) -> None:
     def score(path: Any) -> float:
         changes = sum(a != b for a, b in pairwise(path))
-        return float(sum(log_posteriors[t, c] for t, c in enumerate(path))) - 4.0 * changes
+        total = sum(float(log_posteriors[t, c]) for t, c in enumerate(path))
+        return total - 4.0 * int(changes)
 
-    best = max(map(score, product(range(3), repeat=5)))
+    best = max(score(path) for path in product(range(3), repeat=5))
     assert score(smoothed_labels(log_posteriors).tolist()) == pytest.approx(best, abs=1e-4)
 
 
