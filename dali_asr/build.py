@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from dali_asr.config import DEMO, Config, DataConfig, LoaderConfig, ModelConfig
 from dali_asr.corpus import Corpus, PackSettings
 from dali_asr.corpus.archive import is_archive
+from dali_asr.corpus.dropping import drop_labels, read_dropped
 from dali_asr.corpus.folding import read_fold
 from dali_asr.corpus.labels import label_counts
 from dali_asr.corpus.layouts import find_layout, layout_title, partition_names
 from dali_asr.corpus.packed import is_packed
 from dali_asr.corpus.packing import quiet
+from dali_asr.corpus.partition import join
 from dali_asr.corpus.remote import is_at_hand, local_corpus
 from dali_asr.demo import DEMO_CORPUS
 from dali_asr.errors import DataError, UsageError, brief
@@ -88,6 +90,8 @@ def check_corpus(data: DataConfig) -> bool:
         settings = pack_settings(data)
         if data.fold:
             read_fold(data.fold)
+        if data.drop:
+            read_dropped(Path(data.drop).expanduser())
         if is_archive(path):
             return False
         _check_partitions(path, data)
@@ -100,7 +104,7 @@ def check_corpus(data: DataConfig) -> bool:
             _read_first(partition, layout, settings)
         return False
     corpus = open_corpus(data, quiet)
-    label_counts(corpus.partition(*data.train), "data.train")
+    label_counts(training_partition(corpus, data), "data.train")
     if data.dev:
         label_counts(corpus.partition(data.dev), "data.dev")
     return True
@@ -136,6 +140,23 @@ def partition_of(corpus: Corpus, key: str, *names: str) -> Partition:
     """
     with _named_by(key):
         return corpus.partition(*names)
+
+
+def training_partition(corpus: Corpus, data: DataConfig) -> Partition:
+    """Return the training partitions, joined, without the labels that `data.drop` lists.
+
+    Raises:
+        UsageError: the corpus lacks a partition.
+        DataError: `data.drop` is missing, invalid or of another corpus.
+    """
+    partition = partition_of(corpus, "data.train", *data.train)
+    if data.drop is None:
+        return partition
+    try:
+        dropped = read_dropped(Path(data.drop).expanduser())
+        return join([drop_labels(corpus.partition(name), dropped) for name in data.train])
+    except DataError as error:
+        raise DataError(f"data.drop: {error}") from error
 
 
 def _check_partitions(root: Path, data: DataConfig) -> None:

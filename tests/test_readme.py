@@ -35,6 +35,7 @@ QUICK = {
     "python benchmarks/shuffle.py": " --batch-size 32 --budgets 0.5",
     "python benchmarks/sweep.py": " --repeats 1 --seeds 2 --steps 2",
     "python benchmarks/ablation.py": " --seeds 1 --only reference",
+    "python benchmarks/audit.py": " --seeds 1 --folds 2 --utterances 8",
     "python benchmarks/make_course_tree.py": " --utterances 40 --mean 100",
     "python benchmarks/pack.py": " --repeats 1",
     "python benchmarks/export.py": " --models tiny --repeats 1 --frames 100 --no-memory",
@@ -157,7 +158,7 @@ def test_every_command_about_benchmarks_runs(folder: Path, execute: Callable[[st
     for command in others:
         execute(quickly(" ".join(values.get(word, word) for word in command.split(" "))))
     written = {path.name.partition("_")[0] for path in (folder / "benchmarks/results").glob("*.json")}
-    assert written == {"ablation", "export", "loader", "pack", "shuffle", "start", "sweep", "train"}
+    assert written == {"ablation", "audit", "export", "loader", "pack", "shuffle", "start", "sweep", "train"}
 
 
 def test_the_library_example_is_the_promised_one() -> None:
@@ -315,6 +316,22 @@ def test_the_figures_of_accuracy_are_the_recorded_ones() -> None:
         assert result["parameters"] <= 1_500_000
     best = mean(max(accuracy) for accuracy in reference["accuracy"])
     assert f"The reference is at its best, {100 * best:.2f} %" in BENCHMARKS
+
+
+def test_the_figures_of_the_audit_are_the_recorded_ones() -> None:
+    (recorded,) = (ROOT / "benchmarks/results").glob("audit_*.json")
+    results = json.loads(recorded.read_text())["results"]
+    for result in results:
+        kinds = {name: [run["recall"][name] for run in result["runs"]] for name in result["runs"][0]["recall"]}
+        assert mean(row[-1] for row in kinds["swapped segments"]) >= 0.80
+        assert mean(row[-1] for row in kinds["exchanged transcripts"]) >= 0.95
+        for name, rows in kinds.items():
+            percents = [[100 * value for value in column] for column in zip(*rows, strict=True)]
+            cells = [f"{mean(column):.0f} % ({min(column):.0f}–{max(column):.0f})" for column in percents]
+            assert f"| {result['corpus']}: {name} | {' | '.join(cells)} |" in BENCHMARKS
+    (hour,) = (result["runs"] for result in results if result["corpus"] == "so762")
+    seconds = median(run["processor_seconds"] for run in hour)
+    assert f"{hour[0]['frames']:,} frames take {seconds:.0f} s of one core" in " ".join(BENCHMARKS.split())
 
 
 def test_links_lead_somewhere() -> None:

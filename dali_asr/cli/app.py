@@ -15,6 +15,7 @@ import typer
 
 from dali_asr import __version__
 from dali_asr.cli import (
+    audit,
     bench,
     cache,
     compare,
@@ -127,6 +128,7 @@ app.command("profile")(profile.profile)
 app.command("handin")(handin.handin)
 app.command("export")(export_model.export)
 app.command("sweep")(sweep.sweep)
+app.command("audit")(audit.audit)
 app.command("doctor")(doctor.doctor)
 data.app.command("submit")(submit.submit)
 data.app.command("fetch")(fetch.fetch)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 _COMMAND = re.compile(
-    r"dali-asr (train|sweep|predict|evaluate|report|compare|profile|export|handin|data|cache|config|bench) .*$"
+    r"dali-asr (train|sweep|predict|evaluate|report|compare|audit|profile|export|handin|data|cache|config|bench) .*$"
 )
 _NO_BREAK = "\0"  # stands in no text that is printed
 
@@ -56,6 +56,8 @@ _OPTIONS = {
     "corpus=FOLDER": "--corpus",
     "max_parameters=N": "--max-parameters",
     "name=NAME": "--name",
+    "folds=N": "--folds",
+    "speaker_pattern ": "--speaker-pattern ",
     "(fold=": "(data.fold, or data pack --fold: ",
     "zero_nonfinite=True": "data.zero_nonfinite, or data pack --zero-nonfinite",
     "train=NAME": "data.train, or data pack --train",

@@ -82,6 +82,9 @@ class DataConfig(Section):
     """Dtype of the stored frames. Null: that of a packed corpus, float32 for source files."""
     zero_nonfinite: bool = False
     """Replace NaN and infinity in features by zeros instead of raising an error."""
+    drop: str | None = None
+    """CSV of utterances and spans whose labels are not trained on: the `findings.csv` of an audit, or one with columns
+    `partition`, `utterance` and, for spans, `start_frame` and `end_frame`. Null for none."""
 
     @property
     def partitions(self) -> tuple[str, ...]:

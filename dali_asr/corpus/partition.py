@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dali_asr.corpus.blocks import MemoryBlock
+from dali_asr.corpus.views import PickedBlock, WithheldBlock
 from dali_asr.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -77,6 +78,43 @@ class Partition:
         if self.labelled:
             labels = self._encoded(self.labels())
         return Partition.from_memory(self.name, self.inventory, self.utterances, self.lengths, frames, labels)
+
+    def pick(self, utterances: ArrayLike) -> Partition:
+        """Return a partition of some utterances, in the order of this one; its frames are numbered anew.
+
+        Args:
+            utterances: their numbers, each once.
+
+        Raises:
+            UsageError: none is given, or one that the partition does not have.
+        """
+        picked = np.unique(np.asarray(utterances, np.int64))
+        if not len(picked) or picked[0] < 0 or picked[-1] >= len(self.utterances):
+            raise UsageError(f"{self.name}: pick takes at least one utterance of 0 to {len(self.utterances) - 1}")
+        blocks: list[Block] = []
+        start = 0
+        for block in self.blocks:
+            end = start + len(block.offsets) - 1
+            inside = picked[(picked >= start) & (picked < end)] - start
+            blocks += [PickedBlock(block, inside)] if len(inside) else []
+            start = end
+        names = tuple(self.utterances[number] for number in picked)
+        return Partition(self.name, self.inventory, names, tuple(blocks))
+
+    def withhold(self, frames: NDArray[np.bool_]) -> Partition:
+        """Return this partition with the labels of some frames withheld, as if they had none.
+
+        Args:
+            frames: which frames lose their label, `[F]`.
+        """
+        blocks: list[Block] = []
+        start = 0
+        for block in self.blocks:
+            end = start + int(block.offsets[-1] - block.offsets[0])
+            part = frames[start:end]
+            blocks.append(WithheldBlock(block, part, self.inventory.unlabelled) if block.labelled else block)
+            start = end
+        return Partition(self.name, self.inventory, self.utterances, tuple(blocks))
 
     def __repr__(self) -> str:
         return f"Partition({self.name!r}, {len(self.utterances)} utterances, {self.frame_count} frames)"

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
-from dali_asr.build import build_hidden, check_batches, check_size, complete_loader, partition_of, training_loader
+from dali_asr.build import (
+    build_hidden,
+    check_batches,
+    check_size,
+    complete_loader,
+    partition_of,
+    training_loader,
+    training_partition,
+)
 from dali_asr.corpus.labels import balanced_weights, label_counts, warn_of_missing
 from dali_asr.errors import CheckpointError, UsageError, brief
 from dali_asr.plan.steps import MIN_WINDOWS_PER_RANK
@@ -76,7 +84,7 @@ def set_up(config: Config, corpus: Corpus, world: World, shared: Setup | None = 
     Raises:
         DataError, UsageError: a partition without labels or with fewer frames than a batch, a model that is too large.
     """
-    train = partition_of(corpus, "data.train", *config.data.train)
+    train = training_partition(corpus, config.data)
     dev = partition_of(corpus, "data.dev", config.data.dev) if config.data.dev else None
     counts = label_counts(train, "data.train")
     if dev:
@@ -102,7 +110,7 @@ def set_up(config: Config, corpus: Corpus, world: World, shared: Setup | None = 
         description,
         model,
         torch.from_numpy(balanced_weights(counts)) if balanced else None,
-        [],
+        _notes(config, train.frame_count, int(counts.sum())),
         [warning] if (warning := warn_of_missing(counts, corpus.inventory, train.name)) else [],
     )
 
@@ -126,6 +134,12 @@ def _loaders(
         rank=world.rank,
         world_size=world.size,
     )
+
+
+def _notes(config: Config, frames: int, labelled: int) -> list[str]:
+    if config.data.drop is None:
+        return []
+    return [f"data.drop: {config.data.drop}: labels of {labelled:,} of {frames:,} frames are left to train on"]
 
 
 def start_from(setup: Setup, source: str) -> None:

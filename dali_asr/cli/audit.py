@@ -1,0 +1,84 @@
+"""`dali-asr audit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dali_asr.cli.console import counting, say
+from dali_asr.errors import printable
+
+
+def audit(
+    corpus: Annotated[str, typer.Argument(help="A packed corpus, a course folder, or `demo`.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder to write. By default audit-CORPUS.", show_default=False),
+    ] = None,
+    partition: Annotated[
+        list[str] | None,
+        typer.Option(help="Audit this partition; repeat for more. By default all labelled ones.", show_default=False),
+    ] = None,
+    folds: Annotated[int, typer.Option(help="Number of folds.")] = 5,
+    speaker_pattern: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Finds the speaker in an utterance's name by its one group, so that no speaker is in two folds. By "
+            "default LibriSpeech's names give the speaker; others are folded by utterance.",
+            show_default=False,
+        ),
+    ] = None,
+    budget: Annotated[
+        float, typer.Option(help="List at most this fraction of the segments, boundaries and utterances.")
+    ] = 0.05,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an earlier audit.")] = False,
+) -> None:
+    """Find where the labels of a corpus are wrong: as a page, CSV and TextGrids.
+
+    Small models are trained on all folds but one and judge the labels of that one.
+
+    Examples:
+
+        dali-asr audit demo
+
+        dali-asr audit hw1p2 --partition dev-clean
+
+        dali-asr train --set data.drop=audit-demo/findings.csv
+    """  # noqa: D412
+    with counting() as report:
+        report("starting", 0, 1)
+        from dali_asr.build import corpus_path
+        from dali_asr.corpus import Corpus
+        from dali_asr.reports.audit import KINDS
+        from dali_asr.reports.audit import audit as find
+        from dali_asr.reports.audit.writing import check_audit_folder, write_audit
+
+        report("starting", 1, 1)
+        path = corpus_path(corpus)
+        name = path.resolve().name if corpus != "demo" else corpus
+        folder = output or Path(f"audit-{name}")
+        check_audit_folder(folder, overwrite=force)
+        opened = Corpus.open(path, progress=report)
+        found = find(
+            opened,
+            partitions=partition or (),
+            folds=folds,
+            speaker_pattern=speaker_pattern,
+            budget=budget,
+            device=device,
+            progress=report,
+        )
+        write_audit(found, folder, name, overwrite=force, progress=report)
+    say(
+        f"{printable(name)}: {len(found.partition.utterances):,} utterances, {len(found.segments):,} segments; "
+        f"{found.folds} folds by {found.grouped_by} label {found.accuracy:.1%} of the frames as given"
+    )
+    for kind, meaning in KINDS.items():
+        if found.findings[kind]:
+            say(f"  {kind:<10} {len(found.findings[kind]):>6,}  {meaning}")
+    say(f"Page: {folder / 'index.html'}")
+    say(f"Findings: {folder / 'findings.csv'}")

@@ -1,0 +1,172 @@
+"""The folder of an audit: findings as CSV, doubtful utterances as TextGrids, and a page to look at.
+
+findings.csv                            one line per finding, kind by kind, the most doubtful first
+textgrids/PARTITION/UTTERANCE.TextGrid  tiers: given labels, what the folds say, doubt
+index.html                              the findings with pictures; needs no network
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dali_asr.corpus import FRAME_PERIOD
+from dali_asr.errors import DataError, UsageError
+from dali_asr.files import disk_errors, new_folder, sweep, write_file
+from dali_asr.reports.audit.page import audit_page
+from dali_asr.reports.audit.spans import label_spans, smoothed_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from dali_asr.reports.audit.auditing import Audit
+    from dali_asr.reports.audit.findings import Finding
+
+FINDINGS = "findings.csv"
+COLUMNS = (
+    "kind",
+    "rank",
+    "partition",
+    "utterance",
+    "start_seconds",
+    "end_seconds",
+    "start_frame",
+    "end_frame",
+    "label",
+    "folds",
+    "score",
+    "note",
+)
+
+
+def check_audit_folder(folder: Path, *, overwrite: bool = False) -> None:
+    """Refuse an output folder that may not be replaced, and remove what killed processes left beside it.
+
+    Raises:
+        UsageError: it exists and is not an audit, or may not be overwritten.
+        DataError: the folder above cannot be read.
+    """
+    if folder.exists() or folder.is_symlink():
+        if not (folder / FINDINGS).is_file():
+            raise UsageError(f"{folder}: exists and is no audit; choose another folder")
+        if not overwrite:
+            raise UsageError(f"{folder}: exists; choose another folder, or overwrite it (overwrite=True)")
+    with disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep(folder.parent)
+
+
+def write_audit(
+    audit: Audit,
+    folder: Path,
+    name: str,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> None:
+    """Write an audit to a folder, which appears whole or not at all.
+
+    Args:
+        audit: what was found.
+        folder: to write to.
+        name: of the corpus, for the page.
+        overwrite: whether an earlier audit may be replaced.
+        progress: called with a stage, what is done of it, and its total.
+
+    Raises:
+        UsageError: as `check_audit_folder`.
+        DataError: the disk is full or cannot be written.
+    """
+    check_audit_folder(folder, overwrite=overwrite)
+    by_utterance: dict[int, list[Finding]] = {}
+    for finding in audit.ordered():
+        by_utterance.setdefault(finding.position, []).append(finding)
+    with disk_errors(folder), new_folder(folder, flush=False) as partial:
+        write_file(partial / FINDINGS, to_csv(audit.ordered()))
+        for done, (number, findings) in enumerate(sorted(by_utterance.items()), 1):
+            path = partial / "textgrids" / _file_name(audit.partition_of[number])
+            path.mkdir(parents=True, exist_ok=True)
+            name_of = _file_name(audit.partition.utterances[number])
+            (path / f"{name_of}.TextGrid").write_text(to_textgrid(audit, number, findings), encoding="utf-8")
+            progress("writing TextGrids", done, len(by_utterance))
+        write_file(partial / "index.html", audit_page(audit, name).encode())
+
+
+def to_csv(findings: Sequence[Finding]) -> bytes:
+    """Return findings as CSV (RFC 4180) in UTF-8."""
+    stream = io.StringIO()
+    writer = csv.writer(stream)
+    writer.writerow(COLUMNS)
+    for f in findings:
+        times = (f"{frame * FRAME_PERIOD:.2f}" for frame in (f.start, f.end))
+        writer.writerow(
+            [f.kind, f.rank, f.partition, f.utterance, *times, f.start, f.end, f.label, f.folds, f.score, f.note]
+        )
+    return stream.getvalue().encode()
+
+
+def to_textgrid(audit: Audit, number: int, findings: Sequence[Finding]) -> str:
+    """Return an utterance as a Praat TextGrid in the long format: given labels, what the folds say, doubt.
+
+    See "TextGrid file formats" in the manual of Praat.
+    """
+    first, end = audit.partition.offsets[number : number + 2].tolist()
+    length = end - first
+    said = smoothed_labels(audit.log_posteriors[first:end])
+    doubts = np.full(length, "", object)
+    for finding in findings:
+        text = f"{finding.kind} {finding.rank}: {finding.note}"
+        for frame in range(finding.start, finding.end):
+            doubts[frame] = f"{doubts[frame]}; {text}" if doubts[frame] else text
+    symbols = audit.partition.inventory.symbols
+    tiers = {
+        "labels": [
+            (a, b, symbols[label] if label >= 0 else "") for a, b, label in label_spans(audit.labels[first:end])
+        ],
+        "folds": [(a, b, symbols[label]) for a, b, label in label_spans(said)],
+        "doubt": [(a, b, text) for a, b, text in label_spans(doubts)],
+    }
+    return _textgrid(tiers, length * FRAME_PERIOD)
+
+
+def _textgrid(tiers: dict[str, list[tuple[int, int, str]]], seconds: float) -> str:
+    lines = [
+        'File type = "ooTextFile"',
+        'Object class = "TextGrid"',
+        "",
+        "xmin = 0",
+        f"xmax = {seconds:.2f}",
+        "tiers? <exists>",
+        f"size = {len(tiers)}",
+        "item []:",
+    ]
+    for number, (name, intervals) in enumerate(tiers.items(), 1):
+        lines += [
+            f"    item [{number}]:",
+            '        class = "IntervalTier"',
+            f'        name = "{name}"',
+            "        xmin = 0",
+            f"        xmax = {seconds:.2f}",
+            f"        intervals: size = {len(intervals)}",
+        ]
+        for at, (start, end, text) in enumerate(intervals, 1):
+            quoted = text.replace('"', '""')
+            lines += [
+                f"        intervals [{at}]:",
+                f"            xmin = {start * FRAME_PERIOD:.2f}",
+                f"            xmax = {end * FRAME_PERIOD:.2f}",
+                f'            text = "{quoted}"',
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _file_name(name: str) -> str:
+    """Return a name that is the name of a file in its folder."""
+    safe = "".join("_" if c in "/\0" else c for c in name)
+    if not safe.strip("."):
+        raise DataError(f"utterance {name!r}: its name cannot be that of a file; rename it")
+    return safe
