@@ -1,1 +1,1 @@
-"""Runs and corpora to pages and archives: what a run did and hands in, where its time goes, what is wrong with its data."""
+"""Runs and corpora to pages and archives: what a run did, where its time goes, what is wrong with its data."""

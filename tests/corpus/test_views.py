@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dali_asr import Corpus, Partition
-from dali_asr.corpus import pack_course
+from dali_asr.corpus import pack_corpus
 from dali_asr.errors import UsageError
 from tests.makers import all_frames, make_course, make_partition
 
@@ -18,7 +18,7 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> Partition:
     """Return a packed partition of three blocks, the middle one unlabelled."""
     root = tmp_path_factory.mktemp("views")
     make_course(root / "c", {"a": [7, 1, 30, 12], "b": [5, 6], "c": [9, 4]}, unlabelled=("b",))
-    pack_course(root / "c", root / "p")
+    pack_corpus(root / "c", root / "p")
     return Corpus.open(root / "p").partition("a", "b", "c")
 
 
