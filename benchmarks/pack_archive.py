@@ -2,7 +2,7 @@
 
     python benchmarks/make_course_tree.py /tmp/tree
     tar czf /tmp/tree.tar.gz -C /tmp/tree train-clean-100
-    python benchmarks/pack_archive.py /tmp/tree.tar.gz --json benchmarks/results/pack_archive_MACHINE_DATE.json
+    python benchmarks/pack_archive.py /tmp/tree.tar.gz --json benchmarks/results/pack-archive_MACHINE_DATE.json
 
 Decompressing is `tar xzOf ARCHIVE` to nothing. Both run in turn, each in its own process, whose start counts, and read
 from a warm page cache. The rate is that of the decompressed bytes, by the clock, and by the

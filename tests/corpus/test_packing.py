@@ -245,7 +245,8 @@ def large_course(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def slow_packing(large_course: Path, tmp_path: Path) -> Any:
     """Return a function that starts to pack a large course folder and returns once the workers write."""
     code = (
-        "import sys, time; from pathlib import Path; from dali_asr.corpus import pack_corpus, workers\n"
+        "import signal, sys, time; from pathlib import Path; from dali_asr.corpus import pack_corpus, workers\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup pytest` ignores\n"
         "workers._CHUNK = 1\n"
         "def report(stage, done, total): time.sleep(0.02 if stage == 'packing' else 0)\n"
         "pack_corpus(Path(sys.argv[1]), Path(sys.argv[2]), progress=report)\n"
