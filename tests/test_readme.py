@@ -164,7 +164,18 @@ def test_every_command_about_benchmarks_runs(folder: Path, execute: Callable[[st
     for command in others:
         execute(quickly(" ".join(values.get(word, word) for word in command.split(" "))))
     written = {path.name.partition("_")[0] for path in (folder / "benchmarks/results").glob("*.json")}
-    assert written == {"ablation", "audit", "export", "loader", "pack", "pack-archive", "shuffle", "start", "sweep", "train"}
+    assert written == {
+        "ablation",
+        "audit",
+        "export",
+        "loader",
+        "pack",
+        "pack-archive",
+        "shuffle",
+        "start",
+        "sweep",
+        "train",
+    }
 
 
 def test_the_library_example_is_the_promised_one() -> None:

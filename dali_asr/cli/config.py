@@ -48,7 +48,7 @@ def copy(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
     """Copy a recipe to a file of your own."""
-    from dali_asr.config import find_config
+    from dali_asr.config import DEMO, Config, find_config
     from dali_asr.files import check_output, disk_errors, write_file
 
     content = find_config(name).read_bytes()
@@ -56,7 +56,9 @@ def copy(
     with disk_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_file(file, content)
-    say(f"Copied to {file}. Next: {shlex.join(['dali-asr', 'train', str(file)])}")
+    root = Config.load(name).data.root
+    corpus = [] if root == DEMO else ["--set", "data.root=FOLDER"]
+    say(f"Copied to {file}. Next: {shlex.join(['dali-asr', 'train', str(file), *corpus])}")
 
 
 @app.command()

@@ -5,6 +5,8 @@ Shape letters: `T` frames of an utterance, `D` features of a frame.
 
 from __future__ import annotations
 
+from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,7 +108,7 @@ def refuse_audio(path: Path) -> None:
         DataError: the path is a recording, or a folder of recordings.
     """
     with reading(path):
-        inside = path.is_dir() and any(entry.suffix.lower() in _AUDIO for entry in path.iterdir())
+        inside = path.is_dir() and _holds_audio(path)
     if inside or path.suffix.lower() in _AUDIO:
         what = "a folder of recordings" if inside else "a recording"
         raise DataError(
@@ -119,3 +121,13 @@ def refuse_audio(path: Path) -> None:
 def is_npy_name(name: str) -> bool:
     """Return whether a file name is that of an array; other systems leave hidden files such as `._a.npy`."""
     return name.endswith(".npy") and not name.startswith(".")
+
+
+def _holds_audio(folder: Path) -> bool:
+    """Return whether a folder holds recordings, or a folder in it does whose first file is one."""
+    entries = list(folder.iterdir())
+    first: list[Path] = []
+    for entry in entries:
+        with suppress(OSError):  # no folder, or not ours to read
+            first += islice(entry.iterdir(), 1)
+    return any(entry.suffix.lower() in _AUDIO for entry in (*entries, *first))

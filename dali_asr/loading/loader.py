@@ -154,6 +154,7 @@ class WindowLoader:
         self._size = IterationSize.choose(
             self.spec, self.graph, partition.dtype.name, self._prefetch, batches_per_iteration, self.device
         )
+        _check_ranks(world_size)
         self._partition = partition
         self._process = os.getpid()
         self.epoch = self.delivered = 0
@@ -376,3 +377,17 @@ def choose_graph(graph: GraphChoice, device: torch.device) -> GraphName:
 def _short(value: object) -> str:
     """Return a value for people, who tell fingerprints apart by their first digits."""
     return value[:12] if isinstance(value, str) else str(value)
+
+
+def _check_ranks(world_size: int) -> None:
+    """Warn if torch's processes train together and each would read everything."""
+    from torch import distributed
+
+    if world_size == 1 and distributed.is_available() and distributed.is_initialized():
+        ranks = distributed.get_world_size()
+        if ranks > 1:
+            message = (
+                f"loader: {ranks} processes train together, and each reads the whole partition; give the loader "
+                "rank=torch.distributed.get_rank() and world_size=torch.distributed.get_world_size() to share it"
+            )
+            warnings.warn(message, DaliAsrWarning, stacklevel=3)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import zipfile
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
@@ -110,7 +111,7 @@ def hand_in(
     if config.data.test or source is not None:
         submission = find_submission(run, source=source, checkpoint=checkpoint, device=device, progress=progress)
     files = {file: read_regular(folder / file) for file in _FILES if (folder / file).is_file()}
-    files |= {found.name: read_regular(found) for found in sorted(folder.glob("evaluation-*"))}
+    files |= {found.name: read_regular(found) for found in sorted(folder.glob("evaluation-*")) if _is_current(found)}
     lines = _json_lines(folder, files, METRICS)
     if submission:
         files["submission.csv"] = read_regular(submission.path)
@@ -224,3 +225,10 @@ def _write_archive(stream: Any, folder: str, files: dict[str, bytes]) -> None:
             entry = zipfile.ZipInfo(f"{folder}/{name}", _TIME)
             entry.external_attr = _MODE
             archive.writestr(entry, files[name], zipfile.ZIP_DEFLATED)
+
+
+def _is_current(evaluation: Path) -> bool:
+    """Return whether an evaluation is younger than its checkpoint, which a resumed run may have written anew."""
+    found = re.search(r"(epoch-\d+-step-\d+)\.\w+$", evaluation.name)
+    checkpoint = evaluation.parent / "checkpoints" / found[1] if found else None
+    return not (checkpoint and checkpoint.is_dir() and evaluation.stat().st_mtime < checkpoint.stat().st_mtime)

@@ -58,13 +58,13 @@ def _setup(facts: Facts) -> Iterator[str]:
     versions = facts.environment.get("packages") or {}
     data = facts.config.data
     root, run = (DEMO if data.root == DEMO else _CORPUS), f"runs/{facts.name}"
+    model = "a similar model (this one was resumed with other settings, see below)" if facts.changes else "the model"
     yield (
         "The configuration beside this file holds every setting"
         + ("" if root == DEMO else f"; `{_CORPUS}` stands for the folder of the corpus")
-        + ". These commands train the model, and predict with it:"
+        + f". These commands train {model}, and predict with it:"
     )
     commands = [
-        ["pip", "install", f"dali-asr=={versions.get('dali-asr', '')}".removesuffix("==")],
         [
             *("dali-asr", "train", "config.yaml", "--run-folder", run),
             *([] if root == DEMO else ["--set", f"data.root={root}"]),

@@ -18,7 +18,7 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from pydantic import ValidationError
@@ -148,8 +148,11 @@ def find_checkpoint(run: Path, which: Which) -> Path:
     """Return the folder of a run's last or best checkpoint.
 
     Raises:
+        UsageError: `which` is neither `best` nor `last`.
         CheckpointError: the folder is not a run, or has no such checkpoint.
     """
+    if which not in get_args(Which):
+        raise UsageError(f"checkpoint {which!r}; expected best or last, or give the folder of a checkpoint as the run")
     with reading(run):
         is_folder = run.is_dir()
     if not is_folder:

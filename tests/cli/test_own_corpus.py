@@ -112,6 +112,13 @@ def test_recordings_are_told_what_is_needed(what: str, run_cli: Callable[..., An
         assert f"error: {source}: is {what}, but features are needed; compute [frames" in done.stderr
 
 
+def test_recordings_in_a_folder_of_a_folder_are_noticed(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "sounds/speaker").mkdir(parents=True)
+    (tmp_path / "sounds/speaker/one.wav").touch()
+    done = run_cli("data", "info", tmp_path / "sounds")
+    assert f"error: {tmp_path / 'sounds'}: is a folder of recordings, but features are needed" in done.stderr
+
+
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_an_evaluation_prints_symbols_without_escapes_and_markup(run_cli: Callable[..., Any], tmp_path: Path) -> None:
     with PackedWriter(tmp_path / "odd", inventory=["[red]x[/red]", "\x1b[31mb", ":fire:"]) as writer:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dali_asr import Config, load_model, predict, train
-from dali_asr.errors import CheckpointError, DataError
+from dali_asr.errors import CheckpointError, DataError, UsageError
 from tests.makers import make_course
 from tests.training_runs import SMALL
 
@@ -57,6 +57,11 @@ def test_features_that_do_not_fit_are_refused(trained: tuple[Path, Path]) -> Non
         model.posteriors(np.ones(6))
     with pytest.raises(CheckpointError, match="no such folder"):
         load_model("/nowhere")
+
+
+def test_another_checkpoint_than_best_or_last_is_refused(trained: tuple[Path, Path]) -> None:
+    with pytest.raises(UsageError, match="checkpoint 'banana'; expected best or last"):
+        load_model(trained[0], checkpoint="banana")  # type: ignore[arg-type]
 
 
 def test_it_needs_no_dali(trained: tuple[Path, Path]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import time
+import warnings
 from typing import Any
 
 import numpy as np
@@ -253,6 +254,16 @@ def test_more_rows_than_dali_can_number_are_streamed(monkeypatch: pytest.MonkeyP
     loader = WindowLoader(partition, context=2, batch_size=4)
     assert loader.streamed
     assert_judged(partition, loader, arguments)
+
+
+def test_processes_that_would_all_read_everything_are_warned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.warns(DaliAsrWarning, match="2 processes train together, and each reads the whole partition; give the"):
+        WindowLoader(make_partition([9]), context=1, batch_size=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        WindowLoader(make_partition([9]), context=1, batch_size=4, rank=1, world_size=2)
 
 
 def test_an_epoch_without_a_batch_is_refused() -> None:

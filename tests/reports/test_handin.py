@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shlex
 import shutil
@@ -87,8 +88,7 @@ def test_the_commands_of_its_readme_reproduce_the_run(
     handed = (folder / "submission.csv").read_bytes()
     (folder / "submission.csv").unlink()
     (shell,) = re.findall(r"```sh\n(.*?)```", (folder / "README.md").read_text(), flags=re.DOTALL)
-    install, *commands = shell.replace("CORPUS", corpus).splitlines()
-    assert install.startswith("pip install dali-asr==")
+    commands = shell.replace("CORPUS", corpus).splitlines()
     assert [command.split()[1] for command in commands] == ["train", "predict"]
     for command in commands:
         done = run_cli(*shlex.split(command)[1:])
@@ -196,3 +196,14 @@ def test_wrong_arguments_are_refused(run_cli: Run, copy: Path, tmp_path: Path) -
         assert refused.exit_code == 2
         assert "allowed are letters, digits, '_', '.' and '-'; give another (--name)" in refused.output
     assert run_cli("handin", tmp_path / "nothing", "-o", tmp_path / "n.zip").exit_code == 1
+
+
+def test_an_evaluation_older_than_its_checkpoint_is_left_out(copy: Path, tmp_path: Path) -> None:
+    """The checkpoint of that name was written anew by a resumed run."""
+    checkpoint = max((copy / "checkpoints").iterdir())
+    evaluation = copy / f"evaluation-dev-{checkpoint.name}.json"
+    evaluation.write_text("{}")
+    os.utime(evaluation, (1, 1))
+    hand_in(copy, tmp_path / "h.zip")
+    with zipfile.ZipFile(tmp_path / "h.zip") as archive:
+        assert not [name for name in archive.namelist() if "evaluation" in name]
