@@ -29,7 +29,7 @@ from dali_asr.fetching.sources import Source
 from dali_asr.fetching.stores import StoreRemote
 from dali_asr.fetching.transfer import PATIENCE
 from dali_asr.fetching.unpacking import LIMITS, Limits, unpack, unpack_into
-from dali_asr.fetching.work import Record
+from dali_asr.fetching.work import RECORD, Record
 from dali_asr.files import cache_folder, disk_errors
 
 if TYPE_CHECKING:
@@ -278,8 +278,10 @@ def _corpus_in(folder: Path, shown: str) -> Path:
     """
     inner = folder
     while not is_corpus(inner):
-        entries = list(inner.iterdir())
+        entries = [entry for entry in inner.iterdir() if entry.name != RECORD]
         if len(entries) != 1 or not entries[0].is_dir():
-            raise ArchiveError(f"{shown}: holds no course data; expected PARTITION/mfcc/*.npy in it")
+            raise ArchiveError(
+                f"{shown}: holds no course data; expected PARTITION/mfcc/*.npy in it, a packed corpus, or another layout"
+            )
         inner = entries[0]
     return inner

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dali_asr import Corpus, PackSettings, pack_corpus
+from dali_asr import Corpus, PackSettings, export_corpus, pack_corpus
 from dali_asr.build import check_corpus, open_corpus
 from dali_asr.config import DataConfig
 from dali_asr.corpus.packing import quiet
@@ -124,6 +124,22 @@ def test_a_packed_corpus_in_an_archive(server: FileServer, tmp_path: Path) -> No
     for number, pack in enumerate((None, PackSettings())):
         fetch_corpus(server.url("/packed.tar"), tmp_path / str(number), pack=pack)
         assert tree(tmp_path / str(number)) == tree(tmp_path / "packed")
+
+
+@pytest.mark.parametrize("layout", ["npz", "packed"])
+def test_a_root_may_be_an_archive_of_another_layout(layout: str, server: FileServer, tmp_path: Path) -> None:
+    """Within a folder, as archives are made."""
+    expected = Corpus.open(tmp_path / "packed")
+    if layout == "npz":
+        export_corpus(expected, tmp_path / "exported", "npz")
+    inside = tree(tmp_path / ("exported" if layout == "npz" else "packed"))
+    server.files["/other.tar.gz"] = archive({f"top/{name}": content for name, content in inside.items()}, "tar.gz")
+    for _ in range(2):
+        found = Corpus.open(local_corpus(server.url("/other.tar.gz")))
+        assert {name: p.frame_count for name, p in found.partitions.items()} == {
+            name: p.frame_count for name, p in expected.partitions.items()
+        }
+        server.requests.clear()
 
 
 def test_a_folder_has_no_checksum(server: FileServer, tmp_path: Path) -> None:
