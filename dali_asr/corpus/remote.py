@@ -281,7 +281,7 @@ def _corpus_in(folder: Path, shown: str) -> Path:
         entries = [entry for entry in inner.iterdir() if entry.name != RECORD]
         if len(entries) != 1 or not entries[0].is_dir():
             raise ArchiveError(
-                f"{shown}: holds no course data; expected PARTITION/mfcc/*.npy in it, a packed corpus, or another layout"
+                f"{shown}: holds no course data; expected PARTITION/mfcc/*.npy in it, a packed corpus or another layout"
             )
         inner = entries[0]
     return inner
