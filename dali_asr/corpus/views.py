@@ -23,22 +23,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class PickedBlock:
-    """Some utterances of a block.
-
-    Attributes:
-        source: the block.
-        picked: numbers of its utterances, ascending, `[U]` int64.
-    """
+class _View:
+    """What every part of a block has in common with it."""
 
     source: Block
-    picked: NDArray[np.int64]
-
-    @cached_property
-    def offsets(self) -> NDArray[np.int64]:
-        """Start of each utterance and end of the last, in frames, `[U + 1]`."""
-        lengths = np.diff(self.source.offsets)[self.picked]
-        return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
     @property
     def labelled(self) -> bool:
@@ -54,6 +42,24 @@ class PickedBlock:
     def dtype(self) -> np.dtype[Any]:
         """Dtype of the stored frames."""
         return self.source.dtype
+
+
+@dataclass(frozen=True, eq=False)
+class PickedBlock(_View):
+    """Some utterances of a block.
+
+    Attributes:
+        source: the block.
+        picked: numbers of its utterances, ascending, `[U]` int64.
+    """
+
+    picked: NDArray[np.int64]
+
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        """Start of each utterance and end of the last, in frames, `[U + 1]`."""
+        lengths = np.diff(self.source.offsets)[self.picked]
+        return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
     @property
     def checksums(self) -> NDArray[np.uint64]:
@@ -87,7 +93,7 @@ class PickedBlock:
 
 
 @dataclass(frozen=True, eq=False)
-class WithheldBlock:
+class WithheldBlock(_View):
     """A block some of whose labels are withheld, as if these frames had none.
 
     Attributes:
@@ -96,7 +102,6 @@ class WithheldBlock:
         unlabelled: what is stored for a frame without a label.
     """
 
-    source: Block
     withheld: NDArray[np.bool_]
     unlabelled: int
 
@@ -104,21 +109,6 @@ class WithheldBlock:
     def offsets(self) -> NDArray[np.int64]:
         """Start of each utterance and end of the last, in the frames of the source, `[U + 1]`."""
         return self.source.offsets
-
-    @property
-    def labelled(self) -> bool:
-        """Whether the frames have labels."""
-        return self.source.labelled
-
-    @property
-    def feature_dim(self) -> int:
-        """Features per frame, D."""
-        return self.source.feature_dim
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype of the stored frames."""
-        return self.source.dtype
 
     @cached_property
     def checksums(self) -> NDArray[np.uint64]:
