@@ -69,9 +69,11 @@ def test_the_layout_is_named(run_cli: Callable[..., Any], course: Path, tmp_path
 
 
 def test_a_source_of_no_layout_is_told_which_there_are(run_cli: Callable[..., Any], tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("no corpus")
-    for source in (tmp_path, tmp_path / "file"):
-        refused = run_cli("data", "pack", source, tmp_path.parent / "p")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "file").write_text("no corpus")
+    for source in (folder, folder / "file"):
+        refused = run_cli("data", "pack", source, tmp_path / "p")
         assert refused.exit_code == 1
         for title in ("course folder", "libriphone folder", "Kaldi data folders", "arrays with offsets"):
             assert title in refused.output

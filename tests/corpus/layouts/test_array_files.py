@@ -64,8 +64,9 @@ def test_what_is_optional_may_be_missing(tmp_path: Path) -> None:
     made = utterances(1, [4, 2])
     without = {str(at): (frames, None) for at, (frames, _) in enumerate(made.values())}
     arrays = arrays_of(made)
-    np.savez(tmp_path / "all.npz", frames=arrays["frames"], offsets=arrays["offsets"].astype(np.uint32))
-    check(Corpus.open(packed(tmp_path, tmp_path.parent / "p").path or ""), {"all": without}, ARPABET_SYMBOLS)
+    (tmp_path / "c").mkdir()
+    np.savez(tmp_path / "c/all.npz", frames=arrays["frames"], offsets=arrays["offsets"].astype(np.uint32))
+    check(Corpus.open(packed(tmp_path / "c", tmp_path / "p").path or ""), {"all": without}, ARPABET_SYMBOLS)
 
 
 def test_labels_may_be_symbols(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
