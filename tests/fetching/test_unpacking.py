@@ -231,7 +231,10 @@ def test_what_macos_adds_is_left_out(tmp_path: Path) -> None:
     assert tree(unpacked(archive(junk | FILES, "zip"), tmp_path)) == FILES
 
 
-@pytest.mark.parametrize("content", [b"", b"text", b"<!doctype HTML><html>", gzip.compress(b"no tar", mtime=0), b"PK\x03\x04"])
+NOT_ARCHIVES = [b"", b"text", b"<!doctype HTML><html>", gzip.compress(b"no tar", mtime=0), b"PK\x03\x04"]
+
+
+@pytest.mark.parametrize("content", NOT_ARCHIVES)
 def test_other_files_are_named_as_what_they_are(content: bytes, tmp_path: Path) -> None:
     message = refused(content, tmp_path)
     what = "a web page" if b"html" in content else "damaged" if content[:1] in (b"\x1f", b"P") else "is not an archive"
