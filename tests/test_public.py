@@ -24,6 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "device": {"errors"},
     "inventory": BASE,
     "model": BASE,
+    "segments": set(),
     "plan": BASE,
     "config": BASE | {"inventory", "plan"},
     "fetching": BASE,
@@ -110,7 +111,9 @@ def test_no_module_imports_itself_through_others() -> None:
         visit(name, ())
 
 
-@pytest.mark.parametrize("room", ["fetching", "corpus", "cache", "plan", "files", "signals", "inventory", "errors"])
+@pytest.mark.parametrize(
+    "room", ["fetching", "corpus", "cache", "plan", "files", "segments", "signals", "inventory", "errors"]
+)
 def test_the_corpus_needs_neither_torch_nor_dali(room: str) -> None:
     """But for the tensors of one layout, whose reader imports torch when it is called."""
     for path in files_of(room):

@@ -1,0 +1,145 @@
+"""When frames are: their number and times in a recording, and segments of equal labels.
+
+Frame `t` is computed from `window` samples. It begins at sample `t·hop`, or is centered there:
+
+    number of frames of S samples    T = 1 + (S − window) // hop         (0 if S < window)
+                        centered     T = 1 + S // hop
+    center of frame t, in samples    t·hop + window / 2
+                        centered     t·hop
+
+A frame stands for the time from half a hop before its center to half a hop after it. Labels are read from alignments
+and written into segments by these formulas alone, so that both agree.
+
+Shape letters: `S` samples of a recording, `T` frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+
+class Segment(NamedTuple):
+    """A stretch of a recording with one label.
+
+    Attributes:
+        start: in seconds.
+        end: in seconds, exclusive.
+        label: the symbol.
+        confidence: mean probability of the label over the segment's frames, in [0, 1]; None if unknown.
+    """
+
+    start: float
+    end: float
+    label: str
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class FrameTiming:
+    """Where frames lie in a recording.
+
+    Attributes:
+        sample_rate: of the samples that frames are computed from, in Hz.
+        window: number of samples per frame.
+        hop: number of samples from one frame to the next.
+        centered: whether frame `t` is centered at sample `t·hop`, rather than beginning there.
+    """
+
+    sample_rate: int = 16_000
+    window: int = 400
+    hop: int = 160
+    centered: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: a value is not positive.
+        """
+        for name in ("sample_rate", "window", "hop"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)} is not positive")
+
+    @property
+    def period(self) -> float:
+        """The time from one frame to the next, in seconds."""
+        return self.hop / self.sample_rate
+
+    def frame_count(self, samples: int) -> int:
+        """Return the number of frames of a recording of S samples."""
+        if self.centered:
+            return 1 + samples // self.hop
+        return 1 + (samples - self.window) // self.hop if samples >= self.window else 0
+
+    def centers(self, frames: int) -> NDArray[np.float64]:
+        """Return the centers of the first T frames in seconds, `[T]`."""
+        return self._halves(frames, 0) / (2 * self.sample_rate)
+
+    def edges(self, frames: int) -> NDArray[np.float64]:
+        """Return the times in seconds at which frames begin and end, `[T + 1]`; frame t ends at `edges[t + 1]`."""
+        return self._halves(frames + 1, -self.hop) / (2 * self.sample_rate)
+
+    def _halves(self, count: int, offset: int) -> NDArray[np.int64]:
+        """Return centers in halves of a sample, which are whole numbers, moved by `offset`."""
+        return 2 * self.hop * np.arange(count, dtype=np.int64) + (0 if self.centered else self.window) + offset
+
+
+def covering_segments(segments: Sequence[Segment], timing: FrameTiming, frames: int) -> NDArray[np.int64]:
+    """Return the position of the segment in which each frame's center lies, `[T]`; −1 in gaps.
+
+    Args:
+        segments: in order of time, without overlaps.
+        timing: of the frames.
+        frames: number of frames, T.
+    """
+    if not segments:
+        return np.full(frames, -1, np.int64)
+    starts, ends = (np.array([segment[at] for segment in segments]) for at in (0, 1))
+    centers = timing.centers(frames)
+    found = np.searchsorted(starts, centers, side="right") - 1
+    return np.where((found >= 0) & (centers < ends[found]), found, -1)
+
+
+def segments_of(
+    labels: NDArray[np.integer],
+    symbols: Sequence[str],
+    timing: FrameTiming,
+    *,
+    duration: float | None = None,
+    probabilities: NDArray[np.floating] | None = None,
+) -> list[Segment]:
+    """Return the runs of equal labels as segments that follow one another without gaps.
+
+    The first begins at 0, the last ends with the recording.
+
+    Args:
+        labels: label of each frame, `[T]`.
+        symbols: symbol of each label.
+        timing: of the frames.
+        duration: of the recording in seconds; the last segment ends with its last frame if None.
+        probabilities: probability of each frame's label, `[T]`; its mean becomes a segment's confidence.
+    """
+    if not len(labels):
+        return []
+    first = np.flatnonzero(np.diff(labels, prepend=labels[0] - 1))
+    end = np.append(first[1:], len(labels))
+    edges = timing.edges(len(labels))
+    edges[0] = 0.0
+    if duration is not None:
+        edges[-1] = max(duration, edges[-2])
+    confidences = [None] * len(first)
+    if probabilities is not None:
+        sums = np.add.reduceat(probabilities.astype(np.float64), first)
+        confidences = (sums / (end - first)).tolist()
+    return [
+        Segment(float(edges[a]), float(edges[b]), symbols[labels[a]], confidence)
+        for a, b, confidence in zip(first, end, confidences, strict=True)
+    ]

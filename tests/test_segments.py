@@ -1,0 +1,75 @@
+"""The times of frames, and segments, against plain loops over samples."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dali_asr.segments import FrameTiming, Segment, covering_segments, segments_of
+
+timings = st.builds(
+    FrameTiming,
+    sample_rate=st.sampled_from([4_000, 8_000, 11_025, 16_000, 22_050, 44_100, 192_000]),
+    window=st.integers(1, 600),
+    hop=st.integers(1, 400),
+    centered=st.booleans(),
+)
+
+
+@given(timings, st.integers(0, 5_000))
+def test_every_frame_begins_within_the_recording(timing: FrameTiming, samples: int) -> None:
+    if timing.centered:
+        starts = [s for s in range(samples + 1) if s % timing.hop == 0]
+    else:
+        starts = [s for s in range(samples) if s % timing.hop == 0 and s + timing.window <= samples]
+    assert timing.frame_count(samples) == len(starts)
+
+
+@given(timings, st.integers(0, 50))
+def test_a_frame_stands_for_half_a_hop_around_its_center(timing: FrameTiming, frames: int) -> None:
+    half = Fraction(0) if timing.centered else Fraction(timing.window, 2)
+    centers = [(t * timing.hop + half) / timing.sample_rate for t in range(frames)]
+    edges = [(t * timing.hop + half - Fraction(timing.hop, 2)) / timing.sample_rate for t in range(frames + 1)]
+    assert timing.centers(frames).tolist() == [float(c) for c in centers]
+    assert timing.edges(frames).tolist() == [float(e) for e in edges]
+
+
+@given(timings, st.lists(st.integers(0, 3), min_size=1, max_size=60))
+def test_labels_survive_segments(timing: FrameTiming, labels: list[int]) -> None:
+    segments = segments_of(np.array(labels), "abcd", timing)
+    assert [a != b for a, b in pairwise(segments)] == [True] * (len(segments) - 1)
+    assert all(a.end == b.start for a, b in pairwise(segments))
+    found = covering_segments(segments, timing, len(labels))
+    assert [segments[at].label for at in found] == ["abcd"[label] for label in labels]
+
+
+@given(timings, st.lists(st.tuples(st.integers(0, 60), st.integers(1, 30)), max_size=8), st.integers(0, 40))
+def test_a_frame_has_the_segment_of_its_center(timing: FrameTiming, steps: list[tuple[int, int]], frames: int) -> None:
+    segments, end = [], 0
+    for gap, length in steps:  # of milliseconds
+        segments.append(Segment((end + gap) / 1000, (end + gap + length) / 1000, "a"))
+        end += gap + length
+    expected = [
+        next((at for at, s in enumerate(segments) if s.start <= center < s.end), -1)
+        for center in timing.centers(frames).tolist()
+    ]
+    assert covering_segments(segments, timing, frames).tolist() == expected
+
+
+def test_segments_reach_from_the_start_to_the_end_of_a_recording() -> None:
+    labels, probabilities = np.array([0, 0, 1]), np.array([0.5, 1.0, 0.25])
+    segments = segments_of(labels, ["SIL", "AH"], FrameTiming(), duration=0.05, probabilities=probabilities)
+    assert segments == [Segment(0.0, 0.0275, "SIL", 0.75), Segment(0.0275, 0.05, "AH", 0.25)]
+    assert segments_of(labels[:0], ["SIL"], FrameTiming()) == []
+
+
+def test_a_timing_is_of_positive_numbers() -> None:
+    for changed in ({"sample_rate": 0}, {"window": 0}, {"hop": -1}):
+        (name, value), *_ = changed.items()
+        with pytest.raises(ValueError, match=f"{name}: {value} is not positive"):
+            FrameTiming(**changed)  # type: ignore[arg-type]
