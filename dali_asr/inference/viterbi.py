@@ -40,7 +40,7 @@ class ViterbiWeights:
         max_duration: the longest duration with a probability of its own, M, in frames.
     """
 
-    acoustic_scale: float = 0.5
+    acoustic_scale: float = 0.8
     prior_exponent: float = 0.5
     duration_weight: float = 1.0
     max_duration: int = 30
