@@ -194,7 +194,8 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 def file_name(name: str, suffix: str) -> str:
     """Return the name of a file in its folder, for any name; different for different names.
 
-    `/`, `%` and NUL are percent-encoded (RFC 3986), and a name of nothing but dots. A name that is too long is cut, and its checksum added.
+    `/`, `%` and NUL are percent-encoded (RFC 3986), and a name of nothing but dots. A name that is too long is cut, and
+    its checksum added.
 
     Args:
         name: Unicode text.

@@ -1,12 +1,14 @@
 """How far the boundaries of decoded segments are from the true ones.
 
-A decoded utterance has other segments than the true one, so boundaries must be matched first. Both sequences of symbols
-are aligned by a shortest edit path. A true boundary is matched where the symbols on either side of it are aligned with
-equal symbols that are neighbours in the decoded sequence; the boundary between those is its match. So an error says how
-well a boundary between two given phones is placed, and `matched` how many are found at all. If the decoded phones are the
-true ones, every boundary is matched, as in the evaluation of forced alignment on TIMIT, whose measure, the share of
-boundaries within a tolerance such as 20 ms, this is (Hosom 2009, "Speaker-independent phoneme alignment using
-transition-dependent states", Speech Communication 51; McAuliffe et al. 2017, "Montreal Forced Aligner").
+A decoded utterance has other segments than the true one, so boundaries are matched first. A shortest edit path aligns
+the sequences of symbols. A true boundary is matched where the symbols on either side of it are aligned with equal symbols
+that are neighbours in the decoded sequence; the boundary between those is its match. So an error says how well the
+boundary between two given phones is placed, and `matched` how many are found at all.
+
+If the decoded phones are the true ones, every boundary is matched. The errors are then those by which forced alignment is
+evaluated, on TIMIT and elsewhere: the mean, and the share within a tolerance such as 20 ms (Hosom 2009,
+"Speaker-independent phoneme alignment using transition-dependent states", Speech Communication 51; McAuliffe et al.
+2017, "Montreal Forced Aligner").
 
 Shape letters: `F` frames of a partition, `T` frames of an utterance, `U` utterances, `S` segments.
 """

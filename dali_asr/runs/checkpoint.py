@@ -4,7 +4,7 @@
         model.safetensors    the weights to evaluate and predict with
         training.pt          optimizer, generators, loader, sums of the epoch under way; read with `weights_only`
         checkpoint.json      the model's description, the epoch and step, the best checkpoint so far
-        segments.json        counts of the label segments trained on, which Viterbi decoding needs; not in every checkpoint
+        segments.json        counts of the label segments trained on, for Viterbi decoding; not in every checkpoint
         SHA256SUMS           checksums of the other files, in the format of `sha256sum`
 
 A folder is written aside, flushed and renamed, so a checkpoint appears whole or not at all. Checksums find damage;
