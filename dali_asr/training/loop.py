@@ -361,7 +361,16 @@ class Training:
         }
         name, best = checkpoint_name(len(self.epochs), self.stepper.steps), self._best_with_this()
         metrics = self.epochs[-1] if self.epochs else None
-        checkpoint = Checkpoint(self.description, len(self.epochs), self.stepper.steps, metrics, best, 0, weights)
+        checkpoint = Checkpoint(
+            self.description,
+            len(self.epochs),
+            self.stepper.steps,
+            metrics,
+            best,
+            0,
+            weights,
+            segments=self.setup.segments,
+        )
         keep = self.settings.keep_checkpoints
         folder = self.folder
         if self.world.on_rank_0(lambda: bool(folder and folder.save(checkpoint, state, keep=keep, final=final))):

@@ -20,6 +20,7 @@ from dali_asr.build import (
     training_partition,
 )
 from dali_asr.corpus.labels import balanced_weights, label_counts, warn_of_missing
+from dali_asr.corpus.segment_counts import count_segments
 from dali_asr.errors import CheckpointError, UsageError, brief
 from dali_asr.plan.steps import MIN_WINDOWS_PER_RANK
 from dali_asr.runs.checkpoint import load_checkpoint, read_checkpoint, read_training, remedy, run_of
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from dali_asr.config import Config, TrainingConfig
     from dali_asr.corpus import Corpus, Partition
+    from dali_asr.corpus.segment_counts import SegmentCounts
     from dali_asr.loading import LoaderState, WindowLoader
     from dali_asr.model import MLP
     from dali_asr.runs.checkpoint import Checkpoint
@@ -59,6 +61,7 @@ class Setup:
         description: the description of the model.
         model: the model, initialized, on the CPU.
         class_weights: weights of the labels in the loss, `[C]`; None for equal weights.
+        segments: counts of the label segments to train on; None for inventories of more than 1,000 symbols.
         notes: what is worth knowing, such as the weights that the run starts from.
         warnings: what the user should know, such as symbols without frames.
     """
@@ -68,6 +71,7 @@ class Setup:
     description: ModelDescription
     model: MLP
     class_weights: torch.Tensor | None
+    segments: SegmentCounts | None
     notes: list[str]
     warnings: list[str]
 
@@ -110,6 +114,7 @@ def set_up(config: Config, corpus: Corpus, world: World, shared: Setup | None = 
         description,
         model,
         torch.from_numpy(balanced_weights(counts)) if balanced else None,
+        shared.segments if shared else count_segments(train),
         _notes(config, train.frame_count, int(counts.sum())),
         [warning] if (warning := warn_of_missing(counts, corpus.inventory, train.name)) else [],
     )
