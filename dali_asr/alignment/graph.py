@@ -10,7 +10,7 @@ both ends:
 A phone is a chain of states, one per frame of its minimum duration, the last of which may repeat. States are numbered
 branch by branch in the order of time, so that within a branch state `s` follows `s − 1`.
 
-Shape letters: `S` states, `P` phones of all branches, `E` branches, `K` branches that may precede one.
+Shape letters: `S` states, `P` phones of all branches, `E` branches, `K` branches that may precede one, `C` labels.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_START = -1  # stands for the beginning of the utterance among the phones before a branch
 BETWEEN = -1  # the word of silences between words
 Pronunciation = tuple[int, ...]  # the labels of its phones
 
@@ -58,18 +59,20 @@ class Graph:
     min_frames: int
 
 
-def build_graph(words: Sequence[Sequence[Pronunciation]], silence: int | None, min_duration: int = 1) -> Graph:
+def build_graph(
+    words: Sequence[Sequence[Pronunciation]], silence: int | None, min_durations: NDArray[np.integer]
+) -> Graph:
     """Return the graph of a sequence of words.
 
     Args:
         words: for each word, its pronunciations, none of them empty.
         silence: label of silence; None if the model has none.
-        min_duration: minimum number of frames per phone.
+        min_durations: minimum number of frames of each label's phones, `[C]`.
 
     Raises:
         ValueError: no word, a word without pronunciations, an empty pronunciation, or a minimum below 1.
     """
-    if not words or not all(words) or not all(all(word) for word in words) or min_duration < 1:
+    if not words or not all(words) or not all(all(word) for word in words) or (min_durations < 1).any():
         raise ValueError("build_graph: give at least one word, each with pronunciations that are not empty")
     labels: list[int] = []  # of phones
     word_of: list[int] = []
@@ -81,16 +84,15 @@ def build_graph(words: Sequence[Sequence[Pronunciation]], silence: int | None, m
         word_of.extend([word] * len(pronunciation))
         return len(labels) - 1
 
-    start = -1  # stands for the beginning of the utterance
-    before = [start]
+    before = [_START]
     for number, pronunciations in enumerate(words):
         if silence is not None:
             before = [*before, add((silence,), BETWEEN, before)]
         before = [add(pronunciation, number, before) for pronunciation in dict.fromkeys(pronunciations)]
     if silence is not None:
         before = [*before, add((silence,), BETWEEN, before)]
-    shortest = sum(min(map(len, word)) for word in words) * min_duration
-    return _expand(np.array(labels), np.array(word_of), branches, before, min_duration, shortest)
+    shortest = sum(min(int(min_durations[list(said)].sum()) for said in word) for word in words)
+    return _expand(np.array(labels), np.array(word_of), branches, before, min_durations, shortest)
 
 
 def _expand(
@@ -98,33 +100,28 @@ def _expand(
     words: NDArray[np.int64],
     branches: list[tuple[int, list[int]]],
     ends: list[int],
-    duration: int,
+    min_durations: NDArray[np.integer],
     shortest: int,
 ) -> Graph:
-    """Make `duration` states of each phone."""
-    states = len(labels) * duration
-    widest = max(len(before) for _, before in branches)
-    sources = np.full((len(branches), widest), -1, np.int64)
-    reach = np.minimum(np.arange(states) + 1, states - 1)
-    for at, (first, before) in enumerate(branches):
-        last = [_last_state(phone, duration) for phone in before if phone >= 0]
-        sources[at, : len(last)] = last
-        reach[last] = np.maximum(reach[last], first * duration)
-    entries = np.array([first for first, _ in branches]) * duration
-    phones = np.arange(len(labels)).repeat(duration)
+    """Make a state for each frame that a phone has at least."""
+    durations = min_durations[labels]
+    last = np.cumsum(durations) - 1  # state of each phone
+    first = last - durations + 1
+    reach = np.minimum(np.arange(last[-1] + 1) + 1, last[-1])
+    sources = np.full((len(branches), max(len(before) for _, before in branches)), -1, np.int64)
+    for at, (phone, before) in enumerate(branches):
+        ends_before = last[[other for other in before if other != _START]]
+        sources[at, : len(ends_before)] = ends_before
+        reach[ends_before] = np.maximum(reach[ends_before], first[phone])
     return Graph(
-        labels=labels.repeat(duration),
-        repeats=np.arange(states) % duration == duration - 1,
-        phones=phones,
+        labels=labels.repeat(durations),
+        repeats=np.isin(np.arange(len(reach)), last),
+        phones=np.arange(len(labels)).repeat(durations),
         words=words,
-        entries=entries,
+        entries=first[[phone for phone, _ in branches]],
         sources=sources,
-        initial=np.array([first * duration for first, before in branches if -1 in before]),
-        final=np.array([_last_state(phone, duration) for phone in ends]),
+        initial=first[[phone for phone, before in branches if _START in before]],
+        final=last[ends],
         reach=np.maximum.accumulate(reach),
         min_frames=shortest,
     )
-
-
-def _last_state(phone: int, duration: int) -> int:
-    return phone * duration + duration - 1

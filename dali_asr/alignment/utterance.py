@@ -55,7 +55,7 @@ def align_utterance(
     *,
     duration: float | None = None,
     log_priors: NDArray[np.floating] | None = None,
-    min_duration: int = MIN_DURATION,
+    min_durations: NDArray[np.integer] | None = None,
     refine: bool = True,
 ) -> AlignedUtterance:
     """Find when the words of an utterance were said.
@@ -67,13 +67,16 @@ def align_utterance(
         timing: of the frames.
         duration: of the recording in seconds; by default its last frame's end.
         log_priors: subtracted from the posteriors for the search, `[C]`.
-        min_duration: minimum number of frames per phone; less where there are too few frames.
+        min_durations: minimum number of frames per phone, by label, `[C]`; by default `MIN_DURATION`. They are
+            lowered where there are too few frames.
         refine: whether boundaries may lie within frames.
 
     Raises:
         NoPathError: there are more phones than frames, or too many of both.
     """
-    graph = _fitting_graph(words, inventory.silence(), min_duration, len(log_posteriors))
+    if min_durations is None:
+        min_durations = np.full(len(inventory), MIN_DURATION)
+    graph = _fitting_graph([said for _, said in words], inventory.silence(), min_durations, len(log_posteriors))
     scores = log_posteriors if log_priors is None else log_posteriors - log_priors
     states = best_path(scores, graph).states
     first = np.flatnonzero(np.diff(graph.phones[states], prepend=-1))  # frame of each phone
@@ -97,12 +100,14 @@ def align_utterance(
 
 
 def _fitting_graph(
-    words: Sequence[tuple[str, Sequence[Pronunciation]]], silence: int | None, min_duration: int, frames: int
+    words: Sequence[Sequence[Pronunciation]],
+    silence: int | None,
+    min_durations: NDArray[np.integer],
+    frames: int,
 ) -> Graph:
-    """Return the graph with the highest minimum duration that the number of frames allows."""
-    pronunciations = [said for _, said in words]
-    for duration in range(min_duration, 0, -1):
-        graph = build_graph(pronunciations, silence, duration)
+    """Return the graph with the given minimum durations, or the highest upper limit to them that fits."""
+    for limit in range(int(min_durations.max()), 0, -1):
+        graph = build_graph(words, silence, np.minimum(min_durations, limit))
         if graph.min_frames <= frames:
             return graph
     raise NoPathError(f"its words have at least {graph.min_frames} phones, the recording {frames} frames")

@@ -23,6 +23,7 @@ Words = list[list[tuple[int, ...]]]
 
 pronunciations = st.lists(st.integers(1, LABELS - 1), min_size=1, max_size=3).map(tuple)
 transcripts = st.lists(st.lists(pronunciations, min_size=1, max_size=2), min_size=1, max_size=2)
+durations = st.lists(st.integers(1, 3), min_size=LABELS, max_size=LABELS)
 
 
 def random_scores(frames: int, labels: int = LABELS, seed: int = 0) -> NDArray[np.float64]:
@@ -36,14 +37,16 @@ def phone_sequences(words: Words, silence: int | None) -> Iterator[tuple[int, ..
         yield tuple(itertools.chain.from_iterable(chosen))
 
 
-def enumerated_best(scores: NDArray[Any], words: Words, silence: int | None, min_duration: int) -> float | None:
+def enumerated_best(
+    scores: NDArray[Any], words: Words, silence: int | None, min_durations: list[int]
+) -> float | None:
     """Return the best score of all sequences and all their durations, summed one by one; None if none fits."""
     frames, best = len(scores), None
     sums = np.vstack([np.zeros(scores.shape[1]), np.cumsum(scores, axis=0)])
     for phones in set(phone_sequences(words, silence)):
         for cuts in itertools.combinations(range(1, frames), len(phones) - 1):
             edges = (0, *cuts, frames)
-            if all(b - a >= min_duration for a, b in itertools.pairwise(edges)):
+            if all(b - a >= min_durations[p] for p, (a, b) in zip(phones, itertools.pairwise(edges), strict=True)):
                 score = sum(sums[b, p] - sums[a, p] for p, (a, b) in zip(phones, itertools.pairwise(edges), strict=True))
                 best = score if best is None else max(best, score)
     return best
@@ -74,13 +77,13 @@ def spoken(graph: Graph, states: NDArray[np.int64]) -> list[tuple[int, int, int]
 
 
 @settings(max_examples=80, deadline=None)
-@given(transcripts, st.sampled_from([None, SILENCE]), st.integers(1, 3), st.integers(1, 9), st.integers(0, 99))
+@given(transcripts, st.sampled_from([None, SILENCE]), durations, st.integers(1, 9), st.integers(0, 99))
 def test_the_best_path_is_the_best_of_all(
-    words: Words, silence: int | None, min_duration: int, frames: int, seed: int
+    words: Words, silence: int | None, min_durations: list[int], frames: int, seed: int
 ) -> None:
     scores = random_scores(frames, seed=seed)
-    expected = enumerated_best(scores, words, silence, min_duration)
-    graph = build_graph(words, silence, min_duration)
+    expected = enumerated_best(scores, words, silence, min_durations)
+    graph = build_graph(words, silence, np.array(min_durations))
     if expected is None:
         with pytest.raises(NoPathError, match="frames"):
             best_path(scores, graph)
@@ -89,7 +92,7 @@ def test_the_best_path_is_the_best_of_all(
     assert path.score == pytest.approx(expected)
     said = spoken(graph, path.states)
     assert path.score == pytest.approx(scores[np.arange(frames), graph.labels[path.states]].sum())
-    assert all(length >= min_duration for *_, length in said)
+    assert all(length >= min_durations[label] for _, label, length in said)
     assert tuple(label for _, label, _ in said) in set(phone_sequences(words, silence))
     by_word = {w: tuple(p for _, p, _ in run) for w, run in itertools.groupby(said, lambda phone: phone[0])}
     assert all(by_word[number] in word for number, word in enumerate(words))
@@ -102,7 +105,7 @@ def test_a_narrow_beam_finds_the_path_of_an_exact_search(seed: int, count: int, 
     """Frames that follow a path with silences of any length; the beam prunes all but some states."""
     rng = np.random.default_rng(seed)
     words = [[tuple(rng.integers(1, 20, rng.integers(1, 5)).tolist()) for _ in range(2)] for _ in range(count)]
-    graph = build_graph(words, SILENCE, min_duration)
+    graph = build_graph(words, SILENCE, np.full(20, min_duration))
     said = [SILENCE, *itertools.chain.from_iterable(word[rng.integers(2)] for word in words), SILENCE]
     labels = np.repeat(said, rng.integers(min_duration, 9, len(said)))
     scores = rng.normal(-3, 1, (len(labels), 20))
@@ -113,7 +116,7 @@ def test_a_narrow_beam_finds_the_path_of_an_exact_search(seed: int, count: int, 
 
 def test_a_beam_that_loses_the_path_is_widened() -> None:
     """A hundred frames in which another path looks better, by far more than the beam."""
-    graph = build_graph([[(label,)] for label in (1, 2, 3)], SILENCE)
+    graph = build_graph([[(label,)] for label in (1, 2, 3)], SILENCE, np.ones(LABELS, int))
     scores = np.full((120, LABELS), -10.0)
     scores[:100, 3] = 0.0  # the third word, which can follow the first two only at once
     scores[:100, 1] = -1.0
@@ -126,4 +129,4 @@ def test_a_beam_that_loses_the_path_is_widened() -> None:
 def test_invalid_words_are_refused() -> None:
     for words in ([], [[]], [[(1,), ()]]):
         with pytest.raises(ValueError, match="at least one word"):
-            build_graph(words, SILENCE)
+            build_graph(words, SILENCE, np.ones(LABELS, int))
