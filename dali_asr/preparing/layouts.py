@@ -115,9 +115,9 @@ def _partition_of(folders: tuple[str, ...]) -> str | None:
 def _names(pairs: Sequence[Pair], folders: Sequence[tuple[str, ...]], partitions: Sequence[str | None]) -> list[str]:
     """Return names of utterances: those of the files, after their folders where these alone are not unique."""
     stems = [pair.recording.stem for pair in pairs]
-    if max(Counter(zip(partitions, stems, strict=True)).values()) == 1:
-        return stems
     timit = all(map(is_timit, folders))  # whose speakers have names of their own
+    if not timit and max(Counter(zip(partitions, stems, strict=True)).values()) == 1:
+        return stems
     return ["_".join([*(each[1:] if timit else each), stem]) for each, stem in zip(folders, stems, strict=True)]
 
 

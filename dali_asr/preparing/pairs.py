@@ -143,17 +143,16 @@ def _nearness(recording: File, alignment: File, places: dict[Path, tuple[str, ..
 def _places(recordings: Sequence[File], alignments: Sequence[File]) -> dict[Path, tuple[str, ...]]:
     """Return the folders of each file, without those that only say which tree it is in.
 
-    These are the folders that all files of a tree are in, and the one name that is a folder's in one tree alone, such
-    as `wavs` in `train/wavs/x.wav` and `train/textgrids/x.TextGrid`.
+    These are the folders that all files of a tree are in, and names that are in all paths of one tree and none of the
+    other, such as `wavs` in `train/wavs/x.wav` beside `train/textgrids/x.TextGrid`.
     """
     trees = []
     for files in (recordings, alignments):
         depth = common_depth(files)
         trees.append({file.path: file.folders[depth:] for file in files})
-    names = [{name for folders in tree.values() for name in folders} for tree in trees]
-    own = [names[0] - names[1], names[1] - names[0]]
-    if any(len(one) > 1 for one in own):
-        own = [set(), set()]
+    some = [{name for folders in tree.values() for name in folders} for tree in trees]
+    every = [set.intersection(*map(set, tree.values())) if tree else set() for tree in trees]
+    own = [every[0] - some[1], every[1] - some[0]]
     return {
         path: tuple(folder for folder in folders if folder not in one)
         for tree, one in zip(trees, own, strict=True)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,23 @@ _PREFIX = re.compile(r"([^_\-]+)[_\-]")
 FOLDER, PREFIX, NONE = WAYS = ("folder", "prefix", "none")
 
 
-def find_speakers(layout: SourceLayout, tables: Sequence[File], way: str | None) -> tuple[list[str], str]:
-    """Return the speaker of each recording, and a line that says how they were found.
+@dataclass(frozen=True)
+class Speakers:
+    """Who speaks in each recording.
+
+    Attributes:
+        names: of the speaker of each recording.
+        how: they were told, for people.
+        known: whether they are speakers; otherwise each recording counts as one, and its path is the name.
+    """
+
+    names: tuple[str, ...]
+    how: str
+    known: bool = True
+
+
+def find_speakers(layout: SourceLayout, tables: Sequence[File], way: str | None) -> Speakers:
+    """Return the speaker of each recording.
 
     Args:
         layout: of the recordings.
@@ -44,33 +60,33 @@ def find_speakers(layout: SourceLayout, tables: Sequence[File], way: str | None)
         return _by_way(placed, way)
     table = _merged([file.path for file in tables if file.path.name == SPEAKER_TABLE])
     if table and all(p.pair.recording.stem in table for p in placed):
-        return [table[p.pair.recording.stem] for p in placed], f"by {SPEAKER_TABLE}"
+        return Speakers(tuple(table[p.pair.recording.stem] for p in placed), f"by {SPEAKER_TABLE}")
     if all(is_timit(p.folders) for p in placed):
-        return [p.folders[1] for p in placed], "by folder, as in TIMIT"
+        return Speakers(tuple(p.folders[1] for p in placed), "by folder, as in TIMIT")
     found = [librispeech_speaker(p.pair.recording.stem, p.folders) for p in placed]
     if None not in found:
-        return [speaker or "" for speaker in found], "by file name, as in LibriSpeech"
+        return Speakers(tuple(speaker or "" for speaker in found), "by file name, as in LibriSpeech")
     if layout.title == "LJSpeech":
-        return ["LJ"] * len(placed), "one, as in LJSpeech"
+        return Speakers(("LJ",) * len(placed), "one, as in LJSpeech")
     folders = [p.folders[0] for p in placed if p.folders]
     if len(folders) == len(placed) and len(set(folders)) > 1:
-        return folders, "by folder"
+        return Speakers(tuple(folders), "by folder")
     prefixes = [match[1] for match in map(_PREFIX.match, (p.pair.recording.stem for p in placed)) if match]
     if len(prefixes) == len(placed) and 1 < len(set(prefixes)) < len(placed):
-        return prefixes, "by the prefix of the file name"
-    return [p.name for p in placed], "unknown: each recording counts as a speaker of its own (speakers=FILE names them)"
+        return Speakers(tuple(prefixes), "by the prefix of the file name")
+    return _untold(placed, "unknown: each recording counts as a speaker of its own (speakers=FILE names them)")
 
 
-def _by_way(placed: Sequence[Placed], way: str) -> tuple[list[str], str]:
+def _by_way(placed: Sequence[Placed], way: str) -> Speakers:
     if way == NONE:
-        return [p.name for p in placed], "not told apart: each recording counts as a speaker of its own"
+        return _untold(placed, "not told apart: each recording counts as a speaker of its own")
     if way == FOLDER:
-        return [_one(p, p.folders[0] if p.folders else None, "folder") for p in placed], "by folder"
+        return Speakers(tuple(_one(p, p.folders[0] if p.folders else None, "folder") for p in placed), "by folder")
     if way == PREFIX or "(" in way:
         pattern = _PREFIX if way == PREFIX else _compiled(way)
         matches = [pattern.search(p.pair.recording.stem) for p in placed]
-        speakers = [_one(p, match[1] if match else None, way) for p, match in zip(placed, matches, strict=True)]
-        return speakers, "by the prefix of the file name" if way == PREFIX else f"by the pattern {way}"
+        names = tuple(_one(p, match[1] if match else None, way) for p, match in zip(placed, matches, strict=True))
+        return Speakers(names, "by the prefix of the file name" if way == PREFIX else f"by the pattern {way}")
     path = Path(way).expanduser()
     if not path.is_file():
         raise UsageError(
@@ -78,7 +94,8 @@ def _by_way(placed: Sequence[Placed], way: str) -> tuple[list[str], str]:
             "regular expression with one group"
         )
     table = read_speakers(path)
-    return [_one(p, table.get(p.pair.recording.stem, table.get(p.name)), way) for p in placed], f"by {path.name}"
+    names = tuple(_one(p, table.get(p.pair.recording.stem, table.get(p.name)), way) for p in placed)
+    return Speakers(names, f"by {path.name}")
 
 
 def read_speakers(path: Path) -> dict[str, str]:
@@ -104,6 +121,10 @@ def _merged(paths: Sequence[Path]) -> Mapping[str, str]:
         if all(line.count("\t") >= 2 for _, line in numbered_lines(path)):
             merged |= read_speakers(path)
     return merged
+
+
+def _untold(placed: Sequence[Placed], how: str) -> Speakers:
+    return Speakers(tuple(str(p.pair.recording.path) for p in placed), how, known=False)
 
 
 def _one(placed: Placed, speaker: str | None, way: str) -> str:

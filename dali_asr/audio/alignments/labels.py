@@ -54,43 +54,52 @@ class LabelRule:
         target = self.fold.get(plain, plain)
         return target if target in self.inventory.symbols else None
 
+    def check(self, path: Path, segments: Sequence[Segment]) -> None:
+        """Check that all symbols are known.
+
+        Args:
+            path: the alignment, for the error.
+            segments: its segments.
+
+        Raises:
+            SymbolError: a symbol is unknown.
+        """
+        unknown = {symbol for symbol in {s.label for s in segments} if self.target(symbol) is None}
+        for segment in segments:
+            if segment.label in unknown:
+                raise SymbolError(
+                    f"{path}: unknown symbol {brief(segment.label)} at {segment.start:.3f} s"
+                    f"{self.inventory.nearest(segment.label)}; fold it (fold=FILE), or give its inventory "
+                    "(inventory=FILE)"
+                )
+
     def labels(self, path: Path, segments: Sequence[Segment], timing: FrameTiming, frames: int) -> NDArray[np.int64]:
         """Return the label of each frame `[T]`: that of the segment in which its center lies; silence in gaps.
 
         Args:
             path: the alignment, for errors.
-            segments: as `check_segments` accepts them.
+            segments: in order, see `check_order`.
             timing: of the frames.
             frames: number of frames, T.
 
         Raises:
             SymbolError: a symbol is unknown.
         """
-        index = {symbol: label for label, symbol in enumerate(self.inventory.symbols)}
-        target_of = {symbol: self.target(symbol) for symbol in {s.label for s in segments}}
-        for segment in segments:
-            if target_of[segment.label] is None:
-                raise SymbolError(
-                    f"{path}: unknown symbol {brief(segment.label)} at {segment.start:.3f} s"
-                    f"{self.inventory.nearest(segment.label)}; fold it (fold=FILE), or give the inventory that has it"
-                )
-        labels = np.array([*(index[target_of[s.label] or ""] for s in segments), index[self.silence]], np.int64)
+        self.check(path, segments)
+        targets = [*(self.target(segment.label) for segment in segments), self.silence]
+        labels = np.array([self.inventory.symbols.index(target or "") for target in targets], np.int64)
         return labels[covering_segments(segments, timing, frames)]  # −1 is the last one, silence
 
 
-def check_segments(path: Path, segments: Sequence[Segment], duration: float, timing: FrameTiming, rate: float) -> None:
-    """Check that segments follow one another and belong to a recording.
+def check_order(path: Path, segments: Sequence[Segment]) -> None:
+    """Check that segments follow one another.
 
     Args:
         path: the alignment, for errors.
         segments: in the order of the file.
-        duration: of the recording, in seconds.
-        timing: of the frames; an alignment may end up to a window after the recording.
-        rate: units per second of the file: 1 for seconds.
 
     Raises:
-        DataError: there are no segments, one of them ends before it starts or overlaps the one before it, or they end
-            after the recording, or are in another unit.
+        DataError: there are none, or one of them ends before it starts or overlaps the one before it.
     """
     if not segments:
         raise DataError(f"{path}: holds no segments; remove it, or align its recording")
@@ -105,14 +114,29 @@ def check_segments(path: Path, segments: Sequence[Segment], duration: float, tim
                 f"{path}: {brief(after.label)} at {after.start:.3f} s overlaps {brief(before.label)}, which ends at "
                 f"{before.end:.3f} s; repair the file"
             )
+
+
+def check_extent(path: Path, segments: Sequence[Segment], duration: float, timing: FrameTiming, rate: float) -> None:
+    """Check that segments end with their recording.
+
+    Args:
+        path: the alignment, for errors.
+        segments: at least one.
+        duration: of the recording, in seconds.
+        timing: of the frames; an alignment may end up to a window after the recording.
+        rate: units per second of the file: 1 for seconds.
+
+    Raises:
+        DataError: they end after the recording, or are in another unit.
+    """
     end = max(segment.end for segment in segments)
     beyond = end > duration + timing.window / timing.sample_rate
     unit = _other_unit(end, duration, rate) if beyond or end < duration * _MAX_SHORTER else None
     if unit or beyond:
-        said = (
+        remedy = (
             f"this looks like {unit}, not {_unit(rate)}; convert it" if unit else "give the alignment of this recording"
         )
-        raise DataError(f"{path}: ends at {end:.3f} s, its recording at {duration:.3f} s; {said}")
+        raise DataError(f"{path}: ends at {end:.3f} s, its recording at {duration:.3f} s; {remedy}")
 
 
 def _unit(rate: float) -> str:

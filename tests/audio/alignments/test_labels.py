@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dali_asr.audio.alignments.labels import LabelRule, check_segments
+from dali_asr.audio.alignments.labels import LabelRule, check_extent, check_order
 from dali_asr.corpus.folding import FOLDS
 from dali_asr.errors import DataError, SymbolError
 from dali_asr.inventory import ARPABET, Inventory
@@ -17,6 +17,13 @@ from dali_asr.segments import FrameTiming, Segment
 PATH = Path("x.phn")
 TIMING = FrameTiming()
 TIMIT = LabelRule(ARPABET, "[SIL]", FOLDS["timit61"])
+
+
+def check(times: list[tuple[float, float]]) -> None:
+    """Check segments in seconds of a recording of two seconds."""
+    segments = [Segment(a, b, "a") for a, b in times]
+    check_order(PATH, segments)
+    check_extent(PATH, segments, 2.0, TIMING, 1)
 
 
 @given(
@@ -64,7 +71,7 @@ def test_unknown_symbols_are_named_with_file_and_time() -> None:
 )
 def test_faults(segments: list[tuple[float, float]], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        check_segments(PATH, [Segment(a, b, "a") for a, b in segments], 2.0, TIMING, 1)
+        check(segments)
 
 
 @pytest.mark.parametrize(
@@ -77,10 +84,10 @@ def test_faults(segments: list[tuple[float, float]], message: str) -> None:
 )
 def test_other_units_than_those_of_the_format(end: float, rate: float, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        check_segments(PATH, [Segment(0, end, "a")], 2.0, TIMING, rate)
+        check_extent(PATH, [Segment(0, end, "a")], 2.0, TIMING, rate)
 
 
 @pytest.mark.parametrize("segments", [[(0, 2.02)], [(0, 0.05)], [(0, 1), (0.9995, 2)], [(0, 1), (1, 1), (1, 2)]])
 def test_what_is_accepted(segments: list[tuple[float, float]]) -> None:
     """Ends within a window of the recording's, short speech, rounded times, and segments of no length."""
-    check_segments(PATH, [Segment(a, b, "a") for a, b in segments], 2.0, TIMING, 1)
+    check(segments)
