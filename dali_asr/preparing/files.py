@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
+from dali_asr.audio.recordings import SUFFIXES
 from dali_asr.errors import DataError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-RECORDING_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".sph")
 # In this order: a recording that has several alignments is labelled by the first, since `.lab` and `.txt` files beside
 # recordings are often transcripts.
 ALIGNMENT_SUFFIXES = (".textgrid", ".phn", ".ctm", ".lab", ".txt")
-_SPHERE = b"NIST_1A"
+_SPHERE_HEADER = 1024  # bytes
+_COMPRESSED = re.compile(rb"sample_coding -s\d+ \S*(shorten|shortpack|wavpack)")
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def search(folder: Path, tables: Iterable[str] = ()) -> Found:
     found = Found()
     for path in _files(folder, found.problems):
         file = File(path, path.relative_to(folder).parts[:-1], _stem(path.name))
-        if file.suffix in RECORDING_SUFFIXES:
+        if file.suffix in SUFFIXES:
             found.recordings.append(file)
         elif file.suffix in ALIGNMENT_SUFFIXES:
             found.alignments.append(file)
@@ -88,15 +90,6 @@ def common_depth(files: Sequence[File]) -> int:
     """Return the number of folders that all files are in."""
     levels = zip(*(file.folders for file in files), strict=False)
     return sum(1 for _ in takewhile(lambda names: len(set(names)) == 1, levels))
-
-
-def is_sphere(path: Path) -> bool:
-    """Return whether a file is a recording in NIST's SPHERE format, which TIMIT's `.WAV` are."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_SPHERE)) == _SPHERE
-    except OSError:
-        return False  # said when it is read
 
 
 def _files(folder: Path, problems: list[str]) -> Iterator[Path]:
@@ -119,25 +112,39 @@ def _files(folder: Path, problems: list[str]) -> Iterator[Path]:
 def _stem(name: str) -> str:
     """Return a name without suffixes of recordings and alignments: `SA1` of `SA1.WAV.wav`."""
     path = PurePath(name)
-    while path.suffix.lower() in (*RECORDING_SUFFIXES, *ALIGNMENT_SUFFIXES) and path.stem:
+    while path.suffix.lower() in (*SUFFIXES, *ALIGNMENT_SUFFIXES) and path.stem:
         path = PurePath(path.stem)
     return path.name
 
 
 def _usable(recordings: list[File], problems: list[str]) -> list[File]:
-    """Return one recording of each name in each folder, none of them in SPHERE; say what is left out."""
+    """Return one recording of each name in each folder; say which cannot be used.
+
+    Of TIMIT's recordings in SPHERE and copies of them that were converted, the copies are returned.
+    """
     by_place: dict[tuple[Path, str], list[File]] = defaultdict(list)
     for file in recordings:
         by_place[file.path.parent, file.stem].append(file)
     usable = []
     for files in by_place.values():
-        readable = [file for file in files if not is_sphere(file.path)]
-        if not readable:
-            name = printable(str(files[0].path))
-            problems.append(f"{name}: is NIST SPHERE; convert it: sph2pipe -f wav IN OUT, or sox IN OUT.wav")
-        elif len(readable) > 1:
-            names = " and ".join(printable(str(file.path)) for file in readable)
+        best = [file for file in files if not _sphere_header(file.path)] if len(files) > 1 else files
+        best = best or files
+        if len(best) > 1:
+            names = " and ".join(printable(str(file.path)) for file in best)
             problems.append(f"{names}: two recordings of one name; keep one of them")
+        elif _COMPRESSED.search(_sphere_header(best[0].path)):
+            name = printable(str(best[0].path))
+            problems.append(f"{name}: is compressed NIST SPHERE; convert it: sph2pipe -f wav IN OUT")
         else:
-            usable += readable
+            usable += best
     return usable
+
+
+def _sphere_header(path: Path) -> bytes:
+    """Return the header of a recording in NIST's SPHERE format; nothing for other files."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(_SPHERE_HEADER)
+    except OSError:
+        return b""  # said when it is read
+    return header if header.startswith(b"NIST_1A") else b""

@@ -80,13 +80,13 @@ def test_what_is_alone_or_ambiguous_is_named(tmp_path: Path, names: list[str], p
     assert problems[0].startswith(problem)
 
 
-def test_recordings_in_sphere_are_refused(tmp_path: Path) -> None:
-    touch(tmp_path, "a/SA1.PHN", "a/SA2.PHN", "a/SA2.WAV.wav")
-    for name in ("SA1.WAV", "SA2.WAV"):  # the second one was converted
-        (tmp_path / "a" / name).write_bytes(b"NIST_1A\n   1024\n")
+def test_compressed_sphere_is_refused_and_converted_copies_are_taken(tmp_path: Path) -> None:
+    touch(tmp_path, "SA1.PHN", "SA2.PHN", "SA2.WAV.wav", "SA3.PHN")
+    for name, coding in (("SA1", b"pcm,embedded-shorten-v2.00"), ("SA2", b"pcm"), ("SA3", b"pcm")):
+        (tmp_path / f"{name}.WAV").write_bytes(b"NIST_1A\n   1024\nsample_coding -s26 " + coding)
     pairs, problems = paired(tmp_path)
-    assert pairs == {"a/SA2.WAV.wav": "a/SA2.PHN"}
-    assert problems[0] == "a/SA1.WAV: is NIST SPHERE; convert it: sph2pipe -f wav IN OUT, or sox IN OUT.wav"
+    assert pairs == {"SA2.WAV.wav": "SA2.PHN", "SA3.WAV": "SA3.PHN"}
+    assert problems[0] == "SA1.WAV: is compressed NIST SPHERE; convert it: sph2pipe -f wav IN OUT"
 
 
 def test_texts_beside_label_tracks_need_no_recording(tmp_path: Path) -> None:

@@ -1,0 +1,144 @@
+"""`dali-asr prepare`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from dali_asr.cli.console import complain, counting, say, show, warn
+
+
+def prepare(
+    source: Annotated[Path, typer.Argument(help="Folder of recordings with their alignments.", readable=False)],
+    dest: Annotated[Path, typer.Argument(help="The packed corpus to write.", readable=False)],
+    preset: Annotated[
+        Literal["course", "kaldi", "librosa"],
+        typer.Option(help="Features: 28 MFCC of CMU 11-785, 13 of Kaldi, or 20 of librosa."),
+    ] = "course",
+    alignments: Annotated[
+        Path | None,
+        typer.Option(
+            help="A further folder of alignments, at the same places or in one folder.",
+            show_default=False,
+            readable=False,
+        ),
+    ] = None,
+    tier: Annotated[
+        str | None,
+        typer.Option(
+            help="Tier of the TextGrids, a name or a pattern such as `* - phones`. By default the one that is called "
+            "phones, or like it.",
+            show_default=False,
+        ),
+    ] = None,
+    inventory: Annotated[
+        str | None,
+        typer.Option(
+            help="`arpabet` (the course's 42 symbols), a file with one symbol per line, or `found` for the symbols "
+            "that the alignments hold. By default `arpabet`.",
+            show_default=False,
+        ),
+    ] = None,
+    fold: Annotated[
+        str | None,
+        typer.Option(
+            help="Fold the symbols: `arpabet` drops stress digits, `timit61`, `mfa`, or a file of lines "
+            "`SYMBOL TARGET`. By default the one that fits.",
+            show_default=False,
+        ),
+    ] = None,
+    silence: Annotated[
+        str | None,
+        typer.Option(
+            help="Symbol of gaps. By default the first of [SIL], SIL, sil, silence, sp that there is.",
+            show_default=False,
+        ),
+    ] = None,
+    speakers: Annotated[
+        str | None,
+        typer.Option(
+            help="Tell speakers by `folder`, by `prefix` of the name up to - or _, by a regular expression with one "
+            "group, by a file of lines NAME, tab, SPEAKER, or not at all (`none`). By default as the layout has them.",
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TRAIN,DEV,TEST",
+            help="Shares of train, dev and test, split by speaker. By default train, dev and test folders, or else "
+            "0.8,0.1,0.1.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    normalization: Annotated[
+        Literal["utterance", "none"], typer.Option(help="Take mean and variance over each utterance.")
+    ] = "utterance",
+    dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Dtype of the stored frames.")] = "float32",
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", help="Leave out what cannot be used; the exit code is then 1."),
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a packed corpus.")] = False,
+) -> None:
+    """Make a corpus of recordings and alignments, ready to train on.
+
+    Alignments are Praat TextGrids, TIMIT's .phn, CTM files, HTK's .lab or Audacity's label tracks.
+
+    Examples:
+
+        dali-asr prepare recordings corpus
+
+        dali-asr prepare LibriSpeech corpus --alignments librispeech-textgrids
+
+        dali-asr train --set data.root=corpus
+    """  # noqa: D412
+    with counting() as report:
+        report("starting", 0, 1)
+        from dali_asr.audio.settings import FeatureSettings
+        from dali_asr.preparing.prepare import PrepareSettings
+        from dali_asr.preparing.prepare import prepare as make
+        from dali_asr.preparing.split import parse_split
+
+        report("starting", 1, 1)
+        settings = PrepareSettings(
+            FeatureSettings.of(preset),
+            alignments=alignments,
+            tier=tier,
+            inventory=inventory,
+            fold=fold,
+            silence=silence,
+            speakers=speakers,
+            split=parse_split(split) if split else None,
+            seed=seed,
+            normalization=normalization,
+            dtype=dtype,
+            keep_going=keep_going,
+        )
+        prepared = make(
+            source,
+            dest,
+            settings,
+            overwrite=force,
+            progress=report,
+            complain=warn if keep_going else lambda line: complain(f"error: {line}"),
+        )
+    for fact in prepared.facts:
+        say(fact)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("partition", "utterances", "speakers", "minutes"):
+        table.add_column(name, justify="left" if name == "partition" else "right")
+    for part in prepared.partitions:
+        speakers_in = "–" if part.speakers is None else f"{part.speakers:,}"
+        table.add_row(part.name, f"{part.utterances:,}", speakers_in, f"{part.seconds / 60:,.1f}")
+    show(table)
+    say(f"Packed into {dest}; next: {shlex.join(['dali-asr', 'train', '--set', f'data.root={dest}'])}")
+    if prepared.left_out:
+        files = "1 file was" if prepared.left_out == 1 else f"{prepared.left_out:,} files were"
+        warn(f"{files} left out, for the reasons above")
+        raise typer.Exit(1)
