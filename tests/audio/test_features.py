@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from scipy.fft import dct
 
-from dali_asr.audio.features import frame_samples, mfcc
+from dali_asr.audio.features import demo_settings, mfcc
 
 
 def reference(samples: np.ndarray, rate: int, coefficients: int) -> np.ndarray:
     """Return the MFCC `[T, D]` of samples `[S]`, in float64."""
-    window, step = frame_samples(rate)
+    timing = demo_settings(rate).timing
+    window, step = timing.window, timing.hop
     samples = samples.astype(np.float64)
     emphasized = samples - 0.97 * np.concatenate([samples[:1], samples[:-1]])
     frames = np.lib.stride_tricks.sliding_window_view(emphasized, window)[::step]
