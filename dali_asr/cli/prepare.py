@@ -100,10 +100,10 @@ def prepare(
     """  # noqa: D412
     with counting() as report:
         report("starting", 0, 1)
+        from dali_asr.audio.preparing.prepare import PrepareSettings
+        from dali_asr.audio.preparing.prepare import prepare as make
+        from dali_asr.audio.preparing.split import parse_split
         from dali_asr.audio.settings import FeatureSettings
-        from dali_asr.preparing.prepare import PrepareSettings
-        from dali_asr.preparing.prepare import prepare as make
-        from dali_asr.preparing.split import parse_split
 
         report("starting", 1, 1)
         settings = PrepareSettings(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dali_asr.audio.alignments.ctm import without_position
+from dali_asr.corpus.layouts.ctm import without_position
 from dali_asr.errors import DataError, SymbolError, brief
 from dali_asr.segments import covering_segments
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dali_asr.audio.alignments.ctm import ctm_segment, without_position
+from dali_asr.corpus.layouts.ctm import ctm_segment, without_position
 from dali_asr.corpus.layouts.symbols import text_labels
 from dali_asr.corpus.partition import FRAME_PERIOD, NO_LABEL
 from dali_asr.errors import DataError

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dali_asr.audio.preparing.files import File
+from dali_asr.audio.preparing.layouts import PARTITIONS, SourceLayout, find_source_layout
+from dali_asr.audio.preparing.pairs import Alignment, Pair
+from dali_asr.audio.preparing.speakers import find_speakers
+from dali_asr.audio.preparing.split import parse_split, split_speakers
 from dali_asr.errors import DataError, UsageError
-from dali_asr.preparing.files import File
-from dali_asr.preparing.layouts import PARTITIONS, SourceLayout, find_source_layout
-from dali_asr.preparing.pairs import Alignment, Pair
-from dali_asr.preparing.speakers import find_speakers
-from dali_asr.preparing.split import parse_split, split_speakers
 
 TIMIT = ["TRAIN/DR1/FCJF0/SA1.WAV", "TRAIN/DR1/FCJF0/SX7.WAV", "TEST/DR8/MPAM1/SA1.WAV", "TEST/DR8/MPAM1/SX7.WAV"]
 TIMIT_NAMES, TIMIT_SPEAKERS = "FCJF0_SA1 FCJF0_SX7 MPAM1_SA1 MPAM1_SX7", "FCJF0 FCJF0 MPAM1 MPAM1"

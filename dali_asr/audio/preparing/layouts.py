@@ -14,13 +14,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dali_asr.preparing.files import common_depth
+from dali_asr.audio.preparing.files import common_depth
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dali_asr.preparing.files import File
-    from dali_asr.preparing.pairs import Pair
+    from dali_asr.audio.preparing.files import File
+    from dali_asr.audio.preparing.pairs import Pair
 
 TRAIN, DEV, TEST = PARTITIONS = ("train", "dev", "test")
 _PARTITION_OF = {"train": TRAIN, "training": TRAIN, "dev": DEV, "devel": DEV, "valid": DEV, "validation": DEV} | {

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dali_asr.audio.alignments.text import numbered_lines
+from dali_asr.audio.preparing.layouts import is_timit, librispeech_speaker
 from dali_asr.errors import DataError, UsageError, brief
-from dali_asr.preparing.layouts import is_timit, librispeech_speaker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dali_asr.preparing.files import File
-    from dali_asr.preparing.layouts import Placed, SourceLayout
+    from dali_asr.audio.preparing.files import File
+    from dali_asr.audio.preparing.layouts import Placed, SourceLayout
 
 SPEAKER_TABLE = "transcripts.tsv"
 _PREFIX = re.compile(r"([^_\-]+)[_\-]")

@@ -23,7 +23,7 @@ def label_rule(
     Args:
         symbols: those of all alignments.
         inventory: `arpabet` (also None), a text file with one symbol per line, or `found` for the symbols themselves.
-        fold: a fold's name or file; None for the first of `arpabet`, `timit61` and `mfa` that knows most of the symbols.
+        fold: a fold's name or file; None for that of `arpabet`, `timit61` and `mfa` which knows most symbols.
         silence: symbol of gaps; None for the inventory's.
 
     Raises:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from dali_asr.audio.alignments.ctm import read_ctm
 from dali_asr.audio.alignments.label_files import HTK_RATE, read_audacity, read_lab, read_phn
 from dali_asr.audio.alignments.textgrid import read_textgrid
+from dali_asr.audio.preparing.files import ALIGNMENT_SUFFIXES, common_depth
 from dali_asr.errors import DataError, printable
-from dali_asr.preparing.files import ALIGNMENT_SUFFIXES, common_depth
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from dali_asr.preparing.files import File
+    from dali_asr.audio.preparing.files import File
     from dali_asr.segments import Segment
 
 TITLES = {

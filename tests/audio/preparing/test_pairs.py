@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from dali_asr.audio.preparing.files import search
+from dali_asr.audio.preparing.pairs import pair
 from dali_asr.errors import DataError
-from dali_asr.preparing.files import search
-from dali_asr.preparing.pairs import pair
 
 
 def touch(root: Path, *names: str) -> Path:

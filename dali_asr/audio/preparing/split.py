@@ -6,8 +6,8 @@ import hashlib
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from dali_asr.audio.preparing.layouts import PARTITIONS
 from dali_asr.errors import UsageError, brief
-from dali_asr.preparing.layouts import PARTITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

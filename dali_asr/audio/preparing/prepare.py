@@ -17,29 +17,29 @@ from typing import TYPE_CHECKING
 
 from dali_asr.audio.alignments.labels import check_extent, check_order
 from dali_asr.audio.extract import Failed, extract
+from dali_asr.audio.preparing.files import search
+from dali_asr.audio.preparing.layouts import DEV, LJSPEECH_TABLE, PARTITIONS, TRAIN, find_source_layout
+from dali_asr.audio.preparing.pairs import TITLES, pair
+from dali_asr.audio.preparing.speakers import SPEAKER_TABLE, find_speakers
+from dali_asr.audio.preparing.split import DEFAULT_SPLIT, split_speakers
+from dali_asr.audio.preparing.symbols import label_rule
 from dali_asr.audio.recordings import check_source, read_header
 from dali_asr.corpus.draft import check_destination
 from dali_asr.corpus.packing import quiet
 from dali_asr.corpus.writer import PackedWriter
 from dali_asr.errors import DataError
-from dali_asr.preparing.files import search
-from dali_asr.preparing.layouts import DEV, LJSPEECH_TABLE, PARTITIONS, TRAIN, find_source_layout
-from dali_asr.preparing.pairs import TITLES, pair
-from dali_asr.preparing.speakers import SPEAKER_TABLE, find_speakers
-from dali_asr.preparing.split import DEFAULT_SPLIT, split_speakers
-from dali_asr.preparing.symbols import label_rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dali_asr.audio.alignments.labels import LabelRule
     from dali_asr.audio.extract import Extracted
+    from dali_asr.audio.preparing.files import Found
+    from dali_asr.audio.preparing.layouts import Placed, SourceLayout
+    from dali_asr.audio.preparing.speakers import Speakers
     from dali_asr.audio.settings import FeatureSettings
     from dali_asr.corpus.normalize import Kind
     from dali_asr.corpus.packing import Progress
-    from dali_asr.preparing.files import Found
-    from dali_asr.preparing.layouts import Placed, SourceLayout
-    from dali_asr.preparing.speakers import Speakers
 
 
 @dataclass(frozen=True)
@@ -328,7 +328,6 @@ def _write(
         inventory=rule.inventory,
         normalization=settings.normalization,
         dtype=settings.dtype,
-        features=settings.features.to_json(),
         overwrite=overwrite,
     )
     with writer:
