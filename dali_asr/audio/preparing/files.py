@@ -48,13 +48,15 @@ class Found:
     """What a folder holds.
 
     Attributes:
-        recordings: in the order of their paths.
+        recordings: those that can be used, in the order of their paths.
+        unusable: further recordings.
         alignments: in the order of their paths.
-        others: names of further files at the top of the folder, and tables of transcripts anywhere.
-        problems: a line for each folder that cannot be read, and each recording that cannot be used.
+        tables: the further files that were asked for.
+        problems: a line for each folder that cannot be read, and for recordings that cannot be used.
     """
 
     recordings: list[File] = field(default_factory=list)
+    unusable: list[File] = field(default_factory=list)
     alignments: list[File] = field(default_factory=list)
     tables: list[File] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -82,7 +84,7 @@ def search(folder: Path, tables: Iterable[str] = ()) -> Found:
             found.alignments.append(file)
         elif path.name in tables:
             found.tables.append(file)
-    found.recordings = _usable(found.recordings, found.problems)
+    _keep_usable(found)
     return found
 
 
@@ -117,27 +119,28 @@ def _stem(name: str) -> str:
     return path.name
 
 
-def _usable(recordings: list[File], problems: list[str]) -> list[File]:
-    """Return one recording of each name in each folder; say which cannot be used.
+def _keep_usable(found: Found) -> None:
+    """Keep one recording of each name in each folder, and say which cannot be used.
 
-    Of TIMIT's recordings in SPHERE and copies of them that were converted, the copies are returned.
+    Of TIMIT's recordings in SPHERE and copies of them that were converted, the copies are kept.
     """
     by_place: dict[tuple[Path, str], list[File]] = defaultdict(list)
-    for file in recordings:
+    for file in found.recordings:
         by_place[file.path.parent, file.stem].append(file)
-    usable = []
+    found.recordings = []
     for files in by_place.values():
         best = [file for file in files if not _sphere_header(file.path)] if len(files) > 1 else files
         best = best or files
         if len(best) > 1:
             names = " and ".join(printable(str(file.path)) for file in best)
-            problems.append(f"{names}: two recordings of one name; keep one of them")
+            found.problems.append(f"{names}: two recordings of one name; keep one of them")
         elif _COMPRESSED.search(_sphere_header(best[0].path)):
             name = printable(str(best[0].path))
-            problems.append(f"{name}: is compressed NIST SPHERE; convert it: sph2pipe -f wav IN OUT")
+            found.problems.append(f"{name}: is compressed NIST SPHERE; convert it: sph2pipe -f wav IN OUT")
         else:
-            usable += best
-    return usable
+            found.recordings += best
+            continue
+        found.unusable += best
 
 
 def _sphere_header(path: Path) -> bytes:

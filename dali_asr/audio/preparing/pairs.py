@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from dali_asr.audio.preparing.files import File
+    from dali_asr.audio.preparing.files import File, Found
     from dali_asr.segments import Segment
 
 TITLES = {
@@ -73,12 +73,13 @@ class Pair:
     alignment: Alignment
 
 
-def pair(recordings: Sequence[File], alignments: Sequence[File]) -> tuple[list[Pair], list[str]]:
+def pair(found: Found) -> tuple[list[Pair], list[str]]:
     """Return the recordings with their alignments, and a line for each file that stands alone or is ambiguous.
 
     An alignment in the recording's own folder comes first; then the one at the same place in a parallel tree, as in
     `wavs/p1/x.wav` and `textgrids/p1/x.TextGrid`; then one in a tree with fewer folders, or more.
     """
+    recordings, alignments = found.recordings, found.alignments
     problems: list[str] = []
     by_stem: dict[str, list[File]] = defaultdict(list)
     for file in alignments:
@@ -98,7 +99,7 @@ def pair(recordings: Sequence[File], alignments: Sequence[File]) -> tuple[list[P
         names = " and ".join(printable(str(p.recording.path)) for p in pairs if p.alignment.path == path)
         problems.append(f"{names}: two recordings of one name, and one alignment, {path}; keep one of them")
     pairs = [p for p in pairs if p.alignment.path not in twice]
-    stems = {recording.stem for recording in recordings}
+    stems = {recording.stem for recording in (*recordings, *found.unusable)}
     used = {p.alignment.suffix for p in pairs}
     for stem in sorted(by_stem.keys() - stems):
         problems += [

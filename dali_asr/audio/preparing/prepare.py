@@ -162,7 +162,7 @@ def prepare(
     check_source(source, dest)
     problems = _Problems(source, complain, keep_going=settings.keep_going)
     found = _search(source, settings)
-    pairs, alone = pair(found.recordings, found.alignments)
+    pairs, alone = pair(found)
     problems.add(*found.problems, *alone)
     if not pairs:
         problems.stop()

@@ -22,7 +22,7 @@ def touch(root: Path, *names: str) -> Path:
 def paired(root: Path) -> tuple[dict[str, str], list[str]]:
     """Return recordings and their alignments, and the problems, by paths below `root`."""
     found = search(root)
-    pairs, problems = pair(found.recordings, found.alignments)
+    pairs, problems = pair(found)
     by_name = {str(p.recording.path.relative_to(root)): str(p.alignment.path.relative_to(root)) for p in pairs}
     return by_name, [line.replace(f"{root}/", "") for line in (*found.problems, *problems)]
 
