@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 _COMMAND = re.compile(
-    r"dali-asr (prepare|train|sweep|predict|evaluate|report|compare|audit|profile|export|handin|data|cache|config|bench)"
-    r" .*$"
+    r"dali-asr (prepare|train|sweep|predict|evaluate|report|compare|audit|features|profile|export|handin|data|cache|"
+    r"config|bench) .*$"
 )
 _NO_BREAK = "\0"  # stands in no text that is printed
 

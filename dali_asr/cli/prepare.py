@@ -9,16 +9,24 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
+from dali_asr.cli.commands import Overrides
 from dali_asr.cli.console import complain, counting, say, show, warn
+from dali_asr.errors import printable
+
+_MAX_REMARKS = 20
 
 
 def prepare(
     source: Annotated[Path, typer.Argument(help="Folder of recordings with their alignments.", readable=False)],
     dest: Annotated[Path, typer.Argument(help="The packed corpus to write.", readable=False)],
     preset: Annotated[
-        Literal["course", "kaldi", "librosa"],
-        typer.Option(help="Features: 28 MFCC of CMU 11-785, 13 of Kaldi, or 20 of librosa."),
-    ] = "course",
+        Literal["course", "kaldi", "librosa"] | None,
+        typer.Option(
+            help="Features: 28 MFCC as in CMU 11-785 data, 13 of Kaldi, or 20 of librosa. By default `course`.",
+            show_default=False,
+        ),
+    ] = None,
+    overrides: Overrides = None,
     alignments: Annotated[
         Path | None,
         typer.Option(
@@ -80,6 +88,7 @@ def prepare(
         Literal["utterance", "none"], typer.Option(help="Take mean and variance over each utterance.")
     ] = "utterance",
     dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Dtype of the stored frames.")] = "float32",
+    device: Annotated[str, typer.Option(help="`auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.")] = "auto",
     keep_going: Annotated[
         bool,
         typer.Option("--keep-going", help="Leave out what cannot be used; the exit code is then 1."),
@@ -100,14 +109,15 @@ def prepare(
     """  # noqa: D412
     with counting() as report:
         report("starting", 0, 1)
+        from dali_asr.audio.devices import gpu_number
         from dali_asr.audio.preparing.prepare import PrepareSettings
         from dali_asr.audio.preparing.prepare import prepare as make
         from dali_asr.audio.preparing.split import parse_split
-        from dali_asr.audio.settings import FeatureSettings
+        from dali_asr.config import Config
 
         report("starting", 1, 1)
         settings = PrepareSettings(
-            FeatureSettings.of(preset),
+            Config.load(None, [*([f"features.preset={preset}"] if preset else []), *(overrides or ())]).features,
             alignments=alignments,
             tier=tier,
             inventory=inventory,
@@ -118,6 +128,7 @@ def prepare(
             seed=seed,
             normalization=normalization,
             dtype=dtype,
+            gpu=gpu_number(device),
             keep_going=keep_going,
         )
         prepared = make(
@@ -128,6 +139,10 @@ def prepare(
             progress=report,
             complain=warn if keep_going else lambda line: complain(f"error: {line}"),
         )
+    for remark in prepared.remarks[:_MAX_REMARKS]:
+        warn(printable(remark))
+    if len(prepared.remarks) > _MAX_REMARKS:
+        warn(f"and {len(prepared.remarks) - _MAX_REMARKS:,} more remarks")
     for fact in prepared.facts:
         say(fact)
     table = Table(box=None, pad_edge=False, header_style="bold")

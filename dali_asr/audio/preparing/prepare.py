@@ -58,6 +58,7 @@ class PrepareSettings:
         seed: of the split.
         normalization: of the frames, `utterance` or `none`.
         dtype: of the stored frames, `float32` or `float16`.
+        gpu: number of the GPU that computes features; None: the CPU does.
         keep_going: whether what cannot be used is left out; otherwise nothing is written.
     """
 
@@ -72,6 +73,7 @@ class PrepareSettings:
     seed: int = 0
     normalization: Kind = "utterance"
     dtype: str = "float32"
+    gpu: int | None = None
     keep_going: bool = False
 
 
@@ -100,11 +102,13 @@ class Prepared:
         facts: what was found and decided, as lines of `subject: what`.
         partitions: in the order of the corpus.
         left_out: number of files that could not be used.
+        remarks: what is odd about recordings that were used, a line each.
     """
 
     facts: tuple[str, ...]
     partitions: tuple[PreparedPartition, ...]
     left_out: int
+    remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -181,11 +185,12 @@ def prepare(
         _Chosen(each, partition, speaker if speakers.known else None)
         for each, partition, speaker in zip(read, partitions, speakers.names, strict=True)
     ]
-    written = _write(chosen, source, dest, rule, settings, problems, overwrite=overwrite, progress=progress)
+    remarks: list[str] = []
+    written = _write(chosen, source, dest, rule, settings, problems, remarks, overwrite=overwrite, progress=progress)
     formats = Counter(TITLES[placed.pair.alignment.suffix] for placed in layout.placed)
     named = ", ".join(f"{number:,} {title}" for title, number in formats.items())
     facts = (f"layout: {layout.title}, {named}", f"speakers: {speakers.how}", f"partitions: {split}", f"labels: {told}")
-    return Prepared(facts, written, problems.count)
+    return Prepared(facts, written, problems.count, tuple(remarks))
 
 
 class _Problems:
@@ -314,6 +319,7 @@ def _write(
     rule: LabelRule,
     settings: PrepareSettings,
     problems: _Problems,
+    remarks: list[str],
     *,
     overwrite: bool,
     progress: Progress,
@@ -321,7 +327,7 @@ def _write(
     """Compute features and labels and write them, partition by partition; return what was written."""
     ordered = sorted(chosen, key=lambda each: PARTITIONS.index(each.partition))
     paths = [each.read.placed.pair.recording.path for each in ordered]
-    extracted = extract(paths, settings.features, keep_going=True)
+    extracted = extract(paths, settings.features, keep_going=True, gpu=settings.gpu)
     written: list[_Chosen] = []
     writer = PackedWriter(
         dest,
@@ -329,6 +335,7 @@ def _write(
         normalization=settings.normalization,
         dtype=settings.dtype,
         overwrite=overwrite,
+        features=settings.features.to_json(),
     )
     with writer:
         for done, (each, result) in enumerate(zip(ordered, extracted, strict=True), 1):
@@ -338,6 +345,7 @@ def _write(
             else:
                 _add(writer, each, result, source, rule, settings)
                 written.append(each)
+                remarks += [result.remark] if result.remark else []
             progress("computing features", done, len(ordered))
         if not written:
             problems.stop()
