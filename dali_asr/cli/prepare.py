@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from dali_asr.cli.commands import Overrides
-from dali_asr.cli.console import complain, counting, say, show, warn
+from dali_asr.cli.console import complain, counting, say, show, warn, with_flags
 from dali_asr.errors import printable
 
 _MAX_REMARKS = 20
@@ -110,8 +110,8 @@ def prepare(
     with counting() as report:
         report("starting", 0, 1)
         from dali_asr.audio.devices import gpu_number
-        from dali_asr.audio.preparing.prepare import PrepareSettings
         from dali_asr.audio.preparing.prepare import prepare as make
+        from dali_asr.audio.preparing.settings import PrepareSettings
         from dali_asr.audio.preparing.split import parse_split
         from dali_asr.config import Config
 
@@ -137,14 +137,14 @@ def prepare(
             settings,
             overwrite=force,
             progress=report,
-            complain=warn if keep_going else lambda line: complain(f"error: {line}"),
+            complain=lambda line: warn(printable(line)) if keep_going else complain(f"error: {printable(line)}"),
         )
     for remark in prepared.remarks[:_MAX_REMARKS]:
         warn(printable(remark))
     if len(prepared.remarks) > _MAX_REMARKS:
         warn(f"and {len(prepared.remarks) - _MAX_REMARKS:,} more remarks")
     for fact in prepared.facts:
-        say(fact)
+        say(printable(with_flags(fact)))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("partition", "utterances", "speakers", "minutes"):
         table.add_column(name, justify="left" if name == "partition" else "right")
@@ -152,7 +152,10 @@ def prepare(
         speakers_in = "–" if part.speakers is None else f"{part.speakers:,}"
         table.add_row(part.name, f"{part.utterances:,}", speakers_in, f"{part.seconds / 60:,.1f}")
     show(table)
-    say(f"Packed into {dest}; next: {shlex.join(['dali-asr', 'train', '--set', f'data.root={dest}'])}")
+    written = [part.name for part in prepared.partitions]
+    values = [f"data.root={dest}", *(f"data.{name}=null" for name in ("dev", "test") if name not in written)]
+    command = ["dali-asr", "train", *(part for value in values for part in ("--set", value))]
+    say(f"Packed into {dest}; next: {shlex.join(command)}")
     if prepared.left_out:
         files = "1 file was" if prepared.left_out == 1 else f"{prepared.left_out:,} files were"
         warn(f"{files} left out, for the reasons above")

@@ -6,6 +6,7 @@ Shape letters: `T` frames of a recording.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -47,10 +48,13 @@ class LabelRule:
     silence: str
     fold: Mapping[str, str]
 
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset((*self.inventory.symbols, *self.fold))
+
     def target(self, symbol: str) -> str | None:
         """Return the symbol of the inventory that a symbol stands for; None if there is none."""
-        known = {*self.inventory.symbols, *self.fold}
-        plain = without_position(symbol, known)
+        plain = without_position(symbol, self._known)
         target = self.fold.get(plain, plain)
         return target if target in self.inventory.symbols else None
 

@@ -60,10 +60,12 @@ class SourceLayout:
     Attributes:
         title: what the layout is called.
         placed: the recordings, in the order of their paths.
+        problems: a line for each recording that has the name of one before it.
     """
 
     title: str
     placed: tuple[Placed, ...]
+    problems: tuple[str, ...] = ()
 
     @property
     def partitioned(self) -> bool:
@@ -92,7 +94,15 @@ def find_source_layout(pairs: Sequence[Pair], tables: Sequence[File]) -> SourceL
             pairs, _names(pairs, folders, partitions), folders, partitions, strict=True
         )
     ]
-    return SourceLayout(_title(placed, tables), tuple(placed))
+    first: dict[tuple[str | None, str], Placed] = {}
+    for each in placed:
+        first.setdefault((each.partition, each.name), each)
+    problems = (
+        f"{each.pair.recording.path}: would be called {each.name}, as {other.pair.recording.path}; rename one of them"
+        for each in placed
+        if (other := first[each.partition, each.name]) is not each
+    )
+    return SourceLayout(_title(placed, tables), tuple(first.values()), tuple(problems))
 
 
 def is_timit(folders: tuple[str, ...]) -> bool:

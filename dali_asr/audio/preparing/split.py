@@ -6,11 +6,15 @@ import hashlib
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from dali_asr.audio.preparing.layouts import PARTITIONS
-from dali_asr.errors import UsageError, brief
+from dali_asr.audio.preparing.layouts import DEV, PARTITIONS, TRAIN
+from dali_asr.errors import DataError, UsageError, brief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from dali_asr.audio.preparing.layouts import SourceLayout
+    from dali_asr.audio.preparing.settings import PrepareSettings
+    from dali_asr.audio.preparing.speakers import Speakers
 
 DEFAULT_SPLIT = (0.8, 0.1, 0.1)
 
@@ -28,6 +32,25 @@ def parse_split(text: str) -> tuple[float, ...]:
     except ValueError as error:
         raise UsageError(f"split {brief(text)}; give the shares of train, dev and test: 0.8,0.1,0.1") from error
     return shares
+
+
+def choose_partitions(
+    layout: SourceLayout, speakers: Speakers, seconds: Sequence[float], settings: PrepareSettings
+) -> tuple[list[str], str]:
+    """Return the partition of each recording, and a line that says how they came about."""
+    if layout.partitioned and settings.split is None:
+        partitions = [placed.partition or TRAIN for placed in layout.placed]
+        _check_apart(speakers, partitions)
+        if DEV in partitions or TRAIN not in partitions:
+            return partitions, "those of the folders"
+        return _with_dev(speakers.names, seconds, partitions, settings.seed)
+    shares = settings.split or DEFAULT_SPLIT
+    names, by = speakers.names, "speaker" if speakers.known else "recording"
+    if speakers.known and len(set(names)) == 1:
+        names, by = tuple(placed.name for placed in layout.placed), "recording, since all are of one speaker"
+    partitions = split_speakers(names, seconds, shares, settings.seed)
+    asked = ", ".join(f"{share:g} {name}" for share, name in zip(shares, PARTITIONS, strict=True) if share)
+    return partitions, f"{asked}, split by {by}, seed {settings.seed}"
 
 
 def split_speakers(
@@ -65,3 +88,32 @@ def split_speakers(
         missing[chosen] -= durations[speaker]
         empty = [name for name in empty if name != chosen]
     return [partition_of[speaker] for speaker in speakers]
+
+
+def _with_dev(
+    speakers: Sequence[str], seconds: Sequence[float], partitions: Sequence[str], seed: int
+) -> tuple[list[str], str]:
+    """Take speakers for dev out of train, where folders give train and test alone, as in TIMIT."""
+    train, dev, _ = DEFAULT_SPLIT
+    inside = [at for at, partition in enumerate(partitions) if partition == TRAIN]
+    shares = (train / (train + dev), dev / (train + dev))
+    parts = split_speakers([speakers[at] for at in inside], [seconds[at] for at in inside], shares, seed, (TRAIN, DEV))
+    result = list(partitions)
+    for at, part in zip(inside, parts, strict=True):
+        result[at] = part
+    return result, f"those of the folders, and dev out of train by speaker, seed {seed}"
+
+
+def _check_apart(speakers: Speakers, partitions: Sequence[str]) -> None:
+    """Check that no speaker is in two partitions.
+
+    Raises:
+        DataError: one is.
+    """
+    of: dict[str, str] = {}
+    for speaker, partition in zip(speakers.names, partitions, strict=True):
+        if of.setdefault(speaker, partition) != partition:
+            raise DataError(
+                f"speaker {speaker} ({speakers.how}) is in {of[speaker]} and {partition}; split anew "
+                "(split=0.8,0.1,0.1), or tell the speakers another way (speakers=WAY)"
+            )

@@ -59,7 +59,7 @@ def test_what_is_printed(folder: Path, run_cli: Callable[..., Any]) -> None:
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert lines[:4] == [
-        "layout: recordings with alignments, 4 .phn files of TIMIT's form",
+        "layout: recordings with alignments, .phn files of TIMIT's form (4)",
         "speakers: by the prefix of the file name",
         "partitions: 0.8 train, 0.1 dev, 0.1 test, split by speaker, seed 3",
         "labels: 42 symbols, folded by arpabet",

@@ -19,7 +19,8 @@ from praatio.utilities.constants import Interval
 
 from dali_asr import Corpus
 from dali_asr.audio.extract import extract
-from dali_asr.audio.preparing.prepare import Prepared, PrepareSettings, prepare
+from dali_asr.audio.preparing.prepare import Prepared, prepare
+from dali_asr.audio.preparing.settings import PrepareSettings
 from dali_asr.audio.settings import FeatureSettings
 from dali_asr.corpus.normalize import Normalization
 from dali_asr.corpus.packed import Manifest
@@ -113,7 +114,7 @@ def test_timit_as_it_is_published(tmp_path: Path) -> None:
     ]
     assert corpus.partition("test").utterances == ("MDDD0_SA1",)
     assert set(labels_of(corpus, "train")) == {"[SIL]", "IH"}
-    assert prepared.facts[0] == "layout: TIMIT, 4 .phn files of TIMIT's form"
+    assert prepared.facts[0] == "layout: TIMIT, .phn files of TIMIT's form (4)"
     assert prepared.facts[3] == "labels: 42 symbols, folded by timit61"
     recordings = {r for p in Manifest.read(tmp_path / "out").partitions for r in p.recordings}
     assert "TRAIN/DR1/FAAA0/SA1.WAV" in recordings
@@ -265,7 +266,7 @@ def test_a_further_folder_of_alignments(tmp_path: Path) -> None:
         align(tmp_path / "grids" / f"{name}.TextGrid")
     prepared, _ = run(tmp_path / "in", tmp_path / "out", alignments=tmp_path / "grids")
     assert prepared.facts[:2] == (
-        "layout: LibriSpeech, 3 Praat TextGrids",
+        "layout: LibriSpeech, Praat TextGrids (3)",
         "speakers: by file name, as in LibriSpeech",
     )
     assert [part.speakers for part in prepared.partitions] == [1, 1, 1]
