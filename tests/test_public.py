@@ -28,13 +28,14 @@ ROOMS: dict[str, set[str]] = {
     "plan": BASE,
     "config": BASE | {"inventory", "plan", "audio"},
     "fetching": BASE,
-    "audio": BASE | {"inventory", "segments", "corpus"},
-    "corpus": BASE | {"inventory", "cache", "fetching"},
+    "audio": BASE | {"inventory", "segments", "fetching", "corpus"},
+    "corpus": BASE | {"inventory", "cache", "fetching", "segments"},
     "demo": BASE | {"inventory", "audio", "corpus"},
     "loading": BASE | {"device", "plan", "corpus"},
     "build": BASE | {"device", "inventory", "model", "plan", "config", "corpus", "demo", "loading"},
-    "runs": BASE | {"environment", "device", "inventory", "model", "config", "corpus", "loading", "build"},
-    "training": BASE | {"device", "inventory", "model", "plan", "config", "corpus", "loading", "build", "runs"},
+    "runs": BASE | {"environment", "device", "inventory", "model", "config", "audio", "corpus", "loading", "build"},
+    "training": BASE
+    | {"audio", "device", "inventory", "model", "plan", "config", "corpus", "loading", "build", "runs"},
     "sweeps": BASE | {"device", "config", "corpus", "loading", "build", "runs", "training"},
     "inference": BASE | {"device", "inventory", "model", "config", "corpus", "loading", "build", "runs"},
     "reports": BASE

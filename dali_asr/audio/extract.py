@@ -126,7 +126,7 @@ def _results(
 ) -> Iterator[Extracted | Failed]:
     planned = _plan(recordings, settings)
     with ThreadPoolExecutor(running.threads) as pool:
-        for step in planned:
+        while (step := next(planned, None)) is not None:
             if isinstance(step, Failed):
                 yield step
             elif isinstance(step, _Item):
@@ -241,7 +241,7 @@ class _Run:
         self._failed.clear()
 
     def _load_next(self) -> Any:
-        for step in self._planned if not self._next else ():
+        for step in () if self._next else self._planned:
             if isinstance(step, Failed):
                 self._failed.append(step)
             elif isinstance(step, _Item) or step.kind != self._kind:

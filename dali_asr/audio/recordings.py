@@ -1,13 +1,14 @@
 """Recordings on disk: finding them, and what their headers say.
 
-Headers are read by libsndfile (through `soundfile`), as are samples where DALI's decoder cannot: MP3, and long recordings
-block by block.
+Headers are read by libsndfile (through `soundfile`). So are samples where DALI's decoder cannot read them: those of MP3
+files, and of long recordings block by block.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,6 @@ from dali_asr.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -62,46 +62,43 @@ class Header:
     format: str
 
 
-def find_recordings(source: Path) -> list[Recording]:
+def find_recordings(source: Path) -> tuple[list[Recording], list[DataError]]:
     """Find the recordings of a folder and the folders in it, or take one file.
 
     If there is a folder `train`, `dev` or `test`, such folders are partitions; otherwise all are in partition `all`.
-    They are in order of partition and name.
+
+    Returns:
+        The recordings, in order of partition and name; and errors of those that are left out: the second of one name,
+        and folders that cannot be read.
 
     Raises:
-        DataError: there are none, two have one name, or a folder cannot be read.
+        DataError: there are no recordings and no errors.
     """
     if source.is_file():
-        return [Recording(source, ONE_PARTITION, source.stem)]
+        return [Recording(source, ONE_PARTITION, source.stem)], []
     if not source.exists():
         raise DataError(f"{source}: no such file or folder; give a recording, or a folder of recordings")
     partitions = [name for name in PARTITIONS if (source / name).is_dir()]
-    if not partitions:
-        found = _recordings_in(source, ONE_PARTITION)
-    else:
-        found = [recording for name in partitions for recording in _recordings_in(source / name, name)]
-    if not found:
-        raise DataError(
-            f"{source}: holds no recordings; they are known by their suffix: {', '.join(SUFFIXES[:6])}, ..."
-        )
-    return found
+    folders = {name: source / name for name in partitions} or {ONE_PARTITION: source}
+    found: list[Recording] = []
+    errors: list[DataError] = []
+    for partition, folder in folders.items():
+        found += _recordings_in(folder, partition, errors)
+    if not found and not errors:
+        raise DataError(f"{source}: holds no recordings; they are known by suffix: {', '.join(SUFFIXES[:6])}, ...")
+    return found, errors
 
 
-def _recordings_in(folder: Path, partition: str) -> list[Recording]:
+def _recordings_in(folder: Path, partition: str, errors: list[DataError]) -> list[Recording]:
     def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename}: {error.strerror}; make it readable, or move it out of {folder}") from error
+        errors.append(DataError(f"{error.filename}: {error.strerror}; make it readable, or move it away"))
 
+    paths = (Path(where) / file for where, _, files in os.walk(folder, onerror=refuse) for file in files)
     by_name: dict[str, Path] = {}
-    for where, _, files in os.walk(folder, onerror=refuse):
-        for file in files:
-            path = folder / where / file
-            if file.startswith(".") or path.suffix.lower() not in SUFFIXES:
-                continue
-            if path.stem in by_name:
-                raise DataError(
-                    f"{path}: has the name of {by_name[path.stem]}; rename one, the name of a recording is its utterance's"
-                )
-            by_name[path.stem] = path
+    for path in sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")):
+        first = by_name.setdefault(path.stem, path)
+        if first != path:
+            errors.append(DataError(f"{path}: has the name of {first}, as whose utterance it would count; rename it"))
     return [Recording(by_name[name], partition, name) for name in sorted(by_name)]
 
 
@@ -155,7 +152,8 @@ def read_blocks(path: Path, length: int, overlap: int = 0) -> Iterator[NDArray[n
 def damaged(path: Path, error: Exception) -> DataError:
     """Return the error of a recording whose samples cannot be decoded."""
     return DataError(
-        f"{path}: cannot be decoded ({_reason(error)}); it is damaged or cut short: copy or record it again, or remove it"
+        f"{path}: cannot be decoded ({_reason(error)}), so it is damaged or cut short; copy or record it again, or "
+        "remove it"
     )
 
 

@@ -21,7 +21,11 @@ Preset = Literal["course", "kaldi", "librosa"]
 class FeatureSettings:
     """How features are computed from recordings. By default, those of the preset `course`."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+    __pydantic_config__: ClassVar[dict[str, Any]] = {
+        "extra": "forbid",
+        "use_attribute_docstrings": True,
+        "allow_inf_nan": False,
+    }
 
     preset: Preset = "course"
     """Where the other settings come from unless they are given: `course` (28 MFCC as in CMU 11-785 data), `kaldi`
@@ -37,7 +41,7 @@ class FeatureSettings:
     centered: bool = False
     """Center frame t at t times the hop, with zeros beyond both ends, rather than let it begin there."""
     window_function: Literal["hamming", "hann", "hann-midpoint", "povey"] = "hamming"
-    """`hamming` and `povey` (Kaldi's) are symmetric, `hann` is periodic as in librosa, `hann-midpoint` is DALI's own."""
+    """`hamming` and `povey` (Kaldi's) are symmetric, `hann` is periodic as in librosa, `hann-midpoint` is DALI's."""
     n_fft: int = 512
     """Size of the Fourier transform; frames are padded with zeros."""
     sample_scale: float = 32_768.0
@@ -77,30 +81,24 @@ class FeatureSettings:
         positive = ("sample_rate", "window", "hop", "n_fft", "sample_scale", "mel_bands", "coefficients", "log_floor")
         for name in positive:
             if not getattr(self, name) > 0:
-                raise UsageError(f"features.{name}: received {brief(getattr(self, name))}; expected more than 0")
+                raise UsageError(f"{name}: received {brief(getattr(self, name))}; expected more than 0")
         timing = self.timing
         if timing.window > self.n_fft:
             raise UsageError(
-                f"features.n_fft: received {self.n_fft}, less than the {timing.window} samples of a window; raise it"
+                f"n_fft: received {self.n_fft}, less than the {timing.window} samples of a window; raise it"
             )
         low, high = self.min_frequency, self.highest_frequency
         if not 0 <= low < high <= self.sample_rate / 2:
             raise UsageError(
-                f"features.max_frequency: received {low:g} to {high:g} Hz; expected a range within 0 to half the "
+                f"max_frequency: received {low:g} to {high:g} Hz; expected a range within 0 to half the "
                 f"sample rate, {self.sample_rate / 2:g} Hz"
             )
         if self.kind == "mfcc" and self.coefficients > self.mel_bands:
-            raise UsageError(
-                f"features.coefficients: received {self.coefficients}, more than the {self.mel_bands} mel bands"
-            )
+            raise UsageError(f"coefficients: received {self.coefficients}, more than the {self.mel_bands} mel bands")
         if self.centered and (self.remove_dc or self.energy):
-            raise UsageError(
-                "features.centered: received true with remove_dc or energy, which need frames within the recording"
-            )
+            raise UsageError("centered: received true with remove_dc or energy, which need frames within the recording")
         if self.energy and not self.remove_dc:
-            raise UsageError(
-                "features.energy: received true without remove_dc; energy is that of frames without their mean"
-            )
+            raise UsageError("energy: received true without remove_dc; energy is that of frames without their mean")
 
     @property
     def timing(self) -> FrameTiming:
@@ -126,10 +124,10 @@ class FeatureSettings:
             UsageError: there is no such preset or setting, or values do not fit each other.
         """
         if preset not in PRESETS:
-            raise UsageError(f"features.preset: received {brief(preset)}; allowed are {', '.join(PRESETS)}")
+            raise UsageError(f"preset: received {brief(preset)}; allowed are {', '.join(PRESETS)}")
         unknown = set(changes) - {field.name for field in fields(cls)}
         if unknown:
-            raise UsageError(f"features.{min(unknown)}: unknown key")
+            raise UsageError(f"{min(unknown)}: unknown key")
         return replace(PRESETS[preset], **changes)
 
     def to_json(self) -> dict[str, Any]:

@@ -24,10 +24,12 @@ from dali_asr.cli import (
     doctor,
     evaluate,
     export_model,
+    features,
     fetch,
     handin,
     model,
     predict,
+    prepare,
     profile,
     report,
     submit,
@@ -120,6 +122,7 @@ def root(
 
 
 app.command("train", cls=train.TrainCommand)(train.train)
+app.command("prepare")(prepare.prepare)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
@@ -128,6 +131,7 @@ app.command("profile")(profile.profile)
 app.command("handin")(handin.handin)
 app.command("export")(export_model.export)
 app.command("sweep")(sweep.sweep)
+app.command("features")(features.features)
 app.command("audit")(audit.audit)
 app.command("doctor")(doctor.doctor)
 data.app.command("submit")(submit.submit)

@@ -4,7 +4,8 @@
     labels.npy      [F]       uint8, uint16 or int32; the largest value means unlabelled
     offsets.npy     [U + 1]   int64, first row of each utterance, and F
     checksums.npy   [U, 2]    uint64, XXH3 of each utterance's frames and labels as they are stored
-    corpus.json               version, normalization, dtype, inventory, partitions, XXH3 of offsets and checksums
+    corpus.json               version, normalization, dtype, inventory, partitions, XXH3 of offsets and checksums;
+                              if the features were computed here, their settings
 
 A partition is a run of utterances. The last key of `corpus.json` is the XXH3 of all bytes before it. Everything is
 verified as it is read: frames and labels per utterance, the other files when the corpus is opened.
@@ -31,6 +32,7 @@ from dali_asr.corpus.npy import NpyFile, parse_array
 from dali_asr.corpus.regular import read_regular, reading
 from dali_asr.errors import DataError
 from dali_asr.inventory import Inventory, is_text
+from dali_asr.segments import FrameTiming
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,11 +57,21 @@ class PartitionEntry:
         name: of the partition.
         utterances: their names, in order.
         labelled: whether the frames have labels.
+        speakers: of each utterance; empty if they are not known.
+        recordings: of each utterance, a path below the folder that it was prepared from; empty if there are none.
     """
 
     name: str
     utterances: tuple[str, ...]
     labelled: bool
+    speakers: tuple[str, ...] = ()
+    recordings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry as JSON values, without what is not known."""
+        values = {"name": self.name, "labelled": self.labelled, "utterances": self.utterances}
+        optional = {"speakers": self.speakers, "recordings": self.recordings}
+        return values | {key: value for key, value in optional.items() if value}
 
 
 @dataclass(frozen=True)
@@ -72,6 +84,8 @@ class Manifest:
         inventory: the label set.
         partitions: in the order of their utterances.
         checksums: of `offsets.npy` and `checksums.npy`, 16 hexadecimal digits each.
+        features: settings that the features were computed with, as JSON; its `timing` says when frames are. None if
+            unknown.
     """
 
     dtype: str
@@ -79,6 +93,7 @@ class Manifest:
     inventory: Inventory
     partitions: tuple[PartitionEntry, ...]
     checksums: dict[str, str]
+    features: dict[str, Any] | None = None
 
     def to_bytes(self) -> bytes:
         """Return the content of `corpus.json`."""
@@ -88,10 +103,9 @@ class Manifest:
             "dtype": self.dtype,
             "normalization": self.normalization.to_json(),
             "inventory": self.inventory.symbols,
-            "partitions": [
-                {"name": p.name, "labelled": p.labelled, "utterances": p.utterances} for p in self.partitions
-            ],
+            "partitions": [partition.to_json() for partition in self.partitions],
             "checksums": self.checksums,
+            **({} if self.features is None else {"features": self.features}),
         }
         content = json.dumps(values, ensure_ascii=False).removesuffix("}").encode()
         return content + f', "checksum": "{checksum_digits(content)}"}}\n'.encode()
@@ -126,7 +140,10 @@ class Manifest:
         if len({p.name for p in partitions}) < len(partitions):
             raise ValueError("two partitions of the same name")
         normalization = Normalization.from_json(values["normalization"])
-        return cls(values["dtype"], normalization, Inventory(symbols), partitions, checksums)
+        features = values.get("features")
+        if features is not None:
+            FrameTiming(**features["timing"])
+        return cls(values["dtype"], normalization, Inventory(symbols), partitions, checksums, features)
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,15 +254,25 @@ def _parse_partition(entry: dict[str, Any]) -> PartitionEntry:
     check_partition_name(entry["name"])
     if type(entry["labelled"]) is not bool:
         raise ValueError("labelled")
-    return PartitionEntry(entry["name"], _names(entry["utterances"], "utterances"), entry["labelled"])
+    utterances = _names(entry["utterances"], "utterances")
+    speakers, recordings = (_texts(entry[key], key) if key in entry else () for key in ("speakers", "recordings"))
+    if {len(speakers), len(recordings)} - {0, len(utterances)}:
+        raise ValueError("not as many speakers or recordings as utterances")
+    return PartitionEntry(entry["name"], utterances, entry["labelled"], speakers, recordings)
 
 
 def _names(values: object, what: str) -> tuple[str, ...]:
     """Return a JSON list of names, all of them text and different."""
+    names = _texts(values, what)
+    if len(set(names)) < len(names):
+        raise ValueError(f"{what}: duplicate name")
+    return names
+
+
+def _texts(values: object, what: str) -> tuple[str, ...]:
+    """Return a JSON list of at least one text."""
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and is_text(v) for v in values):
         raise ValueError(what)
-    if len(set(values)) < len(values):
-        raise ValueError(f"{what}: duplicate name")
     return tuple(values)
 
 

@@ -39,6 +39,7 @@ class TrainedModel(nn.Module):
         context: frames (left, right) around a window's own.
         feature_dim: features per frame, D.
         normalization: applied to features before they are cut into windows.
+        features: how features are computed from recordings; None if unknown.
         frame_dtype: the dtype that normalized features are rounded to, float32 or float16.
     """
 
@@ -49,6 +50,7 @@ class TrainedModel(nn.Module):
         self.model = checkpoint.build(device)
         self.inventory, self.context = description.inventory, description.context
         self.feature_dim, self.normalization = description.feature_dim, description.normalization
+        self.features = description.features
         self.eval()
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
