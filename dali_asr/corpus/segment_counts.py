@@ -119,7 +119,7 @@ def count_segments(partition: Partition) -> SegmentCounts | None:
 
 
 def _integers(values: object, name: str, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    array = np.array(values) if values else np.zeros(shape, np.int64)
+    array = np.zeros(shape, np.int64) if values == [] else np.array(values)
     if array.shape != shape or array.dtype.kind != "i" or (array < 0).any():
         raise ValueError(f"{name}: expected counts {list(shape)}")
     return array.astype(np.int64)

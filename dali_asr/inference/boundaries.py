@@ -1,12 +1,12 @@
 """How far the boundaries of decoded segments are from the true ones.
 
 A decoded utterance has other segments than the true one, so boundaries are matched first. A shortest edit path aligns
-the sequences of symbols. A true boundary is matched where the symbols on either side of it are aligned with equal symbols
-that are neighbours in the decoded sequence; the boundary between those is its match. So an error says how well the
-boundary between two given phones is placed, and `matched` how many are found at all.
+the sequences of symbols. A true boundary is matched where the symbols on either side of it are aligned with equal
+symbols that are neighbours in the decoded sequence; the boundary between those is its match. So an error says how well
+the boundary between two given phones is placed, and `matched` how many are found at all.
 
-If the decoded phones are the true ones, every boundary is matched. The errors are then those by which forced alignment is
-evaluated, on TIMIT and elsewhere: the mean, and the share within a tolerance such as 20 ms (Hosom 2009,
+If the decoded phones are the true ones, every boundary is matched. The errors are then those by which forced alignment
+is evaluated, on TIMIT and elsewhere: the mean, and the share within a tolerance such as 20 ms (Hosom 2009,
 "Speaker-independent phoneme alignment using transition-dependent states", Speech Communication 51; McAuliffe et al.
 2017, "Montreal Forced Aligner").
 

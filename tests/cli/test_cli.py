@@ -80,7 +80,7 @@ def test_train_and_predict_print_results_and_the_next_command(run_cli: Run, tmp_
     with np.load(posteriors) as stored:
         assert stored["posteriors"].shape == (3978, 42)
     np.save(tmp_path / "one.npy", make_features(9, dim=28))
-    out = run_cli("predict", run, tmp_path / "one.npy", "--format", "json", "-o", "-")
+    out = run_cli("predict", run, tmp_path / "one.npy", "--format", "json", "--frame-labels", "-o", "-")
     assert len(json.loads(out.stdout)["utterances"][0]["labels"]) == 9
     assert run_cli("train", "--run-folder", run, *small).exit_code == 2
 
