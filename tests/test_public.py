@@ -38,6 +38,8 @@ ROOMS: dict[str, set[str]] = {
     | {"audio", "device", "inventory", "model", "plan", "config", "corpus", "loading", "build", "runs"},
     "sweeps": BASE | {"device", "config", "corpus", "loading", "build", "runs", "training"},
     "inference": BASE | {"device", "inventory", "model", "config", "corpus", "loading", "build", "runs"},
+    "alignment": BASE
+    | {"device", "inventory", "segments", "audio", "corpus", "runs", "inference"},
     "reports": BASE
     | {"environment", "device", "inventory", "model", "config", "corpus", "loading", "build", "runs"}
     | {"training", "inference"},

@@ -50,6 +50,11 @@ class Entry:
     pronunciations: tuple[Pronunciation, ...]
     origin: str = LISTED
 
+    @property
+    def is_guess(self) -> bool:
+        """Whether the pronunciations come from letters alone."""
+        return self.origin in ("spelled", "letters")
+
 
 class Dictionary:
     """Pronunciations in the labels of an inventory.
