@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,12 +59,12 @@ def reference(samples: NDArray[np.float32], settings: FeatureSettings) -> NDArra
 def _bands(settings: FeatureSettings) -> NDArray[np.float64]:
     """Return the weights of bins in bands, `[M, F]`."""
     high = settings.max_frequency or settings.sample_rate / 2
-    mels = 2595 * np.log10(1 + np.array([settings.min_frequency, high]) / 700)
-    edges = 700 * (10 ** (np.linspace(*mels, settings.mel_bands + 2) / 2595) - 1)
+    low_mel, high_mel = 2595 * np.log10(1 + np.array([settings.min_frequency, high]) / 700)
+    edges = 700 * (10 ** (np.linspace(low_mel, high_mel, settings.mel_bands + 2) / 2595) - 1)
     bins = np.arange(settings.n_fft // 2 + 1) * settings.sample_rate / settings.n_fft
     rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
-    return np.clip(np.minimum(rising, falling), 0, None)
+    return np.asarray(np.clip(np.minimum(rising, falling), 0, None))
 
 
 def main() -> None:
@@ -75,7 +76,7 @@ def main() -> None:
         RECORDED,
         samples=np.round(samples * 32768).astype(np.int16),
         mfcc=librosa.feature.mfcc(y=samples).T.astype(np.float32),
-        versions=f"librosa {librosa.__version__}, numpy {np.__version__}",
+        versions=f"librosa {version('librosa')}, numpy {version('numpy')}",
     )
 
 

@@ -19,7 +19,9 @@ from dali_asr.audio.packing import Summary, extract_corpus
 from dali_asr.audio.pipelines import compute
 from dali_asr.audio.settings import FeatureSettings
 from dali_asr.corpus import Normalization
+from dali_asr.corpus.packing import Progress
 from dali_asr.errors import DataError, UsageError
+from dali_asr.files import write_file
 from dali_asr.model import HiddenLayer
 from dali_asr.runs.description import ModelDescription
 from dali_asr.segments import FrameTiming
@@ -48,7 +50,7 @@ class Killed(BaseException):
     """Ends the work as a signal does."""
 
 
-def stop_at(recording: int) -> Callable[[str, int, int], None]:
+def stop_at(recording: int) -> Progress:
     def report(stage: str, done: int, total: int) -> None:
         if stage == "computing features" and done == recording:
             raise Killed
@@ -149,7 +151,7 @@ def test_a_full_disk_is_one_line_and_what_is_done_stays(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(path, content)
 
-    write = packing.write_file
+    write = write_file
     monkeypatch.setattr(packing, "_SHARD_BYTES", 1)
     monkeypatch.setattr(packing, "write_file", full)
     with pytest.raises(DataError, match=r"corpus: No space left on device while writing; free some space, or choose"):

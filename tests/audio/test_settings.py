@@ -15,6 +15,7 @@ from dali_asr.segments import FrameTiming
 def test_timings_of_presets() -> None:
     assert PRESETS["course"].timing == PRESETS["kaldi"].timing == FrameTiming(16_000, 400, 160)
     assert PRESETS["librosa"].timing == FrameTiming(22_050, 2048, 512, centered=True)
+    assert PRESETS["course"].timing.period == 0.01
     assert [PRESETS[name].feature_dim for name in PRESETS] == [28, 13, 20]
 
 
