@@ -6,7 +6,7 @@ FOLDER holds recordings, such as an hour of FLAC files. Each side runs in its ow
 were read before. `dali-asr features` is measured from the start of its process to the packed corpus, by wall clock and
 by the time of all cores, which other work on the machine changes less. The pool reads with `soundfile`, calls
 `librosa.feature.mfcc` with the window, hop, bands and coefficients of the preset `course`, and keeps the arrays. It is
-not charged for starting and importing, nor for writing. It needs `pip install librosa`.
+not charged for starting and importing, nor for writing. It needs `pip install librosa`; `--alone` leaves it out.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def librosa_mfcc(path: Path) -> tuple[NDArray[np.float32], float]:
 
 
 def measure(folder: Path, repeats: int, processes: int) -> dict[str, Any]:
-    """Measure all sides in turn."""
+    """Measure all sides in turn; without processes, `dali-asr` alone."""
     recordings, _ = find_recordings(folder)
     paths = [recording.path for recording in recordings]
     headers = [read_header(path) for path in paths]
@@ -78,19 +78,20 @@ def measure(folder: Path, repeats: int, processes: int) -> dict[str, Any]:
         path.read_bytes()
     presets = ("course", "kaldi")
     sides = [partial(run_dali, folder, preset, len(paths)) for preset in presets]
-    *found, pool = in_turn(repeats, *sides, partial(run_librosa, paths, processes))
+    rivals = [partial(run_librosa, paths, processes)] if processes else []
+    found = in_turn(repeats, *sides, *rivals)
     values: dict[str, Any] = {
         "recordings": len(paths),
         "seconds_of_audio": duration,
         "cores": len(os.sched_getaffinity(0)),
-        "librosa": version("librosa"),
         "soundfile": version("soundfile"),
-        "librosa_processes": processes,
-        "librosa_seconds": [seconds for seconds, _ in pool],
-        "librosa_core_seconds": [used for _, used in pool],
-        "librosa_times_real_time": duration / float(np.median([seconds for seconds, _ in pool])),
     }
-    for preset, results in zip(presets, found, strict=True):
+    for pool in found[len(presets) :]:
+        values["librosa"], values["librosa_processes"] = version("librosa"), processes
+        values["librosa_seconds"] = [seconds for seconds, _ in pool]
+        values["librosa_core_seconds"] = [used for _, used in pool]
+        values["librosa_times_real_time"] = duration / float(np.median(values["librosa_seconds"]))
+    for preset, results in zip(presets, found, strict=False):
         seconds = [result[0] for result in results]
         values[f"{preset}_seconds"] = seconds
         values[f"{preset}_core_seconds"] = [result[2] for result in results]
@@ -104,9 +105,10 @@ def main() -> None:
     made = parser(__doc__, repeats=5)
     made.add_argument("folder", type=Path, help="a folder of recordings")
     made.add_argument("--processes", type=int, default=2, help="of the pool")
+    made.add_argument("--alone", action="store_true", help="measure dali-asr alone")
     args = made.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # of each process of the pool
-    values = measure(args.folder, args.repeats, args.processes)
+    values = measure(args.folder, args.repeats, 0 if args.alone else args.processes)
     for name, value in values.items():
         print(f"{name}: {value}")
     write(args.json, "features", torch.device("cpu"), **values)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dali_asr.audio.settings import FeatureSettings
     from dali_asr.segments import FrameTiming
 
-_BLOCK_SECONDS = 30
+_BLOCK_SECONDS, _BLOCK_BYTES = 30, 1 << 25  # of decoded samples, at most, but at least a second
 _OVERLAP_SECONDS = 1  # of blocks that are resampled; DALI's filter reaches 16 samples of the lower rate
 
 
@@ -63,7 +63,7 @@ def _features(
     path: Path, header: Header, settings: FeatureSettings, running: PipelineSettings, loudest: np.float32
 ) -> Output:
     ahead: list[_Part] = []
-    parts = parts_of(_at_rate(path, header.sample_rate, settings.sample_rate), settings.timing)
+    parts = parts_of(_at_rate(path, header, settings.sample_rate), settings.timing)
 
     def load() -> Any:
         part = next(parts)
@@ -95,16 +95,17 @@ def parts_of(blocks: Iterator[NDArray[np.float32]], timing: FrameTiming) -> Iter
             held, new, first = held[(frames - overlap) * timing.hop :], 0, overlap
 
 
-def _at_rate(path: Path, rate: int, wanted: int) -> Iterator[NDArray[np.float32]]:
+def _at_rate(path: Path, header: Header, wanted: int) -> Iterator[NDArray[np.float32]]:
     """Yield the samples of a recording at the wanted rate, in blocks."""
-    length = _BLOCK_SECONDS * rate
+    rate = header.sample_rate
+    seconds = min(max(_BLOCK_BYTES // (4 * rate * header.channels), 1), _BLOCK_SECONDS)
     if rate == wanted:
-        yield from read_blocks(path, length)
+        yield from read_blocks(path, seconds * rate)
         return
-    blocks = read_blocks(path, length, _OVERLAP_SECONDS * rate)
+    blocks = read_blocks(path, seconds * rate, _OVERLAP_SECONDS * rate)
     before = 0
     for ((block,),) in iterations(resampling_pipeline(lambda: [next(blocks)], (rate, wanted))):
-        yield block[before : before + _BLOCK_SECONDS * wanted]
+        yield block[before : before + seconds * wanted]
         before = _OVERLAP_SECONDS * wanted
 
 
