@@ -2,11 +2,11 @@
 
     python benchmarks/features.py FOLDER --json benchmarks/results/features_MACHINE_DATE.json
 
-FOLDER holds recordings, such as an hour of FLAC files. Each side runs in its own processes, in turn, from files that
-were read before. `dali-asr features` is measured from the start of its process to the packed corpus, by wall clock and
-by the time of all cores, which other work on the machine changes less. The pool reads with `soundfile`, calls
-`librosa.feature.mfcc` with the window, hop, bands and coefficients of the preset `course`, and keeps the arrays. It is
-not charged for starting and importing, nor for writing. It needs `pip install librosa`; `--alone` leaves it out.
+FOLDER holds recordings, such as an hour of FLAC files. Both are measured from the start of a process to files on the
+disk, in turn, from files that were read before: by wall clock, and by the time of all cores, which other work on the
+machine changes less. A process of the pool reads with `soundfile`, calls `librosa.feature.mfcc` with the window, hop,
+bands and coefficients of the preset `course`, and writes an array per recording. It needs `pip install librosa`;
+`--alone` leaves it out.
 """
 
 from __future__ import annotations
@@ -14,58 +14,64 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import time
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import soundfile
 import torch
 from harness import in_turn, parser, timed, write
 
 from dali_asr import Corpus
 from dali_asr.audio.recordings import find_recordings, read_header
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 _COMMAND = [sys.executable, "-m", "dali_asr", "features", "--device", "cpu"]
+LIBROSA = """
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+def save_mfcc(path):
+    import librosa, numpy, soundfile
+    samples, rate = soundfile.read(path, dtype="float32")
+    sizes = {"n_mfcc": 28, "n_mels": 40, "n_fft": 512, "hop_length": rate // 100, "win_length": rate // 40}
+    numpy.save(Path(sys.argv[1]) / path.stem, librosa.feature.mfcc(y=samples, sr=rate, **sizes).T)
+
+paths = [Path(line) for line in Path(sys.argv[2]).read_text().splitlines()]
+with ProcessPoolExecutor(int(sys.argv[3]), get_context("fork")) as pool:
+    list(pool.map(save_mfcc, paths, chunksize=8))
+"""
 
 
-def run_dali(folder: Path, preset: str, recordings: int) -> tuple[float, float, float]:
-    """Return the seconds of `dali-asr features`, its peak memory in MiB and seconds of all cores; check the corpus."""
+class Measured(NamedTuple):
+    """What a side took: seconds, peak memory in MiB, and seconds of all cores."""
+
+    seconds: float
+    peak: float
+    core_seconds: float
+
+
+def run_dali(folder: Path, preset: str, recordings: int) -> Measured:
+    """Measure `dali-asr features`, and check what it wrote."""
     with tempfile.TemporaryDirectory() as scratch:
         dest = Path(scratch) / "corpus"
         seconds, peak, used = timed([*_COMMAND, str(folder), str(dest), "--preset", preset])
         corpus = Corpus.open(dest)
         assert sum(len(p.utterances) for p in corpus.partitions.values()) == recordings
-    return seconds, peak / 2**20, used
+    return Measured(seconds, peak / 2**20, used)
 
 
-def run_librosa(paths: list[Path], processes: int) -> tuple[float, float]:
-    """Return the seconds of librosa in a pool whose processes have computed before, and the processes' own seconds."""
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        list(pool.map(librosa_mfcc, paths[: 8 * processes]))
-        start = time.perf_counter()
-        found = list(pool.map(librosa_mfcc, paths, chunksize=8))
-        seconds = time.perf_counter() - start
-    assert all(frames.shape[1] == 28 for frames, _ in found)
-    return seconds, sum(used for _, used in found)
-
-
-def librosa_mfcc(path: Path) -> tuple[NDArray[np.float32], float]:
-    """Return 28 MFCC `[T, 28]` of a file, of windows of 25 ms every 10 ms, and the seconds of a core that they took."""
-    import librosa
-
-    start = time.process_time()
-    samples, rate = soundfile.read(path, dtype="float32")
-    hop, window = rate // 100, rate // 40
-    found = librosa.feature.mfcc(y=samples, sr=rate, n_mfcc=28, n_mels=40, n_fft=512, hop_length=hop, win_length=window)
-    return np.asarray(found.T, np.float32), time.process_time() - start
+def run_librosa(paths: list[Path], processes: int) -> Measured:
+    """Measure librosa in a pool, and check what it wrote."""
+    with tempfile.TemporaryDirectory() as scratch:
+        listed, dest = Path(scratch) / "paths", Path(scratch) / "arrays"
+        listed.write_text("\n".join(map(str, paths)))
+        dest.mkdir()
+        seconds, peak, used = timed([sys.executable, "-c", LIBROSA, str(dest), str(listed), str(processes)])
+        assert np.load(dest / f"{paths[-1].stem}.npy").shape[1] == 28
+    return Measured(seconds, peak / 2**20, used)
 
 
 def measure(folder: Path, repeats: int, processes: int) -> dict[str, Any]:
@@ -76,27 +82,24 @@ def measure(folder: Path, repeats: int, processes: int) -> dict[str, Any]:
     duration = sum(header.samples / header.sample_rate for header in headers)
     for path in paths:  # into the page cache
         path.read_bytes()
-    presets = ("course", "kaldi")
-    sides = [partial(run_dali, folder, preset, len(paths)) for preset in presets]
-    rivals = [partial(run_librosa, paths, processes)] if processes else []
-    found = in_turn(repeats, *sides, *rivals)
+    sides = {name: partial(run_dali, folder, name, len(paths)) for name in ("course", "kaldi")}
+    if processes:
+        sides["librosa"] = partial(run_librosa, paths, processes)
     values: dict[str, Any] = {
         "recordings": len(paths),
         "seconds_of_audio": duration,
         "cores": len(os.sched_getaffinity(0)),
+        "librosa_version": version("librosa") if processes else None,
+        "librosa_processes": processes,
         "soundfile": version("soundfile"),
     }
-    for pool in found[len(presets) :]:
-        values["librosa"], values["librosa_processes"] = version("librosa"), processes
-        values["librosa_seconds"] = [seconds for seconds, _ in pool]
-        values["librosa_core_seconds"] = [used for _, used in pool]
-        values["librosa_times_real_time"] = duration / float(np.median(values["librosa_seconds"]))
-    for preset, results in zip(presets, found, strict=False):
-        seconds = [result[0] for result in results]
-        values[f"{preset}_seconds"] = seconds
-        values[f"{preset}_core_seconds"] = [result[2] for result in results]
-        values[f"{preset}_times_real_time"] = duration / float(np.median(seconds))
-        values[f"{preset}_peak_anonymous_MiB"] = max(result[1] for result in results)
+    for name, results in zip(sides, in_turn(repeats, *sides.values()), strict=True):
+        values[name] = {
+            "seconds": [result.seconds for result in results],
+            "core_seconds": [result.core_seconds for result in results],
+            "peak_MiB": max(result.peak for result in results),
+            "times_real_time": duration / float(np.median([result.seconds for result in results])),
+        }
     return values
 
 
