@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dali_asr.audio.pipelines import PipelineSettings
+    from dali_asr.audio.pipelines import Input, PipelineSettings
     from dali_asr.audio.recordings import Header
     from dali_asr.audio.settings import FeatureSettings
     from dali_asr.segments import FrameTiming
 
-_BLOCK_SECONDS = 30
+_BLOCK_SECONDS, _BLOCK_BYTES = 30, 1 << 25  # of decoded samples, at most, but at least a second
 _OVERLAP_SECONDS = 1  # of blocks that are resampled; DALI's filter reaches 16 samples of the lower rate
 
 
@@ -63,14 +63,15 @@ def _features(
     path: Path, header: Header, settings: FeatureSettings, running: PipelineSettings, loudest: np.float32
 ) -> Output:
     ahead: list[_Part] = []
-    parts = parts_of(_at_rate(path, header.sample_rate, settings.sample_rate), settings.timing)
+    parts = parts_of(_at_rate(path, header, settings.sample_rate), settings.timing)
 
-    def load() -> tuple[list[NDArray[np.float32]], list[np.float32]]:
+    def load() -> Any:
         part = next(parts)
         ahead.append(part)
-        return [part.samples], [loudest]
+        return [part.samples] if settings.top_decibels is None else ([part.samples], [loudest])
 
-    pipeline = feature_pipeline("part", load, settings, replace(running, batch_size=1))
+    kind: Input = "samples" if settings.top_decibels is None else "part"
+    pipeline = feature_pipeline(kind, load, settings, replace(running, batch_size=1))
     found = []
     for iteration in iterations(pipeline):
         (output,), part = results(iteration), ahead.pop(0)
@@ -82,9 +83,10 @@ def parts_of(blocks: Iterator[NDArray[np.float32]], timing: FrameTiming) -> Iter
     """Cut the samples of a recording, which come in blocks, into parts that overlap."""
     overlap = -(-timing.window // timing.hop) + 1  # frames; the filter of pre-emphasis looks back as well
     held, new, first = np.zeros(0, np.float32), 0, 0
-    for block, following in pairwise(chain(blocks, [None])):
+    end = held  # which is no block
+    for block, following in pairwise(chain(blocks, [end])):
         held, new = np.concatenate([held, block]), new + len(block)
-        if following is None:
+        if following is end:
             yield _Part(held, first, None, new)
             return
         frames = 1 + (len(held) - timing.window) // timing.hop  # that end within
@@ -93,16 +95,17 @@ def parts_of(blocks: Iterator[NDArray[np.float32]], timing: FrameTiming) -> Iter
             held, new, first = held[(frames - overlap) * timing.hop :], 0, overlap
 
 
-def _at_rate(path: Path, rate: int, wanted: int) -> Iterator[NDArray[np.float32]]:
+def _at_rate(path: Path, header: Header, wanted: int) -> Iterator[NDArray[np.float32]]:
     """Yield the samples of a recording at the wanted rate, in blocks."""
-    length = _BLOCK_SECONDS * rate
+    rate = header.sample_rate
+    seconds = min(max(_BLOCK_BYTES // (4 * rate * header.channels), 1), _BLOCK_SECONDS)
     if rate == wanted:
-        yield from read_blocks(path, length)
+        yield from read_blocks(path, seconds * rate)
         return
-    blocks = read_blocks(path, length, _OVERLAP_SECONDS * rate)
+    blocks = read_blocks(path, seconds * rate, _OVERLAP_SECONDS * rate)
     before = 0
     for ((block,),) in iterations(resampling_pipeline(lambda: [next(blocks)], (rate, wanted))):
-        yield block[before : before + _BLOCK_SECONDS * wanted]
+        yield block[before : before + seconds * wanted]
         before = _OVERLAP_SECONDS * wanted
 
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -48,8 +48,7 @@ _SHARD_BYTES = 1 << 24
 _REMEDY = "choose another place"
 
 
-@dataclass(frozen=True)
-class _Version:
+class _Version(NamedTuple):
     """Which version of a recording features are of.
 
     Attributes:
@@ -135,7 +134,7 @@ def extract_corpus(
         "settings": settings.to_json(),
         "normalization": normalization,
         "dtype": dtype,
-        "recordings": [list(asdict(version).values()) for version in versions],
+        "recordings": [list(version) for version in versions],
     }
     summary = Summary(len(recordings) + len(errors), failed=[str(error) for error in errors])
     with work_folder(dest, progress, "features") as work:
@@ -162,6 +161,8 @@ def extract_corpus(
             shards.add(versions[missing[result.position]], result)
         shards.flush()
         progress("computing features", len(recordings), len(recordings))
+        if len(summary.failed) == summary.recordings:
+            raise DataError(f"{source}: no recording could be used; the first: {summary.failed[0]}")
         _write_json(packing, {}, dest)
         with PackedWriter(
             dest,
@@ -212,7 +213,7 @@ class _Shards:
     def add(self, version: _Version, result: Extracted) -> None:
         """Add the features of a recording."""
         self._frames.append(result.frames)
-        self._entries.append({**asdict(version), "frames": len(result.frames)})
+        self._entries.append({**version._asdict(), "frames": len(result.frames)})
         self._bytes += result.frames.nbytes
         if self._bytes >= _SHARD_BYTES:
             self.flush()
