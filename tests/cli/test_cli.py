@@ -88,9 +88,8 @@ def test_train_and_predict_print_results_and_the_next_command(run_cli: Run, tmp_
     done = run_cli(*grids, stdin=listed)
     assert f"17 frames of 2 utterances, written to {tmp_path / 'grids'}" in done.output
     assert sorted(path.name for path in (tmp_path / "grids").iterdir()) == ["one.TextGrid", "two.TextGrid"]
-    assert (
-        "one.TextGrid: exists; choose another file, or overwrite it (--force)" in run_cli(*grids, stdin=listed).stderr
-    )
+    again = run_cli(*grids, stdin=listed)
+    assert "two.TextGrid: exists; choose another file, or overwrite it (--force)" in again.stderr
     ctm = run_cli("predict", run, "-", "--format", "ctm", "--decode", "median:3", "-o", "-", stdin=listed)
     names = [line.split(" ")[0] for line in ctm.stdout.splitlines()]
     assert list(dict.fromkeys(names)) == ["two", "one"]
