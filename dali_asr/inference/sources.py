@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _MAX_SHOWN = 6  # symbols in a message
 FILES = "files"  # the name of the partition that single files make up
-_PART = 1 << 18  # frames of single files that are in memory at once
+_PART = 1 << 17  # frames of single files that are in memory at once
 
 
 @dataclass(frozen=True, eq=False)

@@ -70,6 +70,7 @@ class StoredModel(_Stored):
     residual: bool
     inventory: list[str]
     normalization: StoredNormalization
+    features: dict[str, Any] | None = None
 
 
 class BestCheckpoint(_Stored):

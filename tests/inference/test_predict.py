@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,14 @@ def train_small(course: Path, folder: Path, **sections: dict[str, Any]) -> Path:
     return train(Config.check(values), run=folder / "run").run
 
 
-@pytest.fixture
-def run(course: Path, tmp_path: Path) -> Path:
-    """Return a run of a small model on the small course folder."""
-    return train_small(course, tmp_path, loader={"context": [3, 2]})
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of a small model on a course folder like the small one; no test changes it."""
+    folder = tmp_path_factory.mktemp("predict")
+    make_course(folder / "c", {"train": [7, 1, 30, 12], "dev": [9, 4], "test": [5, 6]}, unlabelled=("test",))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        return train_small(folder / "c", folder, loader={"context": [3, 2]})
 
 
 def judge(run: Path, features: list[np.ndarray]) -> np.ndarray:
@@ -113,7 +118,8 @@ def test_only_regular_files_are_written_and_links_are_followed(tmp_path: Path) -
     assert (tmp_path / "file").read_text().startswith("id,label")
 
 
-def test_training_and_prediction_share_the_cache(run: Path, course: Path) -> None:
+def test_training_and_prediction_share_the_cache(course: Path, tmp_path: Path) -> None:
+    run = train_small(course, tmp_path)
     cache = Path(os.environ["XDG_CACHE_HOME"]) / "dali-asr/corpora"
     before = sorted(p.name for p in cache.iterdir())
     predict(run, course)
@@ -171,13 +177,14 @@ def test_a_corpus_of_another_inventory_or_normalization_is_refused(run: Path, co
     ],
 )
 def test_a_checkpoint_that_disagrees_with_its_configuration_is_refused(
-    run: Path, course: Path, section: str, key: str, value: object, message: str
+    run: Path, course: Path, tmp_path: Path, section: str, key: str, value: object, message: str
 ) -> None:
+    changed = shutil.copytree(run, tmp_path / "run")
     config = yaml.safe_load((run / "config.yaml").read_text())
     config[section][key] = value
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    (changed / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(CheckpointError, match=message):
-        predict(run, course)
+        predict(changed, course)
 
 
 def test_unclear_sources_are_refused(run: Path, course: Path, tmp_path: Path) -> None:
@@ -276,21 +283,20 @@ def test_files_flow(run: Path, course: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert heard == [(5, 11), (11, 11)]
 
 
-@pytest.mark.parametrize("decode", ["none", "median:3", "viterbi"])
-def test_labels_are_those_of_the_decoding(run: Path, course: Path, decode: str) -> None:
+def test_labels_are_those_of_the_decoding(run: Path, course: Path) -> None:
     plain = predict(run, course, posteriors=True)
     assert plain.posteriors is not None
     timing = FrameTiming(8_000, 200, 80, centered=True)
-    found = predict(run, course, decode=decode, timing=timing)
-    decoder = build_decoder(decode, load_checkpoint(run))
-    for number, (first, end) in enumerate(((0, 5), (5, 11))):
-        scores = FrameScores(plain.labels[first:end], plain.confidences[first:end], np.log(plain.posteriors[first:end]))
-        assert found.labels[first:end].tolist() == decoder(scores).tolist()
-        rows = plain.posteriors[np.arange(first, end), found.labels[first:end]]
-        assert found.confidences[first:end] == pytest.approx(rows, abs=1e-6)
-        symbols = ARPABET.symbols
-        assert found.segments(number) == segments_of(
-            found.labels[first:end], symbols, timing, probabilities=found.confidences[first:end]
-        )
+    for decode in ("none", "median:3", "viterbi"):
+        found = predict(run, course, decode=decode, timing=timing)
+        decoder = build_decoder(decode, load_checkpoint(run))
+        for number, part in enumerate((slice(0, 5), slice(5, 11))):
+            posteriors, labels = plain.posteriors[part], found.labels[part]
+            scores = FrameScores(plain.labels[part], plain.confidences[part], np.log(posteriors))
+            assert labels.tolist() == decoder(scores).tolist()
+            confidences = found.confidences[part]
+            assert confidences == pytest.approx(posteriors[np.arange(len(labels)), labels], abs=1e-6)
+            segments = segments_of(labels, ARPABET.symbols, timing, probabilities=confidences)
+            assert found.segments(number) == segments
     with pytest.raises(UsageError, match="decode 'best'; expected none"):
         predict(run, course, decode="best")
