@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MAX_BATCH = 32  # recordings
-_MAX_BATCH_BYTES = 1 << 24  # of decoded samples
+_MAX_BATCH_BYTES = 1 << 22  # of decoded samples
 _LONG_BYTES = 1 << 25  # 8.7 minutes of one channel at 16 kHz
 _CLIPPED = 1e-3  # fraction of samples from which on a recording counts as clipped
 _DECODED_HERE = ("MP3",)  # not by DALI
@@ -224,7 +224,11 @@ class _Run:
                     for item, output in zip(batch.items, results(outputs), strict=True):
                         yield _checked(item, output, self._settings)
                     yield from self._take_failed()
-            except (RuntimeError, OSError):  # of one of the recordings in the pipeline, which is of no use any more
+            except (
+                RuntimeError,
+                OSError,
+                DataError,
+            ):  # of one of the recordings in the pipeline, which is of no use any more
                 suspects = [item for batch in self._ahead for item in batch.items]
                 self._ahead.clear()
                 for item in suspects:
@@ -285,6 +289,8 @@ def _of_long(item: _Item, settings: FeatureSettings, running: PipelineSettings) 
         output = long_features(item.path, item.header, settings, running)
     except DataError as error:
         return Failed(item.position, error)
+    except RuntimeError as error:
+        return Failed(item.position, damaged(item.path, error))
     return _checked(item, output, settings)
 
 

@@ -48,6 +48,7 @@ def demo_settings(sample_rate: int = 16_000, coefficients: int = COEFFICIENTS) -
         n_fft=1 << (window - 1).bit_length(),
         sample_scale=1.0,
         power_per_bin=False,
+        preemphasis_start="repeat",
         max_frequency=min(_MAX_FREQUENCY, sample_rate / 2),
         log="decibels",
         log_floor=1e-10,

@@ -15,11 +15,9 @@ from nvidia.dali import fn, types
 from nvidia.dali import math as dali_math
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from dali_asr.audio.settings import FeatureSettings
-
-_FINE = 32  # parts that a mel band's side is cut into, where it is straight on the mel scale
 
 
 def frames_of(samples: Any, settings: FeatureSettings, device: str, loudest: Any = None) -> tuple[Any, Any]:
@@ -37,18 +35,18 @@ def frames_of(samples: Any, settings: FeatureSettings, device: str, loudest: Any
     """
     timing, energy = settings.timing, None
     if settings.remove_dc:
-        centered = _without_means(_cut_frames(samples, timing.window, timing.hop))
-        energy = fn.reductions.sum(centered * centered, axes=1, keep_dims=True)
-        samples, hop = fn.reshape(_emphasize_frames(centered, settings.preemphasis), shape=[-1]), timing.window
-    else:
-        hop = timing.hop
-        if settings.preemphasis:
-            samples = fn.preemphasis_filter(samples, preemph_coeff=settings.preemphasis)
+        cut = _cut_frames(samples, timing.window, timing.hop)
+        cut = cut - fn.reductions.mean(cut, axes=1, keep_dims=True)
+        energy = fn.reductions.mean_square(cut, axes=1, keep_dims=True) * timing.window
+        samples = fn.reshape(cut, shape=[-1])
+    if settings.preemphasis:  # of frames too: only their first samples see others, and the window is 0 there
+        border = "zero" if settings.preemphasis_start == "zero" else "clamp"
+        samples = fn.preemphasis_filter(samples, preemph_coeff=settings.preemphasis, border=border)
     spectrum = fn.spectrogram(
         samples,
         nfft=settings.n_fft,
         window_length=timing.window,
-        window_step=hop,
+        window_step=timing.window if settings.remove_dc else timing.hop,
         center_windows=settings.centered,
         reflect_padding=False,
         **_window(settings),
@@ -108,17 +106,6 @@ def _cut_frames(samples: Any, window: int, hop: int) -> Any:
     return fn.cat(*parts, axis=1) if len(parts) > 1 else parts[0]
 
 
-def _without_means(frames: Any) -> Any:
-    return frames - fn.reductions.mean(frames, axes=1, keep_dims=True)
-
-
-def _emphasize_frames(frames: Any, coefficient: float) -> Any:
-    """Filter each frame by itself; its first sample counts as its own predecessor."""
-    if not coefficient:
-        return frames
-    return frames - coefficient * fn.cat(frames[:, :1], frames[:, :-1], axis=1)
-
-
 def _mel_bands(spectrum: Any, settings: FeatureSettings, device: str) -> Any:
     """Return the energies of mel bands `[M, T]` of a spectrum `[F, T]`."""
     common = {
@@ -129,25 +116,43 @@ def _mel_bands(spectrum: Any, settings: FeatureSettings, device: str) -> Any:
     low, bands = settings.min_frequency, settings.mel_bands
     if settings.mel_triangles == "hertz":
         return fn.mel_filter_bank(spectrum, nfilter=bands, freq_low=low, normalize=settings.mel_area, **common)
-    # DALI's triangles are straight on the scale of frequencies. Many narrow ones make up one that is straight on the
-    # mel scale: as many as `_FINE` on each side, weighted by the height of the wide one at their centers.
-    step = (_mel(settings.highest_frequency) - _mel(low)) / ((bands + 1) * _FINE)
-    fine = fn.mel_filter_bank(
-        spectrum, nfilter=(bands + 1) * _FINE, freq_low=_hertz(_mel(low) - step), normalize=False, **common
-    )
-    sides = fn.reshape(fine, shape=[bands + 1, _FINE, -1])
-    height = (np.arange(_FINE, dtype=np.float32) / np.float32(_FINE)).reshape(1, _FINE, 1)
-    rising = fn.reductions.sum(sides * types.Constant(height, device=device), axes=1)
-    falling = fn.reductions.sum(sides * types.Constant(1 - height, device=device), axes=1)
-    return rising[:-1] + falling[1:]
+    # The triangles of DALI's bands are straight on the scale of frequencies. Weights of the spectrum's bins bend them:
+    # one set those of every second band, which do not overlap, another those between.
+    found = []
+    for weights, chosen in zip(_bent(settings), (1, 0), strict=True):
+        weighted = spectrum * types.Constant(weights.reshape(-1, 1), device=device)
+        every_second = (np.arange(bands) % 2 != chosen).astype(np.float32).reshape(-1, 1)
+        energies = fn.mel_filter_bank(weighted, nfilter=bands, freq_low=low, normalize=settings.mel_area, **common)
+        found.append(energies * types.Constant(every_second, device=device))
+    return found[0] + found[1]
 
 
-def _mel(hertz: float) -> float:
-    return 2595 * math.log10(1 + hertz / 700)
+def _bent(settings: FeatureSettings) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return weights of bins, `[F]`, with which triangles straight in Hz become straight in mel.
+
+    Between two edges, one band rises and the one before it falls. The first weights are for rising bands between edges
+    0 and 1, 2 and 3, and so on, and falling ones between the others, which makes whole bands 0, 2, 4, ...; the second
+    weights are for bands 1, 3, 5, ...
+    """
+    bins = np.arange(settings.n_fft // 2 + 1) * settings.sample_rate / settings.n_fft
+    mels = np.linspace(_mel(settings.min_frequency), _mel(settings.highest_frequency), settings.mel_bands + 2)
+    edges = _hertz(mels)
+    at = np.clip(np.searchsorted(edges, bins, side="right") - 1, 0, settings.mel_bands)
+    straight = np.clip((bins - edges[at]) / (edges[at + 1] - edges[at]), 0, 1)
+    wanted = np.clip((_mel(bins) - mels[at]) / (mels[at + 1] - mels[at]), 0, 1)
+    rising = np.divide(wanted, straight, out=np.zeros_like(bins), where=straight > 0)
+    falling = np.divide(1 - wanted, 1 - straight, out=np.zeros_like(bins), where=straight < 1)
+    even = at % 2 == 0
+    first, second = np.where(even, rising, falling), np.where(even, falling, rising)
+    return first.astype(np.float32), second.astype(np.float32)
 
 
-def _hertz(mel: float) -> float:
-    return 700 * (10 ** (mel / 2595) - 1)
+def _mel(hertz: ArrayLike) -> NDArray[np.float64]:
+    return np.asarray(2595 * np.log10(1 + np.asarray(hertz) / 700))
+
+
+def _hertz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(700 * (10 ** (mel / 2595) - 1))
 
 
 def _logarithm(bands: Any, settings: FeatureSettings) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dali_asr.audio.pipelines import PipelineSettings
+    from dali_asr.audio.pipelines import Input, PipelineSettings
     from dali_asr.audio.recordings import Header
     from dali_asr.audio.settings import FeatureSettings
     from dali_asr.segments import FrameTiming
@@ -65,12 +65,13 @@ def _features(
     ahead: list[_Part] = []
     parts = parts_of(_at_rate(path, header.sample_rate, settings.sample_rate), settings.timing)
 
-    def load() -> tuple[list[NDArray[np.float32]], list[np.float32]]:
+    def load() -> Any:
         part = next(parts)
         ahead.append(part)
-        return [part.samples], [loudest]
+        return [part.samples] if settings.top_decibels is None else ([part.samples], [loudest])
 
-    pipeline = feature_pipeline("part", load, settings, replace(running, batch_size=1))
+    kind: Input = "samples" if settings.top_decibels is None else "part"
+    pipeline = feature_pipeline(kind, load, settings, replace(running, batch_size=1))
     found = []
     for iteration in iterations(pipeline):
         (output,), part = results(iteration), ahead.pop(0)

@@ -184,8 +184,11 @@ def _check_whole(path: Path, size: int) -> None:
 
 
 def _reason(error: Exception) -> str:
-    text = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
-    return " ".join(text.removeprefix("Error :").split()).rstrip(".").lower()
+    if isinstance(error, soundfile.LibsndfileError):
+        text = error.error_string.removeprefix("Error :").lower()
+    else:
+        text = str(error).rpartition("encountered:")[2].partition("C++ context")[0]  # of DALI's, which are long
+    return " ".join(text.split()).rstrip(".")[:200]
 
 
 def check_source(source: Path, dest: Path) -> None:

@@ -6,13 +6,13 @@ Needs neither DALI nor torch.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from dali_asr.errors import UsageError, brief
 from dali_asr.segments import FrameTiming
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 Preset = Literal["course", "kaldi", "librosa"]
 
@@ -50,8 +50,10 @@ class FeatureSettings:
     """Divide the power spectrum by `n_fft`."""
     preemphasis: float = 0.97
     """Coefficient of the pre-emphasis filter; 0 for none."""
+    preemphasis_start: Literal["zero", "repeat"] = "zero"
+    """What pre-emphasis sees before the first sample of a recording: `zero`, or that sample again (`repeat`)."""
     remove_dc: bool = False
-    """Subtract the mean of each frame's samples. Pre-emphasis is then within each frame, as in Kaldi."""
+    """Subtract the mean of each frame's samples; pre-emphasis is then within each frame, as in Kaldi. Needs `povey`."""
     mel_bands: int = 40
     """Number of mel bands."""
     mel_scale: Literal["htk", "slaney"] = "htk"
@@ -78,27 +80,33 @@ class FeatureSettings:
     """Replace the first MFCC by the logarithm of the frame's energy."""
 
     def __post_init__(self) -> None:
-        positive = ("sample_rate", "window", "hop", "n_fft", "sample_scale", "mel_bands", "coefficients", "log_floor")
-        for name in positive:
+        for name, hint in get_type_hints(FeatureSettings).items():
+            value, allowed = getattr(self, name, None), get_args(hint)
+            if get_origin(hint) is Literal and value not in allowed:
+                raise UsageError(f"{name}: received {brief(value)}; allowed are {', '.join(allowed)}")
+        for name in ("sample_rate", "window", "hop", "n_fft", "sample_scale", "mel_bands", "coefficients", "log_floor"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name}: received {brief(getattr(self, name))}; expected more than 0")
-        timing = self.timing
-        if timing.window > self.n_fft:
-            raise UsageError(
-                f"n_fft: received {self.n_fft}, less than the {timing.window} samples of a window; raise it"
-            )
-        low, high = self.min_frequency, self.highest_frequency
-        if not 0 <= low < high <= self.sample_rate / 2:
-            raise UsageError(
-                f"max_frequency: received {low:g} to {high:g} Hz; expected a range within 0 to half the "
-                f"sample rate, {self.sample_rate / 2:g} Hz"
-            )
+        for problem in self._conflicts():
+            raise UsageError(problem)
+
+    def _conflicts(self) -> Iterator[str]:
+        """Yield what does not fit each other."""
+        low, high, half = self.min_frequency, self.highest_frequency, self.sample_rate / 2
+        if self.timing.window > self.n_fft:
+            yield f"n_fft: received {self.n_fft}, less than the {self.timing.window} samples of a window; raise it"
+        if not 0 <= low < high <= half:
+            yield f"max_frequency: received {low:g} to {high:g} Hz; expected a range within 0 to {half:g} Hz"
         if self.kind == "mfcc" and self.coefficients > self.mel_bands:
-            raise UsageError(f"coefficients: received {self.coefficients}, more than the {self.mel_bands} mel bands")
-        if self.centered and (self.remove_dc or self.energy):
-            raise UsageError("centered: received true with remove_dc or energy, which need frames within the recording")
+            yield f"coefficients: received {self.coefficients}, more than the {self.mel_bands} mel bands"
+        if self.mel_triangles == "mel" and self.mel_scale != "htk":
+            yield f"mel_scale: received {self.mel_scale}; mel_triangles of mel need htk"
+        if self.remove_dc and self.centered:
+            yield "centered: received true; remove_dc needs frames within the recording"
+        if self.remove_dc and self.window_function != "povey":
+            yield f"window_function: received {self.window_function}; remove_dc needs povey"
         if self.energy and not self.remove_dc:
-            raise UsageError("energy: received true without remove_dc; energy is that of frames without their mean")
+            yield "energy: received true; it is that of frames without their mean, so it needs remove_dc"
 
     @property
     def timing(self) -> FrameTiming:
