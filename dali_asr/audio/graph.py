@@ -108,7 +108,7 @@ def _cut_frames(samples: Any, window: int, hop: int) -> Any:
 
 def _mel_bands(spectrum: Any, settings: FeatureSettings, device: str) -> Any:
     """Return the energies of mel bands `[M, T]` of a spectrum `[F, T]`."""
-    common = {
+    common: dict[str, Any] = {
         "sample_rate": settings.sample_rate,
         "mel_formula": settings.mel_scale,
         "freq_high": settings.highest_frequency,

@@ -83,9 +83,10 @@ def parts_of(blocks: Iterator[NDArray[np.float32]], timing: FrameTiming) -> Iter
     """Cut the samples of a recording, which come in blocks, into parts that overlap."""
     overlap = -(-timing.window // timing.hop) + 1  # frames; the filter of pre-emphasis looks back as well
     held, new, first = np.zeros(0, np.float32), 0, 0
-    for block, following in pairwise(chain(blocks, [None])):
+    end = held  # which is no block
+    for block, following in pairwise(chain(blocks, [end])):
         held, new = np.concatenate([held, block]), new + len(block)
-        if following is None:
+        if following is end:
             yield _Part(held, first, None, new)
             return
         frames = 1 + (len(held) - timing.window) // timing.hop  # that end within

@@ -162,6 +162,8 @@ def extract_corpus(
             shards.add(versions[missing[result.position]], result)
         shards.flush()
         progress("computing features", len(recordings), len(recordings))
+        if len(summary.failed) == summary.recordings:
+            raise DataError(f"{source}: no recording could be used; the first: {summary.failed[0]}")
         _write_json(packing, {}, dest)
         with PackedWriter(
             dest,
