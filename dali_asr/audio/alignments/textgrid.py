@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-# A text, in which "" stands for a quote; a comment; a text without an end; or another word.
-_TOKEN = re.compile(r'(?<!\S)"((?:[^"]|"")*)"(?!\S)|(?<!\S)!.*|(?<!\S)(")|(\S+)')
+# Between spaces: a text, in which "" stands for a quote; a comment; a text without an end; or another word.
+_TOKEN = re.compile(r'\s*(?:"([^"]*(?:""[^"]*)*)"(?!\S)|!.*|(")|(\S+))')
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _FLAG = re.compile(r"<\w+>")
 _PHONE_TIERS = ("phones", "phone", "phonemes", "phoneme", "segments", "* - phones")
@@ -139,7 +139,7 @@ class _Tokens:
 
     def _next(self, what: str) -> tuple[str, str]:
         while True:
-            found = _TOKEN.search(self._content, self._at)
+            found = _TOKEN.match(self._content, self._at)
             if not found:
                 raise self.damaged(f"it ends where {what} belongs")
             self._at = found.end()

@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from praatio import textgrid as praat
 from praatio.utilities.constants import Interval
 
 from dali_asr import Corpus
-from dali_asr.audio.extract import extract
+from dali_asr.audio.extract import Extracted, extract
 from dali_asr.audio.preparing.prepare import Prepared, prepare
 from dali_asr.audio.preparing.settings import PrepareSettings
 from dali_asr.audio.settings import FeatureSettings
@@ -85,7 +87,8 @@ def test_frames_and_labels(tmp_path: Path, suffix: str, rate: int) -> None:
         expected = []
         for utterance, frames in zip(partition.utterances, partition.frames(), strict=True):
             (found,) = extract([source / f"{utterance}.wav"], settings)
-            np.testing.assert_allclose(frames, Normalization("utterance").apply(found.frames), atol=1e-6)  # type: ignore[union-attr]
+            assert isinstance(found, Extracted)
+            np.testing.assert_allclose(frames.astype(float), Normalization("utterance").apply(found.frames), atol=1e-6)
             for center in (0.0125 + 0.01 * t for t in range(len(frames))):
                 expected.append("AH" if 0.1 <= center < 0.25 else "T" if 0.3 <= center < 0.45 else "[SIL]")
         assert labels_of(corpus, name) == expected
@@ -120,7 +123,7 @@ def test_timit_as_it_is_published(tmp_path: Path) -> None:
     assert "TRAIN/DR1/FAAA0/SA1.WAV" in recordings
 
 
-FAULTS = {
+FAULTS: dict[str, Callable[[Path], object]] = {
     "x.wav: has no alignment": lambda root: (root / "x.phn").unlink(),
     "x.phn: has no recording": lambda root: (root / "x.wav").unlink(),
     "x.flac and x.wav: two recordings of one name": lambda root: record(root / "x.flac"),
@@ -270,6 +273,21 @@ def test_a_further_folder_of_alignments(tmp_path: Path) -> None:
         "speakers: by file name, as in LibriSpeech",
     )
     assert [part.speakers for part in prepared.partitions] == [1, 1, 1]
+
+
+def test_names_that_two_recordings_would_have(tmp_path: Path) -> None:
+    source = make(tmp_path / "in", "train-a/x", "train-b/x", "train-b/y", "dev/z")
+    prepared, lines = run(source, tmp_path / "out", keep_going=True)
+    assert lines[0].startswith("train-b/x.wav: would be called x, as")
+    assert [(part.name, part.utterances) for part in prepared.partitions] == [("train", 2), ("dev", 1)]
+
+
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    source = make(tmp_path / "in", "a", "b", "c")
+    for suffix in (".wav", ".phn"):
+        shutil.copy(source / f"a{suffix}", source / f"\udcff{suffix}")
+    _, lines = run(source, tmp_path / "out", keep_going=True)
+    assert lines == ["\udcff.wav: its path is not Unicode text; rename it"]
 
 
 def test_places_that_are_taken(tmp_path: Path) -> None:
