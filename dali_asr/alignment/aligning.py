@@ -196,7 +196,7 @@ def _results(
                 raise scored
             if not transcript:
                 raise DataError(f"{where}: has no transcript; add one of the name {name.rpartition('/')[2]!r}")
-            entries = _entries(transcript, dictionary)
+            entries = transcript_entries(transcript, dictionary)
             yield _aligned(aligning, name, where, scored, entries, source, dictionary, rules)
         except DataError as error:
             aligning.failures.append(Failure(name, str(error)))
@@ -206,7 +206,7 @@ def _results(
             aligning.failures.append(Failure(text.name, reason))
 
 
-def _entries(transcript: Transcript, dictionary: Dictionary) -> list[tuple[str, Entry]]:
+def transcript_entries(transcript: Transcript, dictionary: Dictionary) -> list[tuple[str, Entry]]:
     """Return the words of a transcript with their pronunciations.
 
     Raises:

@@ -216,7 +216,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str, int]]:
         word, *phones = line.partition(" #")[0].split() or ("",)
         if not word or word.startswith((";;;", "#")):
             continue
-        while phones and _is_number(phones[0]):
+        while phones and not phones[0][0].isalpha() and _is_number(phones[0]):
             del phones[0]
         if not phones:
             raise DataError(f"{path}, line {number}: {line.strip()[:40]!r} has no phones; write `WORD PHONE PHONE ...`")
