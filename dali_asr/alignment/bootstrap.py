@@ -11,7 +11,6 @@ Shape letters: `T` frames of a recording.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,9 +21,8 @@ from dali_asr.alignment.sphinx import SphinxAligner
 from dali_asr.alignment.transcripts import read_transcripts
 from dali_asr.audio.extract import Extracted, extract
 from dali_asr.audio.recordings import find_recordings
-from dali_asr.audio.settings import FeatureSettings
 from dali_asr.config import Config
-from dali_asr.corpus import Corpus, PackedWriter
+from dali_asr.corpus import PackedWriter
 from dali_asr.corpus.packing import quiet
 from dali_asr.errors import DataError, UsageError
 from dali_asr.inventory import ARPABET
@@ -33,20 +31,21 @@ from dali_asr.training import train
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from dali_asr.alignment.dictionary import Dictionary
     from dali_asr.audio.recordings import Recording
+    from dali_asr.audio.settings import FeatureSettings
     from dali_asr.corpus.packing import Progress
     from dali_asr.segments import FrameTiming, Segment
+
+    Alignments = Mapping[str, list[Segment]]  # phones by the name of the recording
 
 _DEV_EVERY = 10
 MIN_RECORDINGS = 2
 MOVED = 0.020  # seconds
 CORPUS = "corpus"
-
-Alignments = dict[str, list["Segment"]]  # phones by the name of the recording
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def bootstrap(
         raise UsageError(f"{folder}: exists; name a new folder for the runs of the rounds")
     config = config or Config.load()
     found, _ = find_recordings(recordings)
-    alignments = _first(found, transcripts, dictionary, config.features.timing, progress)
+    alignments: Alignments = _first(found, transcripts, dictionary, progress)
     done = [Round(0, None, len(alignments))]
     for number in range(1, rounds + 1):
         _write_corpus(folder / CORPUS, found, alignments, config.features, progress)
@@ -108,19 +107,20 @@ def bootstrap(
         data = {"root": str(folder / CORPUS), "train": ("train",), "dev": "dev", "test": None}
         settings = Config.check({**config.model_dump(), "data": data})
         train(settings, run=run)
-        before, alignments, sums = alignments, {}, []
+        before, after, sums = alignments, dict[str, list["Segment"]](), list[tuple[float, int]]()
         for result in align(run, recordings, transcripts, dictionary=dictionary).results:
-            alignments[result.name.rpartition("/")[2]] = result.utterance.phones
+            after[result.name.rpartition("/")[2]] = result.utterance.phones
             sums.append((result.utterance.mean_log_posterior, len(result.utterance.labels)))
             progress("aligning", len(sums), len(found))
         progress("aligning", len(found), len(found))
         mean = float(np.average(*np.array(sums).T)) if sums else None
-        done.append(Round(number, run, len(sums), mean, moved_share(before, alignments)))
+        alignments = after
+        done.append(Round(number, run, len(sums), mean, moved_share(before, after)))
     return done
 
 
 def moved_share(before: Alignments, after: Alignments) -> float | None:
-    """Return the fraction of the phones said in both that begin more than 20 ms from where they did; None if none is."""
+    """Return the fraction of the phones said in both that begin more than 20 ms from there; None if none is."""
     distances = []
     for name in before.keys() & after.keys():
         old, new = ([p for p in phones[name] if p.label.isalpha()] for phones in (before, after))
@@ -130,13 +130,13 @@ def moved_share(before: Alignments, after: Alignments) -> float | None:
 
 
 def _first(
-    found: list[Recording], transcripts: Path, dictionary: Path | None, timing: FrameTiming, progress: Progress
-) -> Alignments:
+    found: list[Recording], transcripts: Path, dictionary: Path | None, progress: Progress
+) -> dict[str, list[Segment]]:
     """Align by pocketsphinx; recordings that it cannot align are left to the models of later rounds."""
     texts = read_transcripts(transcripts)
-    words: Dictionary = load_dictionary(ARPABET, dictionary)
+    words = load_dictionary(ARPABET, dictionary)
     aligner = SphinxAligner(words)
-    alignments: Alignments = {}
+    alignments: dict[str, list[Segment]] = {}
     for number, recording in enumerate(found, 1):
         text = texts.get(recording.name)
         try:
@@ -147,14 +147,18 @@ def _first(
         progress("first alignment", number, len(found))
     if len(alignments) < MIN_RECORDINGS:
         raise DataError(
-            f"bootstrap: pocketsphinx aligned {len(alignments)} of {len(found)} recordings, at least {MIN_RECORDINGS} are "
-            "needed; check that the transcripts belong to the recordings"
+            f"bootstrap: pocketsphinx aligned {len(alignments)} of {len(found)} recordings; it takes "
+            f"{MIN_RECORDINGS}; check that the transcripts belong to the recordings"
         )
     return alignments
 
 
 def _write_corpus(
-    folder: Path, found: list[Recording], alignments: Mapping[str, list[Segment]], features: FeatureSettings, say: Progress
+    folder: Path,
+    found: list[Recording],
+    alignments: Alignments,
+    features: FeatureSettings,
+    say: Progress,
 ) -> None:
     """Write the features of aligned recordings with the labels that their alignments say."""
     aligned = [recording for recording in found if recording.name in alignments]
@@ -175,7 +179,6 @@ def _write_corpus(
                     labels = _labels(alignments[recording.name], features.timing, len(result.frames))
                     writer.add(name, recording.name, result.frames, labels)
                 say("features", result.position + 1, len(part))
-    Corpus.open(folder)
 
 
 def _labels(phones: list[Segment], timing: FrameTiming, frames: int) -> NDArray[np.int64]:

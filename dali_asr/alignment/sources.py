@@ -6,7 +6,6 @@ Shape letters: `T` frames of a recording, `C` labels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dali_asr.audio.devices import gpu_number
@@ -20,16 +19,18 @@ from dali_asr.errors import DataError
 from dali_asr.inference.predict import by_utterance, frame_scores, prepare
 from dali_asr.inference.trained import TrainedModel, run_config
 from dali_asr.runs.checkpoint import run_of
-from dali_asr.segments import FrameTiming
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from dali_asr.audio.recordings import Recording
     from dali_asr.corpus.packing import Progress
     from dali_asr.runs.checkpoint import Checkpoint, Which
+    from dali_asr.segments import FrameTiming
 
 
 @dataclass(frozen=True, eq=False)

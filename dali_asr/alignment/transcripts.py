@@ -100,7 +100,9 @@ def _lines(path: Path, text: str, separator: str | None) -> Iterator[Transcript]
         name, *rest = line.split(separator, 1) if separator is None else line.split(separator)
         if separator and not rest:
             shown = {"\t": "a tab", "|": "|"}[separator]
-            raise DataError(f"{path}, line {number}: {line[:40]!r} has one field; write the name, {shown}, and the words")
+            raise DataError(
+                f"{path}, line {number}: {line[:40]!r} has one field; write the name, {shown}, and the words"
+            )
         words = rest[-1].strip() if rest else ""
         yield Transcript(_without_suffix(name.strip()), words, f"{path}, line {number}")
 

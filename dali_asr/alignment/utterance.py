@@ -94,9 +94,7 @@ def align_utterance(
         for n, frame in enumerate(first)
     ]
     of_words = graph.words[graph.phones[states[first]]].tolist()
-    return AlignedUtterance(
-        _words(phones, of_words, [text for text, _ in words]), phones, labels, float(said.mean())
-    )
+    return AlignedUtterance(_words(phones, of_words, [text for text, _ in words]), phones, labels, float(said.mean()))
 
 
 def _fitting_graph(

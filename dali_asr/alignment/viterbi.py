@@ -45,7 +45,6 @@ class Path:
     score: float
 
 
-
 class _Trace:
     """What is kept of each frame but the first, to trace the best path back."""
 

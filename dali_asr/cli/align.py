@@ -111,7 +111,7 @@ def align(
     if len(aligning.failures) > _MAX_LISTED:
         warn(f"and {len(aligning.failures) - _MAX_LISTED:,} more errors in {output / FAILED}")
     say(
-        f"Aligned {summary.aligned:,} recordings of {summary.seconds / 60:,.1f} minutes with {summary.words:,} words and "
+        f"Aligned {summary.aligned:,} recordings of {summary.seconds / 60:,.1f} minutes, {summary.words:,} words, "
         f"{summary.phones:,} phones: {output}"
     )
     if summary.confidence is not None:

@@ -37,9 +37,7 @@ def phone_sequences(words: Words, silence: int | None) -> Iterator[tuple[int, ..
         yield tuple(itertools.chain.from_iterable(chosen))
 
 
-def enumerated_best(
-    scores: NDArray[Any], words: Words, silence: int | None, min_durations: list[int]
-) -> float | None:
+def enumerated_best(scores: NDArray[Any], words: Words, silence: int | None, min_durations: list[int]) -> float | None:
     """Return the best score of all sequences and all their durations, summed one by one; None if none fits."""
     frames, best = len(scores), None
     sums = np.vstack([np.zeros(scores.shape[1]), np.cumsum(scores, axis=0)])
@@ -47,7 +45,9 @@ def enumerated_best(
         for cuts in itertools.combinations(range(1, frames), len(phones) - 1):
             edges = (0, *cuts, frames)
             if all(b - a >= min_durations[p] for p, (a, b) in zip(phones, itertools.pairwise(edges), strict=True)):
-                score = sum(sums[b, p] - sums[a, p] for p, (a, b) in zip(phones, itertools.pairwise(edges), strict=True))
+                score = sum(
+                    sums[b, p] - sums[a, p] for p, (a, b) in zip(phones, itertools.pairwise(edges), strict=True)
+                )
                 best = score if best is None else max(best, score)
     return best
 

@@ -17,7 +17,11 @@ from dali_asr.inventory import ARPABET, Inventory
 
 ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
 VALUES = {word: value for value, word in enumerate([*ONES.split(), "eighteen", "nineteen"])}
-VALUES |= {word: 10 * n for n, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+VALUES |= {word: 10 * n for n, word in enumerate(TENS.split(), 2)}
+    word: 10 * n
+    for n, word in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 2)
+}
 
 
 def value_of(words: list[str]) -> int:
@@ -54,11 +58,11 @@ def test_words_are_freed_of_case_and_punctuation() -> None:
 
 
 def test_guesses() -> None:
-    assert guess("xml") == "EH K S EH M EH L".split()
-    assert guess("blotch") == "B L AA CH".split()
-    assert guess("stroke") == "S T R OW K".split()
-    assert guess("free") == "F R IY".split()
-    assert guess("yupp") == "Y AH P".split()
+    assert guess("xml") == ["EH", "K", "S", "EH", "M", "EH", "L"]
+    assert guess("blotch") == ["B", "L", "AA", "CH"]
+    assert guess("stroke") == ["S", "T", "R", "OW", "K"]
+    assert guess("free") == ["F", "R", "IY"]
+    assert guess("yupp") == ["Y", "AH", "P"]
     assert guess("кот") is None
     assert guess("") is None
 
@@ -70,7 +74,13 @@ def test_every_guess_is_of_known_phones(word: str) -> None:
 
 @pytest.fixture
 def listed() -> Dictionary:
-    entries = {"the": ["DH AH0", "DH IY0"], "cat": ["K AE1 T"], "one": ["W AH1 N"], "five": ["F AY1 V"], "boss": ["B AO S"]}
+    entries = {
+        "the": ["DH AH0", "DH IY0"],
+        "cat": ["K AE1 T"],
+        "one": ["W AH1 N"],
+        "five": ["F AY1 V"],
+        "boss": ["B AO S"],
+    }
     return Dictionary(ARPABET, entries)
 
 
@@ -103,12 +113,16 @@ def test_both_formats_of_dictionaries(tmp_path: Path) -> None:
     file = tmp_path / "names.dict"
     file.write_text(
         ";;; CMUdict\nZORBLAX  Z AO1 R B L AE2 K S # a name\nZORBLAX(2)  Z ER0 B L AE2 K S\n\n"
-        "the 0.99 0.17 1.0 1.0 DH AH\nмир\tM IY R\n",
+        "the 0.99 0.17 1.0 1.0 DH AH\nда\tD AA\n",
         encoding="utf-8",
     )
     found = load_dictionary(ARPABET, file)
-    phones = {w: [found.symbols(p) for p in entry.pronunciations] for w in ("zorblax", "the", "мир") if (entry := found.find(w))}
-    assert phones == {"zorblax": ["Z AO R B L AE K S", "Z ER B L AE K S"], "the": ["DH AH"], "мир": ["M IY R"]}
+    phones = {
+        w: [found.symbols(p) for p in entry.pronunciations]
+        for w in ("zorblax", "the", "мир")
+        if (entry := found.find(w))
+    }
+    assert phones == {"zorblax": ["Z AO R B L AE K S", "Z ER B L AE K S"], "the": ["DH AH"], "да": ["D AA"]}
 
 
 def test_dictionaries_that_are_refused(tmp_path: Path) -> None:
@@ -162,7 +176,7 @@ def test_transcripts_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no transcripts; give"):
         read_transcripts(tmp_path)
     table.write_text("a\tone\nb one\n")
-    with pytest.raises(DataError, match=r"transcripts.tsv, line 2: 'b one' has one field; write the name, a tab, and"):
+    with pytest.raises(DataError, match=r"transcripts.tsv, line 2: 'b one' has one field; write name, a tab, words"):
         read_transcripts(tmp_path)
     table.write_text("a\tone\na\ttwo\n")
     with pytest.raises(DataError, match=r"line 2: 'a' has a transcript at .*line 1 already; remove one"):
