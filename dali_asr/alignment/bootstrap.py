@@ -113,7 +113,7 @@ def bootstrap(
             sums.append((result.utterance.mean_log_posterior, len(result.utterance.labels)))
             progress("aligning", len(sums), len(found))
         progress("aligning", len(found), len(found))
-        mean = float(np.average(*np.array(sums).T)) if sums else None
+        mean = float(np.average([m for m, _ in sums], weights=[frames for _, frames in sums])) if sums else None
         alignments = after
         done.append(Round(number, run, len(sums), mean, moved_share(before, after)))
     return done

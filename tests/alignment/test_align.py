@@ -94,8 +94,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     for folder in ("mfcc", "transcript"):
         (root / "course" / "train" / folder).mkdir(parents=True)
-    for number in range(4):
-        labels = spans(rng.integers(0, 5, 60).tolist(), rng.integers(3, 12, 60).tolist())
+    for number in range(3):
+        labels = spans(rng.integers(0, 5, 40).tolist(), rng.integers(3, 12, 40).tolist())
         np.save(root / "course/train/mfcc" / f"{number}.npy", frames_of(labels, number))
         symbols = np.array(["[SOS]", *np.array(SYMBOLS)[labels], "[EOS]"])
         np.save(root / "course/train/transcript" / f"{number}.npy", symbols)
@@ -127,8 +127,8 @@ def test_what_can_be_aligned_is_and_the_rest_is_listed(run: Path, tmp_path: Path
     for number, name in enumerate(names):
         np.save(folder / f"{name}.npy", frames_of(truth[: 3 if name == "short" else None], number))
     np.save(folder / "wrong.npy", np.zeros(3))
-    lines = ["a b\tBob, kaa!", "имя\tBOB kaas", "short\tbob kaa", "numbers\tbob 5", "silent\t...", "foreign\tbob кот"]
-    lines += ["unknown\tsaab", "wrong\tbob", "no recording\tbob"]
+    lines = ["a b\tBob, kaa!", "имя\tBOB kosob", "short\tbob kaa", "numbers\tbob 5", "silent\t...", "foreign\tbob кот"]
+    lines += ["unknown\tsobok", "wrong\tbob", "no recording\tbob"]
     (tmp_path / "words.tsv").write_text("\n".join(lines), encoding="utf-8")
     (tmp_path / "own.dict").write_text("bob B AA B\nkaa K AA\n")
     arguments = ("align", run, folder, tmp_path / "words.tsv", "-o", out, "--dictionary", tmp_path / "own.dict")
@@ -149,7 +149,7 @@ def test_what_can_be_aligned_is_and_the_rest_is_listed(run: Path, tmp_path: Path
         "silent": "words.tsv, line 5: the transcript has no words; write what was said",
         "no transcript": "has no transcript; add one of the name 'no transcript'",
         "foreign": "line 6: кот: not in the dictionary, and no word of English letters",
-        "unknown": "line 7: no word is in the dictionary (saab); is it English?",
+        "unknown": "line 7: no word is in the dictionary (sobok); is it English?",
         "wrong": "wrong.npy: ",
         "no recording": "line 9: no recording has the name 'no recording'; add it, or remove the transcript",
     }
@@ -157,10 +157,8 @@ def test_what_can_be_aligned_is_and_the_rest_is_listed(run: Path, tmp_path: Path
     for name, remedy in remedies.items():
         assert remedy in failed[name], name
     assert [row["recording"] for row in rows(out / "aligned.csv")] == ["a b", "имя"]
-    assert (
-        rows(out / "guesses.csv") == [{"word": "kaas", "count": "1", "origin": "letters", "pronunciation": "K AA AA S"}]
-        or rows(out / "guesses.csv")[0]["word"] == "kaas"
-    )
+    guess = {"word": "kosob", "count": "1", "origin": "letters", "pronunciation": "K AA S AA B"}
+    assert rows(out / "guesses.csv") == [guess]
     assert "exists; choose another folder, or overwrite it (--force)" in run_cli(*arguments).output
     (tmp_path / "words.tsv").write_text("nobody\tbob\n")
     assert "none of its 1 transcripts is of a recording in" in run_cli(*arguments, "--force").output

@@ -170,7 +170,7 @@ def test_transcripts_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no transcripts; give"):
         read_transcripts(tmp_path)
     table.write_text("a\tone\nb one\n")
-    with pytest.raises(DataError, match=r"transcripts.tsv, line 2: 'b one' has one field; write name, a tab, words"):
+    with pytest.raises(DataError, match=r"transcripts.tsv, line 2: 'b one' has one field; write the name, a tab, and"):
         read_transcripts(tmp_path)
     table.write_text("a\tone\na\ttwo\n")
     with pytest.raises(DataError, match=r"line 2: 'a' has a transcript at .*line 1 already; remove one"):
