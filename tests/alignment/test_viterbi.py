@@ -127,6 +127,7 @@ def test_a_beam_that_loses_the_path_is_widened() -> None:
 
 
 def test_invalid_words_are_refused() -> None:
-    for words in ([], [[]], [[(1,), ()]]):
+    refused: list[Words] = [[], [[]], [[(1,), ()]]]
+    for words in refused:
         with pytest.raises(ValueError, match="at least one word"):
             build_graph(words, SILENCE, np.ones(LABELS, int))
