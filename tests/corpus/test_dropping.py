@@ -12,6 +12,8 @@ from dali_asr.config import DataConfig
 from dali_asr.corpus import Corpus
 from dali_asr.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 HEADER = "kind,partition,utterance,start_frame,end_frame\n"
 
 

@@ -15,6 +15,8 @@ from dali_asr.errors import CheckpointError, DataError, UsageError
 from tests.makers import make_course
 from tests.training_runs import SMALL
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 
 @pytest.fixture(scope="module", params=["utterance", "global"])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
