@@ -17,6 +17,7 @@ from dali_asr.cli.commands import Overrides, complete_recipe
 from dali_asr.cli.console import copied_to, error_line, progress_bar, say, stdout, warn
 from dali_asr.errors import DaliAsrError, UsageError
 from dali_asr.runs import Reporter
+from dali_asr.runs.curves import epoch_label
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -210,7 +211,7 @@ class _Terminal(Reporter):
             measured = epoch[name]
             if measured:
                 say(
-                    f"epoch {epoch['epoch']}  {name:<5}  loss {_format(measured['loss'], '.3f')}  "
+                    f"epoch {epoch_label(epoch)}  {name:<5}  loss {_format(measured['loss'], '.3f')}  "
                     f"accuracy {_format(measured['accuracy'], '.2%')}{after}"
                 )
 
@@ -243,7 +244,7 @@ def _run(config: Config, run: Path | None, resume: str | None, recipe: str, term
     evaluated = [epoch for epoch in result.epochs if epoch["dev"] and epoch["dev"]["accuracy"] is not None]
     if len(evaluated) > 1:
         best = max(evaluated, key=lambda epoch: float(epoch["dev"]["accuracy"]))
-        say(f"Best: epoch {best['epoch']}, dev accuracy {best['dev']['accuracy']:.2%}")
+        say(f"Best: epoch {epoch_label(best)}, dev accuracy {best['dev']['accuracy']:.2%}")
     if _trails(result.epochs):
         say("Train accuracy is the mean over an epoch, with dropout and masks; dev accuracy is taken after it, without")
     say(f"Trained in {terminal.seconds:.0f} s; checkpoints, metrics and curves are in {result.run}")

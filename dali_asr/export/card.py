@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dali_asr.corpus import FRAME_PERIOD
 from dali_asr.environment import installed_version
 from dali_asr.errors import DataError, printable
+from dali_asr.runs.curves import epoch_label
 from dali_asr.runs.folder import ABOUT
 
 if TYPE_CHECKING:
@@ -144,8 +145,8 @@ def _metrics(checkpoint: Checkpoint, evaluations: list[dict[str, Any]]) -> list[
     dev = metrics.get("dev") or {}
     if dev.get("accuracy") is not None:
         texts.append(
-            f"After epoch {metrics['epoch']}, the frame accuracy on the dev partition was {dev['accuracy']:.2%}. The "
-            "checkpoint may have been chosen by it."
+            f"After epoch {epoch_label(metrics)}, the frame accuracy on the dev partition was {dev['accuracy']:.2%}. "
+            "The checkpoint may have been chosen by it."
         )
     if evaluations:
         rows = [

@@ -27,14 +27,24 @@ class History:
         return self.epochs[-1] if self.epochs else None
 
     @property
+    def completed(self) -> int:
+        """The number of complete epochs; one that `max_steps` cut short has a line, but goes on in a resumed run."""
+        return sum(epoch["complete"] for epoch in self.epochs)
+
+    @property
+    def number(self) -> int:
+        """The number of the epoch under way, from 1."""
+        return self.completed + 1
+
+    @property
     def waited(self) -> int:
         """The number of evaluations since the one with the best dev accuracy."""
         scores = [epoch["dev"]["accuracy"] for epoch in self.epochs if epoch["dev"]]
         return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
     def checkpoint_name(self, step: int) -> str:
-        """Return the name of a checkpoint of the present epoch and a step."""
-        return checkpoint_name(len(self.epochs), step)
+        """Return the name of a checkpoint that is saved now, at a step."""
+        return checkpoint_name(self.completed, step)
 
     def best_at(self, step: int, *, evaluates: bool) -> tuple[str, float | None] | None:
         """Return the best checkpoint, counting one that is saved now.

@@ -186,8 +186,7 @@ class Training:
 
     def _evaluate(self) -> Measured | None:
         """Return loss and accuracy on the dev partition; None if no evaluation is due."""
-        number = len(self.history.epochs) + 1
-        due = number % self.settings.eval_every == 0 or self.stepper.steps == self.total_steps
+        due = self.history.number % self.settings.eval_every == 0 or self.stepper.steps == self.total_steps
         if self.dev is None or not due:
             return None
         between = self._stop_if_asked if self.world.size == 1 else lambda: None
@@ -196,8 +195,7 @@ class Training:
     def _log_step(self, speed: float) -> None:
         step, measured = self.stepper.steps, self.stepper.metrics.read()
         self._check_losses()
-        number = len(self.history.epochs) + 1
-        line = {"kind": "step", "step": step, "epoch": number, "learning_rate": self.stepper.rate()}
+        line = {"kind": "step", "step": step, "epoch": self.history.number, "learning_rate": self.stepper.rate()}
         with self.world.together():
             if self.folder:
                 self.folder.log(line | measured)
@@ -205,9 +203,11 @@ class Training:
         self.reporter.stepped(step, measured, speed)
 
     def _log_epoch(self, measured: dict[str, Any]) -> None:
-        number = len(self.history.epochs) + 1
-        line: dict[str, Any] = {"kind": "epoch", "epoch": number, "step": self.stepper.steps} | measured
-        self.stepper.metrics.end_epoch()
+        complete = self.batches.delivered == len(self.batches)
+        at = {"epoch": self.history.number, "step": self.stepper.steps, "complete": complete}
+        line: dict[str, Any] = {"kind": "epoch"} | at | measured
+        if complete:  # one cut short goes on if the run is resumed with more steps
+            self.stepper.metrics.end_epoch()
         self.epoch_is_over = False
         self.history.epochs.append(line)
         if line["dev"]:
@@ -218,7 +218,7 @@ class Training:
 
     def _time_epoch(self, clock: EpochClock) -> EpochTiming:
         """Record how long the epoch that ended took to train."""
-        timing = clock.timing(len(self.history.epochs))
+        timing = clock.timing(self.history.epochs[-1]["epoch"])
         with self.world.together():
             if self.folder:
                 self.folder.time(timing)
@@ -253,7 +253,7 @@ class Training:
             "epoch_is_over": self.epoch_is_over,
         }
         best = history.best_at(step, evaluates=self.dev is not None)
-        checkpoint = Checkpoint(self.setup.description, len(history.epochs), step, history.last, best, 0, weights)
+        checkpoint = Checkpoint(self.setup.description, history.completed, step, history.last, best, 0, weights)
         keep = self.settings.keep_checkpoints
         folder = self.folder
         if self.world.on_rank_0(lambda: bool(folder and folder.save(checkpoint, state, keep=keep, final=final))):

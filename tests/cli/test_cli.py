@@ -283,7 +283,7 @@ def test_training_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert (tmp_path / "run/checkpoints/epoch-0001-step-00000003").is_dir()
+    assert (tmp_path / "run/checkpoints/epoch-0000-step-00000003").is_dir()
 
 
 @pytest.mark.parametrize("arguments", [["data", "info", "demo"], ["config", "schema"], ["--version"]])

@@ -18,7 +18,9 @@ from dali_asr.config import Config
 from dali_asr.demo import DEMO_CORPUS
 from dali_asr.errors import DataError, TrainingError, UsageError
 from dali_asr.loading import WindowLoader
+from dali_asr.reports.record import read_record
 from dali_asr.runs.checkpoint import find_checkpoint, load_checkpoint
+from dali_asr.runs.curves import epoch_label
 from dali_asr.training import train
 from tests.makers import make_course, make_features
 
@@ -116,7 +118,7 @@ def test_a_logged_loss_is_the_mean_since_the_line_before(tmp_path: Path) -> None
 
 def test_the_best_checkpoint_has_the_highest_dev_accuracy(tmp_path: Path) -> None:
     result = trained(
-        tmp_path / "run", "training.max_steps=1000", "training.epochs=5", "training.optimizer.learning_rate=0.3"
+        tmp_path / "run", "training.max_steps=null", "training.epochs=5", "training.optimizer.learning_rate=0.3"
     )
     scores = [epoch["dev"]["accuracy"] for epoch in result.epochs]
     best, last = (load_checkpoint(result.run, which) for which in ("best", "last"))
@@ -127,6 +129,32 @@ def test_the_best_checkpoint_has_the_highest_dev_accuracy(tmp_path: Path) -> Non
         "the last two and the best"
     )
     load_file(result.run / "checkpoints" / best.name / "model.safetensors")
+
+
+def test_an_epoch_cut_short_goes_on_in_the_resumed_run(tmp_path: Path) -> None:
+    """Its line at the end is that of a run that was never cut."""
+    options = [*SMALL, "loader.device=cpu", "loader.subset=9", "loader.batch_size=250"]
+    options += ["training.schedule.kind=constant"]
+
+    def run(name: str, steps: int) -> Any:
+        config = Config.load("demo", [*options, f"training.max_steps={steps}"])
+        return train(config, run=tmp_path / name, resume="auto")
+
+    whole = run("whole", 46)
+    cut = run("cut", 30)
+    assert load_checkpoint(cut.run, "last").name == "epoch-0001-step-00000030"
+    again = run("cut", 46)
+    assert [(e["epoch"], e["step"], e["complete"]) for e in again.epochs] == [
+        (1, 23, True),
+        (2, 30, False),
+        (2, 46, True),
+    ]
+    assert [again.epochs[0], again.epochs[2]] == whole.epochs
+    assert load_checkpoint(cut.run, "last").name == "epoch-0002-step-00000046"
+    record = read_record(cut.run)
+    assert (record.completed, len(record.by_number)) == (2, 2)
+    assert {line["epoch"] for line in record.lines if line["step"] > 23} == {2}
+    assert [epoch_label(line) for line in record.epochs] == ["1", "2 (cut short)", "2"]
 
 
 def test_evaluation_can_skip_epochs(tmp_path: Path) -> None:
