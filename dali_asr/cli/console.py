@@ -60,7 +60,7 @@ _OPTIONS = {
     "speaker_pattern ": "--speaker-pattern ",
     "(fold=": "(data.fold, or data pack --fold: ",
     "zero_nonfinite=True": "data.zero_nonfinite, or data pack --zero-nonfinite",
-    "train=NAME": "data.train, or data pack --train",
+    "(train=NAME": "(data.train, or data pack --train",
     "raise memory_budget": "raise loader.memory_budget",
     "lower memory_budget": "lower loader.memory_budget",
     "set memory_budget": "set loader.memory_budget",

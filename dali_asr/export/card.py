@@ -88,7 +88,7 @@ def _model(description: ModelDescription, parameters: int) -> Iterable[tuple[str
     statistics = {
         "none": "none",
         "utterance": "in the file: mean and variance of the utterance",
-        "global": f"in the file: mean and variance of {_names(normalization.partitions)}",
+        "global": f"in the file: mean and variance of {_names(normalization.partitions, 'partitions without a name')}",
     }
     yield "input", f"`frames`, float32 `[T, {description.feature_dim}]`: one utterance, not normalized, T at least 1"
     yield "output", f"`log_probabilities`, float32 `[T, {len(description.inventory)}]`: natural logarithms"
@@ -196,8 +196,8 @@ def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(printable(cell).replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def _names(partitions: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in partitions) or "none"
+def _names(partitions: Iterable[str], absent: str = "none") -> str:
+    return ", ".join(f"`{name}`" for name in partitions) or absent
 
 
 def _folder(path: str) -> str:

@@ -35,6 +35,9 @@ def train(
     On the CPU, the same configuration on the same machine gives the same weights to the bit, also if the run is
     interrupted or killed, and resumed. Under torchrun, all processes train one model.
 
+    Nothing is shown by default. `train(config, reporter=Printer())` prints the metrics of every epoch; for a bar or
+    a log of your own, override methods of `Reporter` (both in `dali_asr.training`).
+
     Args:
         config: the configuration.
         run: the run's folder; by default one in `config.run.folder`, named by recipe, date and time.
@@ -42,7 +45,7 @@ def train(
         resume: the folder of a run or of a checkpoint to continue; or `auto` for the run in `run`, else the recipe's
             latest, else a new one.
         corpus: the corpus to train on, instead of the configured one.
-        reporter: receives the progress, on rank 0.
+        reporter: receives the progress, on rank 0; None for none.
 
     Raises:
         DataError: a partition without labels, a damaged file, a full disk.

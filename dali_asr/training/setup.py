@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from dali_asr.build import (
     check_batches,
     check_size,
     complete_loader,
+    dropped_partitions,
     partition_of,
     training_loader,
     training_partition,
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from dali_asr.config import Config, TrainingConfig
+    from dali_asr.config import Config, DataConfig, TrainingConfig
     from dali_asr.corpus import Corpus, Partition
     from dali_asr.loading import WindowLoader
     from dali_asr.model import MLP
@@ -74,6 +76,7 @@ def set_up(config: Config, corpus: Corpus, world: World, shared: Setup | None = 
     train = training_partition(corpus, config.data)
     dev = partition_of(corpus, "data.dev", config.data.dev) if config.data.dev else None
     counts = label_counts(train, "data.train")
+    missing = warn_of_missing(counts, corpus.inventory, train.name)
     if dev:
         label_counts(dev, "data.dev")
     batches, dev_batches = (shared.batches, shared.dev) if shared else _loaders(config, train, dev, world)
@@ -98,7 +101,7 @@ def set_up(config: Config, corpus: Corpus, world: World, shared: Setup | None = 
         model,
         torch.from_numpy(balanced_weights(counts)) if balanced else None,
         _notes(config, train.frame_count, int(counts.sum())),
-        [warning] if (warning := warn_of_missing(counts, corpus.inventory, train.name)) else [],
+        [*drop_warnings(config.data), *([missing] if missing else [])],
     )
 
 
@@ -127,6 +130,17 @@ def _notes(config: Config, frames: int, labelled: int) -> list[str]:
     if config.data.drop is None:
         return []
     return [f"data.drop: {config.data.drop}: labels of {labelled:,} of {frames:,} frames are left to train on"]
+
+
+def drop_warnings(data: DataConfig) -> list[str]:
+    """Return a warning if `data.drop` names none of the training partitions, as the list of another corpus does."""
+    named = dropped_partitions(data)
+    if not named or named & set(data.train):
+        return []
+    return [
+        f"data.drop: {data.drop}: drops nothing: it lists labels of {', '.join(sorted(named))}, data.train is "
+        f"{', '.join(data.train)}; give the findings.csv of this corpus: {shlex.join(['dali-asr', 'audit', data.root])}"
+    ]
 
 
 def build_stepper(

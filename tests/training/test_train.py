@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from dali_asr.loading import WindowLoader
 from dali_asr.reports.record import read_record
 from dali_asr.runs.checkpoint import find_checkpoint, load_checkpoint
 from dali_asr.runs.curves import epoch_label
-from dali_asr.training import train
+from dali_asr.training import Printer, train
 from tests.makers import make_course, make_features
 
 SMALL = ["model.hidden=[16]", "training.max_steps=6", "loader.context=1", "training.epochs=9"]
@@ -129,6 +130,14 @@ def test_the_best_checkpoint_has_the_highest_dev_accuracy(tmp_path: Path) -> Non
         "the last two and the best"
     )
     load_file(result.run / "checkpoints" / best.name / "model.safetensors")
+
+
+def test_a_printer_shows_every_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = Config.load("demo", [*SMALL, "loader.device=cpu", "loader.subset=9", "training.max_steps=1"])
+    train(config, run=tmp_path / "run", reporter=Printer())
+    train_line, dev_line = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"epoch 1 \(cut short\)  train  loss [\d.]+  accuracy [\d.]+%  data stall [\d.]+%", train_line)
+    assert re.fullmatch(r"epoch 1 \(cut short\)  dev    loss [\d.]+  accuracy [\d.]+%", dev_line)
 
 
 def test_an_epoch_cut_short_goes_on_in_the_resumed_run(tmp_path: Path) -> None:
