@@ -105,11 +105,14 @@ def copied_to(receive: Callable[[str], None]) -> Iterator[None]:
         _COPIES.remove(receive)
 
 
-def say(text: str = "", end: str = "\n") -> None:
-    """Print a text of the result, as it is."""
+def say(text: str = "", end: str = "\n", *, wrap: bool = True) -> None:
+    """Print a text of the result, as it is; on a terminal, wrapped between words unless it is a path."""
     _copy(f"{text}{end}")
     with printing():
-        _print(stdout, text, end=end)
+        if wrap:
+            _print(stdout, text, end=end)
+        else:
+            stdout.print(text, markup=False, soft_wrap=True, end=end)
 
 
 def _print(console: Console, text: str, style: str = "", end: str = "\n") -> None:
