@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
@@ -20,6 +22,7 @@ import torch
 
 from dali_asr.bench import measure
 from dali_asr.config import recipe_names
+from dali_asr.reports.audit import auditing
 from tests.makers import make_course
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +39,8 @@ QUICK = {
     "python benchmarks/shuffle.py": " --batch-size 32 --budgets 0.5",
     "python benchmarks/sweep.py": " --repeats 1 --seeds 2 --steps 2",
     "python benchmarks/ablation.py": " --seeds 1 --only reference",
+    "torchrun": " --set training.epochs=1",
+    "dali-asr train --resume runs/two": " --set training.epochs=2",
     "python benchmarks/audit.py": " --seeds 1 --folds 2 --utterances 8",
     "python benchmarks/make_course_tree.py": " --utterances 40 --mean 100",
     "python benchmarks/pack.py": " --repeats 1",
@@ -79,6 +84,10 @@ def execute(folder: Path, run_cli: Callable[..., Any], monkeypatch: pytest.Monke
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     monkeypatch.setitem(measure._MATRIX_SIZE, "cpu", 256)
+    # A process of its own would import torch again.
+    monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(jobs))
+    for name in ("OF_FRAMES", "OF_SEGMENTS"):
+        monkeypatch.setattr(auditing, name, replace(getattr(auditing, name), epochs=1))
 
     def run(command: str) -> str:
         words = shlex.split(command)
@@ -144,7 +153,7 @@ def test_every_other_command_of_the_readme_runs(folder: Path, execute: Callable[
 
 
 def test_every_command_about_configuration_runs(folder: Path, execute: Callable[[str], str]) -> None:
-    printed = {command: execute(command) for command in commands(CONFIGS)}
+    printed = {command: execute(quickly(command)) for command in commands(CONFIGS)}
     (by_torchrun,) = [text for command, text in printed.items() if command.startswith("torchrun")]
     assert by_torchrun.count(" parameters on 2 processes, the first on the ") == 1
     assert by_torchrun.count("Next: dali-asr predict") == 1
@@ -155,7 +164,7 @@ def test_every_command_about_benchmarks_runs(folder: Path, execute: Callable[[st
     """All but `gpu.sh`, which runs the same commands, for minutes and on a GPU: its syntax is checked."""
     shutil.copytree(ROOT / "benchmarks", folder / "benchmarks", ignore=lambda *_: ["results", "__pycache__"])
     (folder / "benchmarks/results").mkdir()
-    make_course(folder / "root", {"train-clean": [60] * 40, "dev-clean": [100]}, dim=28)
+    make_course(folder / "root", {"train-clean": [30] * 40, "dev-clean": [100]}, dim=28)
     execute("dali-asr data pack root packed-root")
     values = {"CORPUS": "packed-root", "PARTITION": "train-clean", "ROOT": "root"}
     first, *others = commands(BENCHMARKS)

@@ -11,12 +11,14 @@ DIE_ON_RANK=r, DIE_AT_STEP=n   exit code 3 at step n on rank r, unless torchrun 
 and, of runs that a `Forker` starts, on how many ranks:
 
 COMMAND=[...], ERRORS=path     the command line with these arguments, which writes errors to a file
+FOLDER=path                    in this folder, without root's right to read and write everything
 WORLD_SIZE=n                   on n processes with the environment that torchrun gives them
 AGENT_RESTARTS=n               on two processes of torchrun's agent, which starts them again n times
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import itertools
@@ -104,9 +106,9 @@ class Forker:
         print(json.dumps([str(run), [*OVERRIDES, *overrides], environment]), file=self._process.stdin, flush=True)
         return int(self.read().removeprefix("process "))
 
-    def command(self, *arguments: str, errors: Path) -> int:
+    def command(self, *arguments: str, errors: Path, **environment: str) -> int:
         """Start the command line, which writes its errors to a file, and return the ID of its process."""
-        return self.start(Path(), COMMAND=json.dumps(arguments), ERRORS=str(errors))
+        return self.start(Path(), COMMAND=json.dumps(arguments), ERRORS=str(errors), **environment)
 
     def read(self) -> str:
         """Return the next line that the run printed, or `ended CODE`."""
@@ -259,6 +261,7 @@ def fork() -> None:
 def _run_forked() -> int:
     """Run what the environment says, on as many ranks; return the exit code."""
     if "COMMAND" in os.environ:
+        os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(_fork_ranks())
         return _command(json.loads(os.environ["COMMAND"]))
     if "AGENT_RESTARTS" not in os.environ:
         os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(_fork_ranks())
@@ -283,10 +286,24 @@ def _run_forked() -> int:
     return 0
 
 
+def _drop_rights() -> None:
+    """Give up CAP_DAC_OVERRIDE (bit 1) and CAP_DAC_READ_SEARCH (bit 2), which root has."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # of capabilities in two words, of this process
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable: low words, then high words
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.capget(header, sets) == 0
+    for at in range(3):
+        sets[at] &= ~0b110
+    assert libc.capset(header, sets) == 0, os.strerror(ctypes.get_errno())
+
+
 def _command(arguments: list[str]) -> int:
     """Run the command line; return its exit code."""
     from dali_asr.cli import main as command_line
 
+    if "FOLDER" in os.environ:
+        os.chdir(os.environ["FOLDER"])
+        _drop_rights()
     if "DIE_AT_WRITE" in os.environ:
         die_at_write(int(os.environ["DIE_AT_WRITE"]))
     os.dup2(os.open(os.environ["ERRORS"], os.O_WRONLY | os.O_CREAT), 2)

@@ -20,7 +20,10 @@ def own_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def test_variants_are_compared_with_the_first(run_script: Callable[..., str], tmp_path: Path) -> None:
+def test_variants_are_compared_with_the_first(
+    run_script: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ablation.REFERENCE", ("loader.context=4", "loader.batch_size=64", "model.hidden=[16]"))
     make_course(tmp_path / "c", {"train-clean": [400, 200], "dev-clean": [100]}, dim=28)
     only = ("--only", "reference", "--only", "the five that pay")
     printed = run_script("ablation", tmp_path / "c", "--seeds", 2, "--json", tmp_path / "a.json", *only)

@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from dali_asr import Config, train
 from tests.makers import make_course
-from tests.training_runs import SMALL
-
-# Runs commands one after the other, each in a child, without root's right to read and write everything.
-SCRIPT = """
-import json, os, sys
-import dali_asr.inference.predict, dali_asr.training, matplotlib.figure, torch._dynamo
-from dali_asr.cli import main
-
-for arguments in json.loads(sys.argv[1]):
-    if not os.fork():
-        sys.argv = ["dali-asr", *arguments]
-        os.dup2(1, 2)
-        try:
-            main()
-        finally:
-            sys.stdout.flush()
-            os._exit(0)
-    os.wait()
-    print("---", flush=True)
-"""
-WITHOUT_RIGHTS = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+from tests.training_runs import SMALL, Forker
 
 
 @pytest.fixture(scope="module")
@@ -84,44 +60,29 @@ CASES = {
 }
 
 
-@pytest.mark.skipif(bool(WITHOUT_RIGHTS) and not shutil.which("setpriv"), reason="setpriv is not installed")
-def test_what_may_not_be_read_or_written_is_one_line(folder: Path) -> None:
-    commands = json.dumps([command.split() for command in CASES])
-    done = subprocess.run(
-        [*WITHOUT_RIGHTS, sys.executable, "-c", SCRIPT, commands],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    printed = done.stdout.removesuffix("---\n").split("---\n")
-    for (command, message), output in zip(CASES.items(), printed, strict=True):
-        last = output.splitlines()[-1] if output else ""
-        assert last.startswith("error: "), f"{command}: {output}"
-        assert message in last, f"{command}: {output}"
-        assert "unexpected" not in output
+def errors_of(forker: Forker, command: str, folder: Path, errors: Path, **environment: str) -> str:
+    """Return what a command that fails prints to standard error, without root's rights."""
+    errors.unlink(missing_ok=True)
+    forker.command(*command.split(), errors=errors, FOLDER=str(folder), **environment)
+    assert forker.wait() in (1, 2), command
+    return errors.read_text()
 
 
-@pytest.mark.skipif(bool(WITHOUT_RIGHTS) and not shutil.which("setpriv"), reason="setpriv is not installed")
-def test_a_cache_that_may_not_be_written_is_one_line(folder: Path) -> None:
-    done = subprocess.run(
-        [*WITHOUT_RIGHTS, sys.executable, "-m", "dali_asr", "data", "info", str(folder / "tree")],
-        env=os.environ | {"XDG_CACHE_HOME": str(folder / "fixed")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert done.stderr == (
+@pytest.mark.parametrize(("command", "message"), CASES.items(), ids=CASES)
+def test_what_may_not_be_read_or_written_is_one_line(
+    command: str, message: str, folder: Path, forker: Forker, tmp_path: Path
+) -> None:
+    printed = errors_of(forker, command, folder, tmp_path / "errors")
+    last = printed.splitlines()[-1]
+    assert last.startswith("error: "), printed
+    assert message in last, printed
+    assert "unexpected" not in printed
+
+
+def test_a_cache_that_may_not_be_written_is_one_line(folder: Path, forker: Forker, tmp_path: Path) -> None:
+    fixed = errors_of(forker, "data info tree", folder, tmp_path / "errors", XDG_CACHE_HOME=str(folder / "fixed"))
+    assert fixed == (
         f"error: {folder}/fixed/dali-asr: Permission denied while writing; set DALI_ASR_CACHE to another folder\n"
     )
-    done = subprocess.run(
-        [*WITHOUT_RIGHTS, sys.executable, "-m", "dali_asr", "cache", "list"],
-        env=os.environ | {"DALI_ASR_CACHE": str(folder / "closed")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stderr == f"error: {folder}/closed/corpora: permission denied; check the permissions of the cache\n"
+    closed = errors_of(forker, "cache list", folder, tmp_path / "errors", DALI_ASR_CACHE=str(folder / "closed"))
+    assert closed == f"error: {folder}/closed/corpora: permission denied; check the permissions of the cache\n"

@@ -98,6 +98,7 @@ def test_another_checkpoint_than_best_or_last_is_refused(trained: tuple[Path, Pa
         load_model(trained[0], checkpoint="banana")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("trained", ["global"], indirect=True)
 def test_it_needs_no_dali(trained: tuple[Path, Path]) -> None:
     code = (
         "import sys; sys.modules['nvidia'] = None\n"

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +13,6 @@ import torch
 from dali_asr.runs.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
 from tests.training_runs import Forker
 
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
-TWO = (*TORCHRUN, "--nproc-per-node", "2")
 # Without batch norm and dropout, whose results depend on how a batch is split.
 TWO_EPOCHS = ("loader.batch_size=125", "training.epochs=2")
 PLAIN = ("model.norm=layer", "model.dropout=0", "loader.drop_last=false")
@@ -115,20 +110,19 @@ def test_a_full_disk_ends_all_ranks_with_its_error(forker: Forker, tmp_path: Pat
     assert not any("RuntimeError" in line for line in raised)
 
 
-def test_a_used_folder_is_refused_once(tmp_path: Path) -> None:
+def test_a_used_folder_is_refused_once(forker: Forker, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/notes").write_text("mine")
-    command = [*TWO, "-m", "dali_asr", "train", "--run-folder", str(tmp_path / "run"), "--set", "loader.device=cpu"]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+    command = ["train", "--run-folder", str(tmp_path / "run"), "--set", "loader.device=cpu"]
+    ended = forker.end(
+        Path(),
+        ranks=2,
+        COMMAND=json.dumps(command),
+        ERRORS=str(tmp_path / "err"),
+        XDG_CACHE_HOME=str(tmp_path / "cache"),
     )
-    assert done.returncode != 0
-    assert done.stderr.count("exists and is not empty; choose another folder") == 1
-    assert "exitcode  : 2" in done.stderr
-    assert "unexpected" not in done.stderr
+    assert ended == 2
+    errors = (tmp_path / "err").read_text()
+    assert errors.count("exists and is not empty; choose another folder") == 1
+    assert "unexpected" not in errors
     assert not (tmp_path / "cache").exists(), "refused before the corpus was opened"
