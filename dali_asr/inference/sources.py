@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 
 _MAX_SHOWN = 6  # symbols in a message
+_ZEROED = (
+    "repair the file, or write zeros there with numpy.nan_to_num(frames, posinf=0, neginf=0), as training with "
+    "data.zero_nonfinite does"
+)
 FILES = "files"  # the name of the partition that single files make up
 
 
@@ -70,7 +74,7 @@ def _open_files(
 ) -> Partition:
     if partition:
         raise UsageError(f"partition {partition}: single files have no partitions; leave it out")
-    frames = [read_features(path, zero_nonfinite=data.zero_nonfinite) for path in paths]
+    frames = [read_features(path, zero_nonfinite=data.zero_nonfinite, remedy=_ZEROED) for path in paths]
     for path, features in zip(paths, frames, strict=True):
         _check_feature_dim(path, features.shape[1], description, data.root)
     names = [path.stem for path in paths]

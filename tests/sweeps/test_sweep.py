@@ -223,7 +223,7 @@ def test_combinations_without_an_accuracy_come_last() -> None:
 
 
 def test_the_plot_has_a_panel_per_key(drawn: list[Any], tmp_path: Path) -> None:
-    """Points at the accuracies, a line through the means of each value, numbers in order."""
+    """Points at the accuracies, a line through the means of values that are numbers, in their order."""
     from dali_asr.sweeps.plot import draw_sweep
 
     runs = [
@@ -237,3 +237,4 @@ def test_the_plot_has_a_panel_per_key(drawn: list[Any], tmp_path: Path) -> None:
     points, means = panels[0].get_lines()
     assert sorted(zip(points.get_xdata(), points.get_ydata(), strict=True)) == [(0, 0.1), (0, 0.3), (1, 0.4), (1, 0.6)]
     assert list(means.get_ydata()) == pytest.approx([0.2, 0.5])
+    assert [axes.get_lines()[1].get_linestyle() for axes in panels] == ["-", "None"], "categories have no order"

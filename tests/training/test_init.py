@@ -52,7 +52,7 @@ def test_training_starts_from_the_weights(before: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(ours_now, tensor)
     (line,) = said.notes
     assert said.messages == []
-    assert line == f"training.init: starts from the weights of epoch-0001-step-00000003 in {before}"
+    assert line == f"training.init: starts from the weights of epoch-0000-step-00000003 in {before}"
 
 
 def test_other_labels_get_a_new_last_layer(before: Path, tmp_path: Path) -> None:
