@@ -17,7 +17,9 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from dali_asr.bench import measure
@@ -26,9 +28,9 @@ from dali_asr.reports.audit import auditing
 from tests.makers import make_course
 
 ROOT = Path(__file__).parents[1]
-README, CONFIGS, LOADING, BENCHMARKS = (
+README, CONFIGS, LOADING, AUDIO, BENCHMARKS = (
     (ROOT / folder / "README.md").read_text(encoding="utf-8")
-    for folder in (".", "configs", "dali_asr/loading", "benchmarks")
+    for folder in (".", "configs", "dali_asr/loading", "dali_asr/audio", "benchmarks")
 )
 INSTALL = ["pip install -e . && dali-asr train", "pip install -e '.[dev]' && pytest"]
 # Ten minutes are too long for a test.
@@ -43,6 +45,7 @@ QUICK = {
     "dali-asr train --resume runs/two": " --set training.epochs=2",
     "python benchmarks/audit.py": " --seeds 1 --folds 2 --utterances 8",
     "python benchmarks/make_course_tree.py": " --utterances 40 --mean 100",
+    "python benchmarks/features.py": " --repeats 1 --alone",
     "python benchmarks/pack.py": " --repeats 1",
     "python benchmarks/export.py": " --models tiny --repeats 1 --frames 100 --no-memory",
 }
@@ -160,13 +163,27 @@ def test_every_command_about_configuration_runs(folder: Path, execute: Callable[
     run_examples(CONFIGS, folder)
 
 
+def test_the_command_about_recordings_and_its_example_run(tmp_path: Path, execute: Callable[[str], str]) -> None:
+    samples = np.sin(np.arange(4_000) / 3) / 2
+    (tmp_path / "recordings").mkdir()
+    for path in ("recordings/a.flac", "a.flac", "b.wav"):
+        soundfile.write(tmp_path / path, samples, 16_000)
+    (command,) = commands(AUDIO)
+    printed = execute(command.replace("RECORDINGS corpus", f"{tmp_path}/recordings {tmp_path}/corpus"))
+    assert "Computed the features of 1 of 1 recordings" in printed
+    run_examples(AUDIO, tmp_path)
+
+
 def test_every_command_about_benchmarks_runs(folder: Path, execute: Callable[[str], str]) -> None:
     """All but `gpu.sh`, which runs the same commands, for minutes and on a GPU: its syntax is checked."""
     shutil.copytree(ROOT / "benchmarks", folder / "benchmarks", ignore=lambda *_: ["results", "__pycache__"])
     (folder / "benchmarks/results").mkdir()
     make_course(folder / "root", {"train-clean": [30] * 40, "dev-clean": [100]}, dim=28)
     execute("dali-asr data pack root packed-root")
-    values = {"CORPUS": "packed-root", "PARTITION": "train-clean", "ROOT": "root"}
+    values = {"CORPUS": "packed-root", "PARTITION": "train-clean", "ROOT": "root", "RECORDINGS": "recordings"}
+    (folder / "recordings").mkdir()
+    for number in range(3):
+        soundfile.write(folder / f"recordings/{number}.flac", np.sin(np.arange(4_000) / (3 + number)) / 2, 16_000)
     first, *others = commands(BENCHMARKS)
     assert first == "benchmarks/gpu.sh FOLDER"
     execute("bash -n benchmarks/gpu.sh")
@@ -177,6 +194,7 @@ def test_every_command_about_benchmarks_runs(folder: Path, execute: Callable[[st
         "ablation",
         "audit",
         "export",
+        "features",
         "loader",
         "pack",
         "pack-archive",
@@ -373,7 +391,8 @@ def test_the_figures_of_the_audit_are_the_recorded_ones() -> None:
 
 def test_links_lead_somewhere() -> None:
     for path in (
-        ROOT / folder / "README.md" for folder in (".", "configs", "dali_asr", "dali_asr/loading", "benchmarks")
+        ROOT / folder / "README.md"
+        for folder in (".", "configs", "dali_asr", "dali_asr/audio", "dali_asr/loading", "benchmarks")
     ):
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
             assert target.startswith("https://") or (path.parent / target).exists(), target

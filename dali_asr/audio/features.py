@@ -1,4 +1,4 @@
-"""Mel-frequency cepstral coefficients (MFCC) by DALI's audio operators.
+"""Mel-frequency cepstral coefficients (MFCC) of samples in memory, as the demo corpus has them.
 
 Shape letters: `S` samples of a recording, `T` frames, `D` coefficients per frame.
 """
@@ -7,20 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-from nvidia.dali import fn, types
-from nvidia.dali.pipeline import Pipeline
+from dali_asr.audio.pipelines import compute
+from dali_asr.audio.settings import FeatureSettings
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
-WINDOW_SECONDS = 0.025
-STEP_SECONDS = 0.010
 COEFFICIENTS = 28
-_PREEMPHASIS = 0.97
-_MEL_BANDS = 40
-_MIN_FREQUENCY, _MAX_FREQUENCY = 20.0, 8000.0  # Hz
-_MIN_DECIBELS = -100.0
+_MAX_FREQUENCY = 8000.0  # Hz
 
 
 def mfcc(
@@ -40,34 +35,22 @@ def mfcc(
     Returns:
         `[T, D]`, T = 1 + (S − window) // step.
     """
-    window, step = frame_samples(sample_rate)
-    pipeline = Pipeline(batch_size=1, num_threads=1, device_id=None)
-    with pipeline:
-        audio = fn.external_source(lambda _: [samples], device="cpu", batch=True)
-        spectrum = fn.spectrogram(
-            fn.preemphasis_filter(audio, preemph_coeff=_PREEMPHASIS),
-            nfft=1 << (window - 1).bit_length(),
-            window_length=window,
-            window_step=step,
-            center_windows=False,
-        )
-        mel = fn.mel_filter_bank(
-            spectrum,
-            sample_rate=sample_rate,
-            nfilter=_MEL_BANDS,
-            freq_low=_MIN_FREQUENCY,
-            freq_high=min(_MAX_FREQUENCY, sample_rate / 2),
-            mel_formula="htk",
-            normalize=False,
-        )
-        decibels = fn.to_decibels(mel, multiplier=10.0, reference=1.0, cutoff_db=_MIN_DECIBELS)
-        cepstra = fn.mfcc(decibels, axis=0, dct_type=2, n_mfcc=coefficients, normalize=True)
-        pipeline.set_outputs(fn.cast(fn.transpose(cepstra, perm=[1, 0]), dtype=types.FLOAT))
-    pipeline.build()
-    (output,) = pipeline.run()
-    return np.array(output[0])
+    (frames,) = compute([samples], demo_settings(sample_rate, coefficients))
+    return frames
 
 
-def frame_samples(sample_rate: int) -> tuple[int, int]:
-    """Return the samples per frame and the samples from one frame to the next."""
-    return round(WINDOW_SECONDS * sample_rate), round(STEP_SECONDS * sample_rate)
+def demo_settings(sample_rate: int = 16_000, coefficients: int = COEFFICIENTS) -> FeatureSettings:
+    """Return the settings of the demo corpus."""
+    window = FeatureSettings(sample_rate=sample_rate, n_fft=1 << 30).timing.window
+    return FeatureSettings(
+        sample_rate=sample_rate,
+        window_function="hann-midpoint",
+        n_fft=1 << (window - 1).bit_length(),
+        sample_scale=1.0,
+        power_per_bin=False,
+        preemphasis_start="repeat",
+        max_frequency=min(_MAX_FREQUENCY, sample_rate / 2),
+        log="decibels",
+        log_floor=1e-10,
+        coefficients=coefficients,
+    )

@@ -24,6 +24,7 @@ from dali_asr.cli import (
     doctor,
     evaluate,
     export_model,
+    features,
     fetch,
     handin,
     model,
@@ -131,6 +132,7 @@ app.command("profile")(profile.profile)
 app.command("handin")(handin.handin)
 app.command("export")(export_model.export)
 app.command("sweep")(sweep.sweep)
+app.command("features")(features.features)
 app.command("audit")(audit.audit)
 app.command("doctor")(doctor.doctor)
 data.app.command("submit")(submit.submit)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 
 _COMMAND = re.compile(
-    r"dali-asr (train|sweep|predict|evaluate|report|compare|audit|profile|export|handin|data|cache|config|bench) .*$"
+    r"dali-asr (train|sweep|predict|evaluate|report|compare|audit|features|profile|export|handin|data|cache|config|"
+    r"bench) .*$"
 )
 _NO_BREAK = "\0"  # stands in no text that is printed
 
@@ -59,6 +60,7 @@ _OPTIONS = {
     "folds=N": "--folds",
     "speaker_pattern ": "--speaker-pattern ",
     "(fold=": "(data.fold, or data pack --fold: ",
+    "keep_going=True": "--keep-going",
     "zero_nonfinite=True": "data.zero_nonfinite, or data pack --zero-nonfinite",
     "(train=NAME": "(data.train, or data pack --train",
     "raise memory_budget": "raise loader.memory_budget",

@@ -19,6 +19,7 @@ from pydantic import (
     field_validator,
 )
 
+from dali_asr.audio.settings import FeatureSettings, with_preset
 from dali_asr.config.problems import problem_lines
 from dali_asr.config.reading import apply_overrides, find_config, read_yaml
 from dali_asr.config.values import (
@@ -265,6 +266,8 @@ class Config(Section):
 
     data: DataConfig = DataConfig()
     """The corpus and how its frames are stored."""
+    features: Annotated[FeatureSettings, BeforeValidator(with_preset)] = FeatureSettings()
+    """How `dali-asr features` computes features from recordings. Training does not read it."""
     loader: LoaderConfig = LoaderConfig()
     """The loader of context windows."""
     model: ModelConfig = ModelConfig()

@@ -16,6 +16,7 @@ from dali_asr.corpus.packed import Manifest, is_packed, open_arrays
 from dali_asr.corpus.packing import PackSettings, quiet
 from dali_asr.corpus.partition import Partition, join
 from dali_asr.errors import UsageError, did_you_mean
+from dali_asr.segments import FrameTiming
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,12 +39,14 @@ class Corpus:
         inventory: the label set.
         normalization: applied to the frames.
         path: the packed corpus; None if the corpus was made from arrays.
+        features: settings that the features were computed with, as JSON (`FeatureSettings.from_json`); None if unknown.
     """
 
     partitions: Mapping[str, Partition]
     inventory: Inventory
     normalization: Normalization
     path: Path | None = None
+    features: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
         partitions = ", ".join(f"{name} [{p.frame_count}, {p.feature_dim}]" for name, p in self.partitions.items())
@@ -59,6 +62,11 @@ class Corpus:
     def dtype(self) -> np.dtype[Any]:
         """Dtype of the stored frames, float16 or float32."""
         return next(iter(self.partitions.values())).dtype
+
+    @property
+    def timing(self) -> FrameTiming:
+        """When frames are; 25 ms every 10 ms at 16 kHz if unknown."""
+        return FrameTiming(**self.features["timing"]) if self.features else FrameTiming()
 
     @classmethod
     def open(cls, path: str | Path, settings: PackSettings | None = None, *, progress: Progress = quiet) -> Corpus:
@@ -154,7 +162,7 @@ class Corpus:
             block = arrays.block(first, entry.utterances, labelled=entry.labelled)
             partitions[entry.name] = Partition(entry.name, manifest.inventory, entry.utterances, (block,))
             first += len(entry.utterances)
-        return cls(partitions, manifest.inventory, manifest.normalization, folder)
+        return cls(partitions, manifest.inventory, manifest.normalization, folder, manifest.features)
 
     def check_settings(
         self,

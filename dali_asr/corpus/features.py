@@ -108,7 +108,7 @@ def finite(
 
 
 def refuse_audio(path: Path) -> None:
-    """Say what to do with recordings: features are not computed from them here.
+    """Say what to do with recordings: features are not computed from them here, but by `audio`.
 
     Raises:
         DataError: the path is a recording, or a folder of recordings.
@@ -118,9 +118,9 @@ def refuse_audio(path: Path) -> None:
     if inside or path.suffix.lower() in _AUDIO:
         what = "a folder of recordings" if inside else "a recording"
         raise DataError(
-            f"{path}: is {what}, but features are needed; compute [frames, features per frame] per recording, such as "
-            "librosa.feature.mfcc(y=y, sr=sr, n_mfcc=28, hop_length=sr // 100).T, and give them as .npy files: to "
-            "predict, as they are; to train, in PARTITION/mfcc with labels in PARTITION/transcript, or by PackedWriter"
+            f"{path}: is {what}, but features are needed; make a packed corpus by dali-asr features, or give arrays "
+            "[frames, features per frame] as .npy files: to predict, as they are; to train, in PARTITION/mfcc with "
+            "labels in PARTITION/transcript, or by PackedWriter"
         )
 
 

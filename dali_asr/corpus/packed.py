@@ -4,7 +4,8 @@
     labels.npy      [F]       uint8, uint16 or int32; the largest value means unlabelled
     offsets.npy     [U + 1]   int64, first row of each utterance, and F
     checksums.npy   [U, 2]    uint64, XXH3 of each utterance's frames and labels as they are stored
-    corpus.json               version, normalization, dtype, inventory, partitions, XXH3 of offsets and checksums
+    corpus.json               version, normalization, dtype, inventory, partitions, XXH3 of offsets and checksums;
+                              if the features were computed here, their settings
 
 A partition is a run of utterances. The last key of `corpus.json` is the XXH3 of all bytes before it. Everything is
 verified as it is read: frames and labels per utterance, the other files when the corpus is opened.
@@ -31,6 +32,7 @@ from dali_asr.corpus.npy import NpyFile, parse_array
 from dali_asr.corpus.regular import read_regular, reading
 from dali_asr.errors import DataError
 from dali_asr.inventory import Inventory, is_text
+from dali_asr.segments import FrameTiming
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +74,8 @@ class Manifest:
         inventory: the label set.
         partitions: in the order of their utterances.
         checksums: of `offsets.npy` and `checksums.npy`, 16 hexadecimal digits each.
+        features: settings that the features were computed with, as JSON; its `timing` says when frames are. None if
+            unknown.
     """
 
     dtype: str
@@ -79,6 +83,7 @@ class Manifest:
     inventory: Inventory
     partitions: tuple[PartitionEntry, ...]
     checksums: dict[str, str]
+    features: dict[str, Any] | None = None
 
     def to_bytes(self) -> bytes:
         """Return the content of `corpus.json`."""
@@ -92,6 +97,7 @@ class Manifest:
                 {"name": p.name, "labelled": p.labelled, "utterances": p.utterances} for p in self.partitions
             ],
             "checksums": self.checksums,
+            **({} if self.features is None else {"features": self.features}),
         }
         content = json.dumps(values, ensure_ascii=False).removesuffix("}").encode()
         return content + f', "checksum": "{checksum_digits(content)}"}}\n'.encode()
@@ -126,7 +132,10 @@ class Manifest:
         if len({p.name for p in partitions}) < len(partitions):
             raise ValueError("two partitions of the same name")
         normalization = Normalization.from_json(values["normalization"])
-        return cls(values["dtype"], normalization, Inventory(symbols), partitions, checksums)
+        features = values.get("features")
+        if features is not None:
+            FrameTiming(**features["timing"])
+        return cls(values["dtype"], normalization, Inventory(symbols), partitions, checksums, features)
 
 
 @dataclass(frozen=True, eq=False)

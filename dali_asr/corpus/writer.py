@@ -38,6 +38,7 @@ class PackedWriter:
             frames that are added.
         dtype: of the stored frames, `float32` or `float16`.
         overwrite: whether a packed corpus at `dest` is replaced.
+        features: settings that the frames were computed with, as JSON (`FeatureSettings.to_json`); None if unknown.
 
     Raises:
         UsageError: `dest` exists, or frames cannot be stored as `dtype`.
@@ -55,11 +56,12 @@ class PackedWriter:
         normalization: Kind | Normalization = "none",
         dtype: str = "float32",
         overwrite: bool = False,
+        features: dict[str, Any] | None = None,
     ) -> None:
         check_stored_dtype(dtype)
         self.dest, self.inventory, self.dtype = Path(dest), as_inventory(inventory), dtype
         self.normalization = as_normalization(normalization)
-        self._overwrite = overwrite
+        self._overwrite, self._features = overwrite, features
         check_destination(self.dest, overwrite=overwrite)
         self._open = False
         self._stack = ExitStack()
@@ -117,7 +119,7 @@ class PackedWriter:
             if not self._draft:
                 raise DataError(f"{self.dest}: no utterance was added; a corpus needs at least one")
             entries = tuple(PartitionEntry(n, tuple(u), self._labelled[n]) for n, u in self._names.items())
-            self._draft.finish(self._lengths, self._checksums, entries, self.normalization)
+            self._draft.finish(self._lengths, self._checksums, entries, self.normalization, self._features)
 
     def _open_draft(self, feature_dim: int) -> PackedDraft:
         if self._draft is None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dali_asr.audio.features import frame_samples, mfcc
+from dali_asr.audio.features import demo_settings, mfcc
 from dali_asr.corpus import PackedWriter
 from dali_asr.demo import DEMO_CORPUS
 from dali_asr.demo.sentences import DEV, TEST, TRAIN
@@ -59,8 +59,7 @@ def speak(text: str, voice: str) -> tuple[NDArray[np.float32], list[tuple[float,
 
 def frame_labels(phones: list[tuple[float, str]], frames: int) -> NDArray[np.int64]:
     """Return the label at the center of each frame, `[T]`."""
-    window, step = frame_samples(SAMPLE_RATE)
-    centers = (np.arange(frames) * step + window / 2) / SAMPLE_RATE
+    centers = demo_settings(SAMPLE_RATE).timing.centers(frames)
     ends = np.array([end for end, _ in phones])
     at = np.minimum(np.searchsorted(ends, centers, side="right"), len(phones) - 1)
     labels = ARPABET.encode(np.array([symbol for _, symbol in phones]))

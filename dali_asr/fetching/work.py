@@ -88,15 +88,16 @@ class WorkFolder:
 
 
 @contextmanager
-def work_folder(dest: Path, progress: Progress) -> Iterator[WorkFolder]:
+def work_folder(dest: Path, progress: Progress, kind: str = "fetch") -> Iterator[WorkFolder]:
     """Open the work folder of a destination, and wait until no other process uses it.
 
-    It is removed at the end of the block, or after an error, unless there is something to continue.
+    Its name is that of the destination with a dot before and the kind of work behind it. It is removed at the end of
+    the block, or after an error, unless there is something to continue.
 
     Raises:
         DataError: it cannot be written.
     """
-    path = _work_path(dest)
+    path = _work_path(dest, kind)
     lock = FileLock(path / _LOCK)
     with disk_errors(path):
         dest.parent.mkdir(parents=True, exist_ok=True)
@@ -152,8 +153,8 @@ def already_fetched(
     raise UsageError(f"{dest}: exists; choose another place, or overwrite it (overwrite=True)")
 
 
-def _work_path(dest: Path) -> Path:
-    return dest.with_name(f".{dest.name}.fetch")
+def _work_path(dest: Path, kind: str = "fetch") -> Path:
+    return dest.with_name(f".{dest.name}.{kind}")
 
 
 def _acquire(lock: FileLock, path: Path, progress: Progress) -> None:

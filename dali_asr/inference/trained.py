@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from dali_asr.audio.settings import FeatureSettings
     from dali_asr.corpus import Normalization
     from dali_asr.inventory import Inventory
     from dali_asr.runs.checkpoint import Checkpoint, Which
@@ -52,10 +53,11 @@ class TrainedModel(nn.Module):
         context: frames (left, right) around a window's own; W = left + 1 + right.
         feature_dim: features per frame, D.
         normalization: applied to features before they are cut into windows.
+        features: how features are computed from recordings; None if unknown.
         frame_dtype: the dtype that normalized features are rounded to, float32 or float16.
 
     Attributes:
-        model, inventory, context, feature_dim, normalization: as given.
+        model, inventory, context, feature_dim, normalization, features: as given.
         frame_dtype: as given, as a NumPy dtype.
 
     Raises:
@@ -71,12 +73,14 @@ class TrainedModel(nn.Module):
         context: tuple[int, int],
         feature_dim: int,
         normalization: Normalization,
+        features: FeatureSettings | None = None,
         frame_dtype: str = "float32",
     ) -> None:
         super().__init__()
         self.model, self.inventory = model, inventory
         self.context, self.feature_dim = context, feature_dim
-        self.normalization, self.frame_dtype = normalization, np.dtype(frame_dtype)
+        self.normalization, self.features = normalization, features
+        self.frame_dtype = np.dtype(frame_dtype)
         normalization.check("TrainedModel", feature_dim)
         self.eval()
         self._check_network()
@@ -91,6 +95,7 @@ class TrainedModel(nn.Module):
             context=description.context,
             feature_dim=description.feature_dim,
             normalization=description.normalization,
+            features=description.features,
             frame_dtype=dtype,
         )
 

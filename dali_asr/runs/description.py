@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dali_asr.audio.settings import FeatureSettings
 from dali_asr.corpus import Normalization
 from dali_asr.inventory import Inventory
 from dali_asr.model import ACTIVATIONS, MLP, HiddenLayer
@@ -22,6 +23,7 @@ class ModelDescription:
         residual: whether hidden layers of equal width add their input to their output.
         inventory: the label set.
         normalization: how the features were normalized.
+        features: how the features were computed from recordings; None if unknown.
     """
 
     context: tuple[int, int]
@@ -31,6 +33,7 @@ class ModelDescription:
     residual: bool
     inventory: Inventory
     normalization: Normalization
+    features: FeatureSettings | None = None
 
     @property
     def window(self) -> int:
@@ -61,6 +64,8 @@ class ModelDescription:
             found.append(_inventory_difference(self.inventory.symbols, other.inventory.symbols))
         if ours["normalization"] != theirs["normalization"]:
             found.append(f"normalization {self.normalization.kind} (here {other.normalization.kind}, or other values)")
+        if self.features != other.features:
+            found.append("features computed by other settings")
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -73,6 +78,7 @@ class ModelDescription:
             "residual": self.residual,
             "inventory": list(self.inventory.symbols),
             "normalization": self.normalization.to_json(),
+            "features": self.features.to_json() if self.features else None,
         }
 
     @classmethod
@@ -87,6 +93,7 @@ class ModelDescription:
             bool(values["residual"]),
             Inventory(tuple(values["inventory"])),
             Normalization.from_json(values["normalization"]),
+            FeatureSettings.from_json(values["features"]) if values.get("features") else None,
         )
 
 

@@ -6,8 +6,9 @@ import math
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from dali_asr.audio.settings import FeatureSettings
 from dali_asr.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -65,6 +66,13 @@ class StoredNormalization(_Stored):
     partitions: list[str] = []
 
 
+def _features(values: Any) -> Any:
+    """Check settings of features as JSON, in which `timing` follows from the others."""
+    if not isinstance(values, dict):
+        return values
+    return TypeAdapter(FeatureSettings).validate_python({k: v for k, v in values.items() if k != "timing"})
+
+
 class StoredModel(_Stored):
     """A model description."""
 
@@ -75,6 +83,7 @@ class StoredModel(_Stored):
     residual: bool
     inventory: list[str]
     normalization: StoredNormalization
+    features: Annotated[FeatureSettings | None, BeforeValidator(_features)] = None
 
 
 class BestCheckpoint(_Stored):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from dali_asr.audio.settings import FeatureSettings
 from dali_asr.build import (
     build_hidden,
     check_batches,
@@ -88,6 +89,7 @@ def set_up(config: Config, corpus: Corpus, world: World, shared: Setup | None = 
         config.model.residual,
         corpus.inventory,
         corpus.normalization,
+        FeatureSettings.from_json(corpus.features) if corpus.features else None,
     )
     check_batches(batches, train, description.hidden)
     torch.manual_seed(config.training.seed)

@@ -109,7 +109,7 @@ def test_recordings_are_told_what_is_needed(what: str, run_cli: Callable[..., An
     ):
         done = run_cli(*command)
         assert done.exit_code == 1, done.output
-        assert f"error: {source}: is {what}, but features are needed; compute [frames" in done.stderr
+        assert f"error: {source}: is {what}, but features are needed; make a packed" in done.stderr
 
 
 def test_recordings_in_a_folder_of_a_folder_are_noticed(run_cli: Callable[..., Any], tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from dali_asr.audio.settings import FeatureSettings
 from dali_asr.config import Config
 from dali_asr.corpus import Normalization
 from dali_asr.errors import CheckpointError, DataError
@@ -35,7 +36,14 @@ from tests.training_runs import SMALL, Warnings
 pytestmark = pytest.mark.usefixtures("no_curves")
 
 DESCRIPTION = ModelDescription(
-    (1, 2), 3, (HiddenLayer(4, 0.1, "batch"),), "gelu", False, ARPABET, Normalization("utterance")
+    (1, 2),
+    3,
+    (HiddenLayer(4, 0.1, "batch"),),
+    "gelu",
+    False,
+    ARPABET,
+    Normalization("utterance"),
+    FeatureSettings.of("librosa"),
 )
 
 
@@ -185,6 +193,7 @@ def test_differences_are_listed_side_by_side() -> None:
         "residual False (here True)",
         "inventory of 42 symbols, label 0 is [SIL] (here 2, a)",
         "normalization utterance (here none, or other values)",
+        "features computed by other settings",
     ]
 
 
