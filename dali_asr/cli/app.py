@@ -29,6 +29,7 @@ from dali_asr.cli import (
     handin,
     model,
     predict,
+    prepare,
     profile,
     report,
     submit,
@@ -124,6 +125,7 @@ def root(
 
 
 app.command("train", cls=train.TrainCommand)(train.train)
+app.command("prepare")(prepare.prepare)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)

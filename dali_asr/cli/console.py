@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 _COMMAND = re.compile(
-    r"dali-asr (train|sweep|predict|evaluate|report|compare|audit|features|profile|export|handin|data|cache|config|"
-    r"bench) .*$"
+    r"dali-asr (prepare|train|sweep|predict|evaluate|report|compare|audit|features|profile|export|handin|data|cache|"
+    r"config|bench) .*$"
 )
 _NO_BREAK = "\0"  # stands in no text that is printed
 
@@ -61,6 +61,11 @@ _OPTIONS = {
     "speaker_pattern ": "--speaker-pattern ",
     "(fold=": "(data.fold, or data pack --fold: ",
     "keep_going=True": "--keep-going",
+    "tier=NAME": "--tier",
+    "speakers=FILE": "--speakers FILE",
+    "speakers=WAY": "--speakers WAY",
+    "split=0.8,0.1,0.1": "--split 0.8,0.1,0.1",
+    "silence=SYMBOL": "--silence SYMBOL",
     "zero_nonfinite=True": "data.zero_nonfinite, or data pack --zero-nonfinite",
     "(train=NAME": "(data.train, or data pack --train",
     "raise memory_budget": "raise loader.memory_budget",
