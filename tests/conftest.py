@@ -94,8 +94,8 @@ def run_cli() -> Callable[..., Any]:
 
     runner = CliRunner()
 
-    def run(*arguments: object) -> Any:
-        return runner.invoke(app, [str(a) for a in arguments])
+    def run(*arguments: object, stdin: str | None = None) -> Any:
+        return runner.invoke(app, [str(a) for a in arguments], input=stdin)
 
     return run
 

@@ -41,6 +41,7 @@ QUICK = {
     "python benchmarks/shuffle.py": " --batch-size 32 --budgets 0.5",
     "python benchmarks/sweep.py": " --repeats 1 --seeds 2 --steps 2",
     "python benchmarks/ablation.py": " --seeds 1 --only reference",
+    "python benchmarks/decoding.py": " --seeds 1 --repeats 1 --seconds 1",
     "torchrun": " --set training.epochs=1",
     "dali-asr train --resume runs/two": " --set training.epochs=2",
     "python benchmarks/audit.py": " --seeds 1 --folds 2 --utterances 8",
@@ -193,6 +194,7 @@ def test_every_command_about_benchmarks_runs(folder: Path, execute: Callable[[st
     assert written == {
         "ablation",
         "audit",
+        "decoding",
         "export",
         "features",
         "loader",
@@ -350,6 +352,22 @@ def test_the_figures_of_sweeps_are_the_recorded_ones() -> None:
     assert f"the steps were {min(ratios):.2f} to {max(ratios):.2f} times as fast together" in text
     assert values["device"] == "cpu"
     assert median(ratios) < 1.05, "or the text has to change"
+
+
+def test_the_figures_of_decoding_are_the_recorded_ones() -> None:
+    (recorded,) = (ROOT / "benchmarks/results").glob("decoding_*.json")
+    values = json.loads(recorded.read_text())
+    for runs in zip(*values["results"], strict=True):
+        columns = [[one[key] for one in runs] for key in ("accuracy", "phoneme_error_rate")]
+        columns += [[one["phoneme_error_rate_without_silence"] for one in runs]]
+        columns += [[one["boundaries"][key] for one in runs] for key in ("matched", "within_20_ms")]
+        cells = [f"{100 * mean(column):.1f} ± {100 * stdev(column):.1f} %" for column in columns]
+        assert f"| `{runs[0]['decode']}` | {' | '.join(cells)} |" in BENCHMARKS
+    text = " ".join(BENCHMARKS.split())
+    majority, viterbi = (one["speech"] / median(one["seconds"]) for one in values["speed"])
+    assert f"labels {viterbi:,.0f} seconds of speech per second" in text
+    assert f"the majority {majority:,.0f}" in text
+    assert f"{values['speed'][1]['peak_MiB']:.0f} MiB beside the posteriors" in text
 
 
 def test_the_figures_of_streaming_are_the_recorded_ones() -> None:

@@ -52,6 +52,7 @@ _OPTIONS = {
     "output=FOLDER": "--output",
     "resume='auto'": "--resume auto",
     "checkpoint='last'": "--checkpoint last",
+    "decode='median:5'": "--decode median:5",
     "partition=NAME": "--partition",
     "source=FOLDER": "--corpus",
     "corpus=FOLDER": "--corpus",

@@ -253,7 +253,10 @@ class Training:
             "epoch_is_over": self.epoch_is_over,
         }
         best = history.best_at(step, evaluates=self.dev is not None)
-        checkpoint = Checkpoint(self.setup.description, history.completed, step, history.last, best, 0, weights)
+        setup = self.setup
+        checkpoint = Checkpoint(
+            setup.description, history.completed, step, history.last, best, 0, weights, segments=setup.segments
+        )
         keep = self.settings.keep_checkpoints
         folder = self.folder
         if self.world.on_rank_0(lambda: bool(folder and folder.save(checkpoint, state, keep=keep, final=final))):

@@ -20,6 +20,7 @@ from dali_asr.build import (
     training_partition,
 )
 from dali_asr.corpus.labels import balanced_weights, label_counts, warn_of_missing
+from dali_asr.corpus.segment_counts import count_segments
 from dali_asr.runs.description import ModelDescription
 from dali_asr.runs.folder import RunFolder, make_unused
 from dali_asr.training.distributed import synchronized
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from dali_asr.config import Config, DataConfig, TrainingConfig
     from dali_asr.corpus import Corpus, Partition
+    from dali_asr.corpus.segment_counts import SegmentCounts
     from dali_asr.loading import WindowLoader
     from dali_asr.model import MLP
     from dali_asr.runs.checkpoint import Checkpoint
@@ -49,6 +51,7 @@ class Setup:
         description: the description of the model.
         model: the model, initialized, on the CPU.
         class_weights: weights of the labels in the loss, `[C]`; None for equal weights.
+        segments: counts of the label segments to train on; None for inventories of more than 1,000 symbols.
         notes: what is worth knowing, such as the weights that the run starts from.
         warnings: what the user should know, such as symbols without frames.
     """
@@ -58,6 +61,7 @@ class Setup:
     description: ModelDescription
     model: MLP
     class_weights: torch.Tensor | None
+    segments: SegmentCounts | None
     notes: list[str]
     warnings: list[str]
 
@@ -102,6 +106,7 @@ def set_up(config: Config, corpus: Corpus, world: World, shared: Setup | None = 
         description,
         model,
         torch.from_numpy(balanced_weights(counts)) if balanced else None,
+        shared.segments if shared else count_segments(train),
         _notes(config, train.frame_count, int(counts.sum())),
         [*drop_warnings(config.data), *([missing] if missing else [])],
     )

@@ -80,8 +80,22 @@ def test_train_and_predict_print_results_and_the_next_command(run_cli: Run, tmp_
     with np.load(posteriors) as stored:
         assert stored["posteriors"].shape == (3978, 42)
     np.save(tmp_path / "one.npy", make_features(9, dim=28))
-    out = run_cli("predict", run, tmp_path / "one.npy", "--format", "json", "-o", "-")
+    out = run_cli("predict", run, tmp_path / "one.npy", "--format", "json", "--frame-labels", "-o", "-")
     assert len(json.loads(out.stdout)["utterances"][0]["labels"]) == 9
+    np.save(tmp_path / "two.npy", make_features(8, dim=28))
+    listed = f"{tmp_path / 'two.npy'}\n\n{tmp_path / 'one.npy'}\n"
+    grids = ("predict", run, "-", "--format", "textgrid", "-o", tmp_path / "grids")
+    done = run_cli(*grids, stdin=listed)
+    assert f"17 frames of 2 utterances, written to {tmp_path / 'grids'}" in done.output
+    assert sorted(path.name for path in (tmp_path / "grids").iterdir()) == ["one.TextGrid", "two.TextGrid"]
+    again = run_cli(*grids, stdin=listed)
+    assert "two.TextGrid: exists; choose another file, or overwrite it (--force)" in again.stderr
+    ctm = run_cli("predict", run, "-", "--format", "ctm", "--decode", "median:3", "-o", "-", stdin=listed)
+    names = [line.split(" ")[0] for line in ctm.stdout.splitlines()]
+    assert list(dict.fromkeys(names)) == ["two", "one"]
+    assert run_cli("predict", run, "-", stdin="\n").stderr.startswith("error: -: standard input lists no paths; write")
+    unknown = run_cli("predict", run, "demo", "--decode", "best", "-o", "-")
+    assert "decode 'best'; expected none, viterbi, or median:K" in unknown.stderr
     assert run_cli("train", "--run-folder", run, *small).exit_code == 2
 
 
