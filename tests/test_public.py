@@ -37,7 +37,8 @@ ROOMS: dict[str, set[str]] = {
     "training": BASE
     | {"audio", "device", "inventory", "model", "plan", "config", "corpus", "loading", "build", "runs"},
     "sweeps": BASE | {"device", "config", "corpus", "loading", "build", "runs", "training"},
-    "inference": BASE | {"device", "inventory", "model", "segments", "config", "corpus", "loading", "build", "runs"},
+    "inference": BASE
+    | {"audio", "device", "inventory", "model", "segments", "config", "corpus", "loading", "build", "runs"},
     "reports": BASE
     | {"environment", "device", "inventory", "model", "segments", "config", "corpus", "loading", "build", "runs"}
     | {"training", "inference"},
