@@ -37,9 +37,10 @@ ROOMS: dict[str, set[str]] = {
     "training": BASE
     | {"audio", "device", "inventory", "model", "plan", "config", "corpus", "loading", "build", "runs"},
     "sweeps": BASE | {"device", "config", "corpus", "loading", "build", "runs", "training"},
-    "inference": BASE | {"device", "inventory", "model", "segments", "config", "corpus", "loading", "build", "runs"},
+    "inference": BASE
+    | {"audio", "device", "inventory", "model", "segments", "config", "corpus", "loading", "build", "runs"},
     "alignment": BASE
-    | {"device", "inventory", "segments", "config", "audio", "corpus", "build", "runs", "training", "inference"},
+    | {"device", "inventory", "segments", "config", "audio", "corpus", "runs", "training", "inference"},
     "reports": BASE
     | {"environment", "device", "inventory", "model", "segments", "config", "corpus", "loading", "build", "runs"}
     | {"training", "inference"},

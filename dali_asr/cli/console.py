@@ -69,7 +69,7 @@ _OPTIONS = {
     "split=0.8,0.1,0.1": "--split 0.8,0.1,0.1",
     "silence=SYMBOL": "--silence SYMBOL",
     "zero_nonfinite=True": "data.zero_nonfinite, or data pack --zero-nonfinite",
-    "train=NAME": "data.train, or data pack --train",
+    "(train=NAME": "(data.train, or data pack --train",
     "raise memory_budget": "raise loader.memory_budget",
     "lower memory_budget": "lower loader.memory_budget",
     "set memory_budget": "set loader.memory_budget",
@@ -114,11 +114,14 @@ def copied_to(receive: Callable[[str], None]) -> Iterator[None]:
         _COPIES.remove(receive)
 
 
-def say(text: str = "", end: str = "\n") -> None:
-    """Print a text of the result, as it is."""
+def say(text: str = "", end: str = "\n", *, wrap: bool = True) -> None:
+    """Print a text of the result, as it is; on a terminal, wrapped between words unless it is a path."""
     _copy(f"{text}{end}")
     with printing():
-        _print(stdout, text, end=end)
+        if wrap:
+            _print(stdout, text, end=end)
+        else:
+            stdout.print(text, markup=False, soft_wrap=True, end=end)
 
 
 def _print(console: Console, text: str, style: str = "", end: str = "\n") -> None:

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 
 _MAX_SHOWN = 6  # symbols in a message
+_ZEROED = (
+    "repair the file, or write zeros there with numpy.nan_to_num(frames, posinf=0, neginf=0), as training with "
+    "data.zero_nonfinite does"
+)
 FILES = "files"  # the name of the partition that single files make up
 _PART = 1 << 17  # frames of single files that are in memory at once
 
@@ -114,7 +118,7 @@ def _parts(
             frames += lengths[end]
             end += 1
         corpus = Corpus.from_arrays(
-            [read_features(path, zero_nonfinite=data.zero_nonfinite) for path in paths[first:end]],
+            [read_features(path, zero_nonfinite=data.zero_nonfinite, remedy=_ZEROED) for path in paths[first:end]],
             inventory=description.inventory,
             normalization=description.normalization,
             dtype=data.dtype or "float32",

@@ -1,6 +1,6 @@
 """Checkpoints: weights as safetensors, the state of training as tensors and plain values, the rest as JSON.
 
-    RUN/checkpoints/epoch-0001-step-00000204/    saved after 1 epoch and 204 steps
+    RUN/checkpoints/epoch-0001-step-00000204/    saved after 1 complete epoch and 204 steps
         model.safetensors    the weights to evaluate and predict with
         training.pt          optimizer, generators, loader, sums of the epoch under way; read with `weights_only`
         checkpoint.json      the model's description, the epoch and step, the best checkpoint so far
@@ -57,7 +57,7 @@ class Checkpoint:
         description: the model's description.
         epoch: the number of completed epochs.
         step: the number of optimizer steps.
-        metrics: the metrics of the last completed epoch; None before the first.
+        metrics: the line of the last epoch, which may be cut short; None before the first.
         best: name and dev accuracy of the best checkpoint; None before the first evaluation.
         metrics_bytes: the size of the run's `metrics.jsonl` at that point.
         weights: the weights to evaluate and predict with, by name.
@@ -251,10 +251,9 @@ def read_training(path: Path) -> TrainingState:
         cause = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{where}: cannot be read ({type(error).__name__}: {cause}); {remedy(path)}") from error
     state = parse_training(values, where, remedy(path))
-    if checkpoint_name(len(state.epochs), state.stepper.steps) != path.name:
+    if checkpoint_name(state.completed, state.stepper.steps) != path.name:
         raise CheckpointError(
-            f"{where}: is of epoch {len(state.epochs)} and step {state.stepper.steps}, unlike its folder; "
-            f"{remedy(path)}"
+            f"{where}: is of epoch {state.completed} and step {state.stepper.steps}, unlike its folder; {remedy(path)}"
         )
     return state
 

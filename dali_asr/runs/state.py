@@ -6,8 +6,9 @@ import math
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from dali_asr.audio.settings import FeatureSettings
 from dali_asr.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -34,11 +35,16 @@ class Measurement(_Stored):
 
 
 class EpochLine(_Stored):
-    """The line of `metrics.jsonl` that ends an epoch."""
+    """The line of `metrics.jsonl` that ends an epoch, or the run within it.
+
+    An epoch that `training.max_steps` cut short is not `complete`. If the run is resumed with more steps, it goes on,
+    and has another line at its end, with the means over all of it.
+    """
 
     kind: Literal["epoch"]
     epoch: Positive
     step: Positive
+    complete: bool = True
     train: Measurement
     dev: Measurement | None
 
@@ -60,6 +66,13 @@ class StoredNormalization(_Stored):
     partitions: list[str] = []
 
 
+def _features(values: Any) -> Any:
+    """Check settings of features as JSON, in which `timing` follows from the others."""
+    if not isinstance(values, dict):
+        return values
+    return TypeAdapter(FeatureSettings).validate_python({k: v for k, v in values.items() if k != "timing"})
+
+
 class StoredModel(_Stored):
     """A model description."""
 
@@ -70,7 +83,7 @@ class StoredModel(_Stored):
     residual: bool
     inventory: list[str]
     normalization: StoredNormalization
-    features: dict[str, Any] | None = None
+    features: Annotated[FeatureSettings | None, BeforeValidator(_features)] = None
 
 
 class BestCheckpoint(_Stored):
@@ -154,9 +167,16 @@ class TrainingState(_Stored):
     epochs: list[EpochLine]
     epoch_is_over: bool
 
+    @property
+    def completed(self) -> int:
+        """The number of complete epochs."""
+        return sum(line.complete for line in self.epochs)
+
     @model_validator(mode="after")
     def _is_consistent(self) -> TrainingState:
-        if [line.epoch for line in self.epochs] != list(range(1, len(self.epochs) + 1)):
+        complete = [line.complete for line in self.epochs]
+        numbers = [1 + sum(complete[:at]) for at in range(len(complete))]
+        if [line.epoch for line in self.epochs] != numbers:
             raise ValueError("epochs: not numbered from 1")
         steps = [line.step for line in self.epochs]
         if steps != sorted(set(steps)) or (steps and steps[-1] > self.stepper.steps):

@@ -54,7 +54,7 @@ def test_train_and_predict_print_results_and_the_next_command(run_cli: Run, tmp_
     result = run_cli("train", "--run-folder", run, *small)
     assert result.exit_code == 0, result.output
     assert re.search(r"^Training [\d,]+ parameters on the", result.output)
-    assert "epoch 1  dev" in result.output
+    assert "epoch 1 (cut short)  dev" in result.output
     assert f"Next: dali-asr predict {run} demo --partition test" in result.output
     assert (run / "console.log").read_text() == result.output
     more = run_cli("train", "--resume", run, *small, "--set", "training.max_steps=7", "--set", "training.log_every=3")
@@ -283,6 +283,12 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "dali_asr", *map(str, arguments)]
 
 
+def test_a_wrong_choice_is_named_without_the_words_of_a_library(run_cli: Callable[..., Any]) -> None:
+    done = run_cli("predict", "run", "demo", "--format", "csv")
+    assert done.exit_code == 2
+    assert "Invalid value for '--format': 'csv' is not one of 'kaggle'" in done.stderr
+
+
 def test_training_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
     """As in `dali-asr train | head -1`."""
     read, write = os.pipe()
@@ -297,7 +303,7 @@ def test_training_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert (tmp_path / "run/checkpoints/epoch-0001-step-00000003").is_dir()
+    assert (tmp_path / "run/checkpoints/epoch-0000-step-00000003").is_dir()
 
 
 @pytest.mark.parametrize("arguments", [["data", "info", "demo"], ["config", "schema"], ["--version"]])

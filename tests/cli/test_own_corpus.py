@@ -44,7 +44,7 @@ def test_a_packed_corpus_supplies_inventory_dtype_and_normalization(
     evaluated = run_cli("evaluate", run)
     assert evaluated.exit_code == 0, evaluated.output
     assert "frame accuracy without sp" in evaluated.stdout
-    scores = json.loads((run / "evaluation-dev-epoch-0001-step-00000002.json").read_text())
+    scores = json.loads((run / "evaluation-dev-epoch-0000-step-00000002.json").read_text())
     confusion = np.array(scores["confusion"])
     assert scores["accuracy_without_silence"] == pytest.approx(
         (confusion[0, 0] + confusion[2, 2]) / confusion[[0, 2]].sum()
@@ -109,7 +109,7 @@ def test_recordings_are_told_what_is_needed(what: str, run_cli: Callable[..., An
     ):
         done = run_cli(*command)
         assert done.exit_code == 1, done.output
-        assert f"error: {source}: is {what}, but features are needed; compute [frames" in done.stderr
+        assert f"error: {source}: is {what}, but features are needed; make a packed" in done.stderr
 
 
 def test_recordings_in_a_folder_of_a_folder_are_noticed(run_cli: Callable[..., Any], tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from dali_asr.reports.audit.folds import assign_folds, speakers
 from dali_asr.reports.audit.segments import Segments
 from dali_asr.reports.audit.spans import smoothed_labels
 from dali_asr.reports.audit.writing import write_audit
+from tests.reports.browser import dump
 
 SYMBOLS = ("SIL", "A", "B", "C", "D", "E")
 SEGMENT = 10  # frames
@@ -102,6 +103,21 @@ def test_the_folder_holds_csv_textgrids_and_a_page(found: Audit, tmp_path: Path)
     assert not re.search(r"(src|href)=\"(https?:)?//|<script|@import|url\(", page)
     HTMLParser().feed(page)
     assert page.count("<article") == len(rows)
+
+
+def test_pictures_are_whole_on_a_narrow_screen(found: Audit, tmp_path: Path) -> None:
+    """They scroll in their own frames, and are neither squeezed nor cut off."""
+    write_audit(found, tmp_path / "a", "test")
+    script = """
+      const inside = (text) => {
+        const [inner, outer] = [text.getBoundingClientRect(), text.ownerSVGElement.getBoundingClientRect()];
+        return inner.right <= outer.right + 1 && inner.bottom <= outer.bottom + 1;
+      };
+      const page = document.documentElement;
+      return [[...document.querySelectorAll("svg text")].filter((text) => !inside(text)).length,
+        page.scrollWidth <= page.clientWidth].join(" ");
+    """
+    assert dump(tmp_path / "a/index.html", script, tmp_path, "--window-size=390,800") == "0 true"
 
 
 def test_what_exists_stays(found: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

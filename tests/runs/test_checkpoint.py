@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from dali_asr.audio.settings import FeatureSettings
 from dali_asr.config import Config
 from dali_asr.corpus import Normalization
 from dali_asr.corpus.segment_counts import SegmentCounts
@@ -34,8 +35,17 @@ from dali_asr.runs.description import ModelDescription
 from dali_asr.training import train
 from tests.training_runs import SMALL, Warnings
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 DESCRIPTION = ModelDescription(
-    (1, 2), 3, (HiddenLayer(4, 0.1, "batch"),), "gelu", False, ARPABET, Normalization("utterance")
+    (1, 2),
+    3,
+    (HiddenLayer(4, 0.1, "batch"),),
+    "gelu",
+    False,
+    ARPABET,
+    Normalization("utterance"),
+    FeatureSettings.of("librosa"),
 )
 
 
@@ -205,6 +215,7 @@ def test_differences_are_listed_side_by_side() -> None:
         "residual False (here True)",
         "inventory of 42 symbols, label 0 is [SIL] (here 2, a)",
         "normalization utterance (here none, or other values)",
+        "features computed by other settings",
     ]
 
 

@@ -17,8 +17,7 @@ from dali_asr.errors import UsageError
 from dali_asr.files import disk_errors, file_name, new_folder, sweep, write_file
 from dali_asr.inference.textgrid import seconds_text, to_textgrid
 from dali_asr.reports.audit.page import audit_page
-from dali_asr.reports.audit.spans import label_spans, smoothed_labels
-from dali_asr.segments import FrameTiming
+from dali_asr.reports.audit.spans import frame_edges, label_spans, smoothed_labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -103,7 +102,7 @@ def to_csv(findings: Sequence[Finding]) -> bytes:
     writer = csv.writer(stream)
     writer.writerow(COLUMNS)
     for f in findings:
-        edges = _edges(f.end)
+        edges = frame_edges(f.end)
         times = (seconds_text(edges[frame]) for frame in (f.start, f.end))
         writer.writerow(
             [f.kind, f.rank, f.partition, f.utterance, *times, f.start, f.end, f.label, f.folds, f.score, f.note]
@@ -129,11 +128,6 @@ def utterance_textgrid(audit: Audit, number: int, findings: Sequence[Finding]) -
         "folds": [(a, b, symbols[label]) for a, b, label in label_spans(said)],
         "doubt": label_spans(doubts),
     }
-    edges = _edges(length)
+    edges = frame_edges(length)
     timed = {name: [(edges[a], edges[b], text) for a, b, text in spans] for name, spans in tiers.items()}
     return to_textgrid(timed, edges[-1])
-
-
-def _edges(frames: int) -> list[float]:
-    """Return the times at which frames begin and end, in seconds; the first begins at 0."""
-    return [0.0, *FrameTiming().edges(frames)[1:].tolist()]
