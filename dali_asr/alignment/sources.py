@@ -95,13 +95,13 @@ def open_recordings(
         found, refused = find_recordings(source)
         several = len({recording.partition for recording in found}) > 1
         names = [f"{one.partition}/{one.name}" if several else one.name for one in found]
-        model = TrainedModel(checkpoint, config.data.dtype or "float32", resolve_device(device))
+        model = TrainedModel.of(checkpoint, config.data.dtype or "float32", resolve_device(device))
         _check_features(features, model)
         scored = _of_recordings(found, features, model, gpu_number(device))
         return AlignmentSource(names, [str(one.path) for one in found], features.timing, scored, refused)
     files = _feature_files(source)
     if files:
-        model = TrainedModel(checkpoint, config.data.dtype or "float32", resolve_device(device))
+        model = TrainedModel.of(checkpoint, config.data.dtype or "float32", resolve_device(device))
         return AlignmentSource(
             [path.stem for path in files], [str(path) for path in files], features.timing, _of_files(files, model)
         )
