@@ -45,7 +45,7 @@ class SphinxAligner:
         self._dictionary = dictionary
 
     def align(self, path: Path, words: Sequence[tuple[str, Entry]]) -> list[Segment]:
-        """Return the phones of a recording with their times, in the symbols of ARPAbet and `SIL`.
+        """Return the phones of a recording with their times, in ARPAbet and `[SIL]`.
 
         Raises:
             DataError: the recording cannot be read, its sample rate is too low, or it cannot be aligned.
@@ -85,4 +85,4 @@ class SphinxAligner:
 
 def _symbol(name: str) -> str:
     """Return a phone's symbol; noises are silence."""
-    return name if name.isalpha() else "SIL"
+    return name if name.isalpha() and name != "SIL" else "[SIL]"

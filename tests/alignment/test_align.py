@@ -23,13 +23,14 @@ from dali_asr.training import train
 
 SYMBOLS = ("[SIL]", "AA", "B", "K", "S")
 TIMING = FrameTiming()
-WORDS = {"bob": [(2, 1, 2)], "kaa": [(3, 1), (3, 1, 4)]}
+WORDS: list[tuple[str, list[tuple[int, ...]]]] = [("bob", [(2, 1, 2)]), ("kaa", [(3, 1), (3, 1, 4)])]
 
 
 def frames_of(labels: NDArray[Any], seed: int = 0) -> NDArray[np.float32]:
     """Return features that tell the labels."""
     noise = np.random.default_rng(seed).normal(0, 0.3, (len(labels), len(SYMBOLS)))
-    return (noise + 3 * np.eye(len(SYMBOLS))[labels]).astype(np.float32)
+    features: NDArray[np.float32] = (noise + 3 * np.eye(len(SYMBOLS))[labels]).astype(np.float32)
+    return features
 
 
 def spans(labels: list[int], durations: list[int]) -> NDArray[np.int64]:
@@ -41,8 +42,7 @@ def test_times_of_a_known_path() -> None:
     durations = [10, 4, 7, 3, 5, 9, 6, 20]
     truth = spans([0, 2, 1, 2, 3, 1, 4, 0], durations)
     scores = np.log(np.full((len(truth), 5), 0.05) + 0.75 * np.eye(5)[truth])
-    words = list(WORDS.items())
-    found = align_utterance(scores, words, Inventory(SYMBOLS), TIMING, duration=0.66)
+    found = align_utterance(scores, WORDS, Inventory(SYMBOLS), TIMING, duration=0.66)
     edges = TIMING.edges(len(truth))[np.cumsum([0, *durations])]
     edges[0], edges[-1] = 0, 0.66
     assert [s.label for s in found.phones] == ["[SIL]", "B", "AA", "B", "K", "AA", "S", "[SIL]"]
@@ -63,7 +63,7 @@ def test_boundaries_lie_where_log_posteriors_cross() -> None:
     scores = np.full((10, 5), -9.0)
     scores[:5, 2], scores[5:, 1] = -1.0, -1.0
     scores[4, 1], scores[5, 2] = -4.0, -2.0
-    words = [("ba", [(2, 1)])]
+    words: list[tuple[str, list[tuple[int, ...]]]] = [("ba", [(2, 1)])]
     found = align_utterance(scores, words, Inventory(SYMBOLS), TIMING)
     centers = TIMING.centers(10)
     assert found.phones[0].end == pytest.approx(centers[4] + 0.75 * (centers[5] - centers[4]))
@@ -74,8 +74,8 @@ def test_boundaries_lie_where_log_posteriors_cross() -> None:
 def test_minimum_durations_yield_to_short_recordings() -> None:
     scores = np.zeros((4, 5))
     with pytest.raises(NoPathError, match="at least 5 phones, the recording 4 frames"):
-        align_utterance(scores, list(WORDS.items()), Inventory(SYMBOLS), TIMING)
-    found = align_utterance(np.zeros((11, 5)), list(WORDS.items()), Inventory(SYMBOLS), TIMING)
+        align_utterance(scores, WORDS, Inventory(SYMBOLS), TIMING)
+    found = align_utterance(np.zeros((11, 5)), WORDS, Inventory(SYMBOLS), TIMING)
     assert min(np.diff(np.flatnonzero(np.diff(found.labels, prepend=-1, append=-1)))) == 2
 
 

@@ -34,7 +34,7 @@ def test_pocketsphinx_aligns_real_speech() -> None:
     text = next(line for line in (SPEECH / "transcripts.tsv").read_text().splitlines() if line.startswith("000360013"))
     said = text.split("\t")[-1].lower().split()
     entries = [(word, entry) for word in said if (entry := words.find(word))]
-    found = [p for p in SphinxAligner(words).align(SPEECH / "000360013.wav", entries) if p.label != "SIL"]
+    found = [p for p in SphinxAligner(words).align(SPEECH / "000360013.wav", entries) if p.label != "[SIL]"]
     lines = (line.split() for line in (SPEECH / "000360013.phn").read_text().splitlines())
     truth = [(int(start) / 16_000, phone) for start, _, phone in lines if phone != "SIL"]
     assert [p.label for p in found] == [phone for _, phone in truth]
