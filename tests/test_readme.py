@@ -352,6 +352,19 @@ def test_the_figures_of_sweeps_are_the_recorded_ones() -> None:
     assert median(ratios) < 1.05, "or the text has to change"
 
 
+def test_the_figures_of_features_are_the_recorded_ones() -> None:
+    (recorded,) = (ROOT / "benchmarks/results").glob("features_*.json")
+    values = json.loads(recorded.read_text())
+    rows = [
+        line.split(" | ")[1:] for line in BENCHMARKS.splitlines() if line.startswith(("| `dali-asr f", "| `librosa."))
+    ]
+    for name, row in zip(("course", "kaldi", "librosa"), rows, strict=True):
+        seconds, core_seconds = median(values[name]["seconds"]), median(values[name]["core_seconds"])
+        rate = values["seconds_of_audio"] / seconds
+        expected = f"{seconds:.1f} | {core_seconds:.1f} | {rate:,.0f} | {values[name]['peak_MiB']:,.0f} |"
+        assert " | ".join(row) == expected
+
+
 def test_the_figures_of_streaming_are_the_recorded_ones() -> None:
     (recorded,) = (ROOT / "benchmarks/results").glob("shuffle_*.json")
     for line in json.loads(recorded.read_text())["results"]:
