@@ -66,7 +66,8 @@ def open_corpus(data: DataConfig, progress: Progress) -> Corpus:
         )
     else:
         _check_partitions(path, data)
-        corpus = Corpus.open(path, pack_settings(data), progress=progress)
+        with _named_by(*_partition_keys(data)):
+            corpus = Corpus.open(path, pack_settings(data), progress=progress)
     for key, names in _partition_keys(data):
         partition_of(corpus, key, *names)
     corpus.inventory.silence(data.silence)
@@ -138,7 +139,7 @@ def partition_of(corpus: Corpus, key: str, *names: str) -> Partition:
     Raises:
         UsageError: the corpus lacks one of them; says which key named it.
     """
-    with _named_by(key):
+    with _named_by((key, names)):
         return corpus.partition(*names)
 
 
@@ -159,6 +160,15 @@ def training_partition(corpus: Corpus, data: DataConfig) -> Partition:
         raise DataError(f"data.drop: {error}") from error
 
 
+def dropped_partitions(data: DataConfig) -> set[str]:
+    """Return the names of the partitions that `data.drop` lists.
+
+    Raises:
+        DataError: it is missing or invalid.
+    """
+    return {line.partition for line in read_dropped(Path(data.drop).expanduser())} if data.drop else set()
+
+
 def _check_partitions(root: Path, data: DataConfig) -> None:
     """Check that the partitions are there, before work of minutes begins."""
     if layout_title(root) is None:
@@ -173,7 +183,7 @@ def _check_partitions(root: Path, data: DataConfig) -> None:
     for key, names in _partition_keys(data):
         for name in names:
             if name not in known:
-                with _named_by(key):
+                with _named_by((key, names)):
                     find_layout(root, [name])
 
 
@@ -184,13 +194,20 @@ def _partition_keys(data: DataConfig) -> list[tuple[str, tuple[str, ...]]]:
 
 
 @contextmanager
-def _named_by(key: str) -> Iterator[None]:
-    """Say which key of the configuration named the partition that an error of the block is about."""
+def _named_by(*keys: tuple[str, tuple[str, ...]]) -> Iterator[None]:
+    """Say which key of the configuration named the partition that the block does not find, and how to set it.
+
+    Args:
+        keys: keys, with the names that they hold.
+    """
     try:
         yield
     except UsageError as error:
-        remedy = "" if key == "data.train" else f"; set {key}: null if there is none"
-        raise UsageError(f"{key}: {error}{remedy}") from error
+        for key, names in keys:
+            if any(f"no partition {name!r}" in str(error) for name in names):
+                absent = "" if key == "data.train" else f", or --set {key}=null if there is none"
+                raise UsageError(f"{key}: {error}; name one of these (--set {key}=NAME){absent}") from error
+        raise
 
 
 def training_loader(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import hashlib
 import os
 import secrets
 import shutil
@@ -28,6 +29,7 @@ _SUFFIX = ".partial"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_MAX_NAME = 230  # bytes of 255, which leaves some for that of a partial file
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # fcntl.h, linux/fs.h
 
 
@@ -187,6 +189,26 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise DataError(f"{path}: {above} is not a writable folder; choose another place")
+
+
+def file_name(name: str, suffix: str) -> str:
+    """Return the name of a file in its folder, for any name; different for different names.
+
+    `/`, `%` and NUL are percent-encoded (RFC 3986), and a name of nothing but dots. A name that is too long is cut, and
+    its checksum added.
+
+    Args:
+        name: Unicode text.
+        suffix: of the file, with its dot.
+    """
+    encoded = "".join(f"%{ord(c):02X}" if c in "/%\0" else c for c in name)
+    if not encoded.strip("."):
+        encoded = encoded.replace(".", "%2E")
+    whole = encoded.encode()
+    if len(whole) + len(suffix) > _MAX_NAME:
+        digest = f"-{hashlib.sha256(whole).hexdigest()[:16]}"
+        encoded = whole[: _MAX_NAME - len(digest) - len(suffix)].decode(errors="ignore") + digest
+    return encoded + suffix
 
 
 def _partial_name(path: Path) -> Path:

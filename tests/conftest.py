@@ -63,6 +63,14 @@ def forker() -> Iterator[Forker]:
     forker.close()
 
 
+@pytest.fixture(scope="module")
+def no_curves() -> Iterator[None]:
+    """Leave out the plots of runs, which take longer than their training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dali_asr.runs.folder.draw_curves", lambda *_: None)
+        yield
+
+
 @pytest.fixture
 def real_speech() -> Path:
     """Return the folder of real recorded speech."""
@@ -86,8 +94,8 @@ def run_cli() -> Callable[..., Any]:
 
     runner = CliRunner()
 
-    def run(*arguments: object) -> Any:
-        return runner.invoke(app, [str(a) for a in arguments])
+    def run(*arguments: object, stdin: str | None = None) -> Any:
+        return runner.invoke(app, [str(a) for a in arguments], input=stdin)
 
     return run
 

@@ -31,7 +31,8 @@ def test_an_unknown_partition_is_refused_with_its_key(
         root = tmp_path / "packed"
     monkeypatch.setattr("dali_asr.corpus.cache.pack_corpus", lambda *_, **__: pytest.fail("packed"))
     with pytest.raises(
-        UsageError, match=rf"^data\.{key}: {root}: no partition 'trian'; it has .*; did you mean train\?"
+        UsageError,
+        match=rf"^data\.{key}: {root}: no partition 'trian'; it has .*; did you mean train\?; .*--set data\.{key}=NAME",
     ):
         opened(root, **{key: "trian"})
 
@@ -54,6 +55,10 @@ def test_a_course_folder_is_packed(course: Path) -> None:
 def test_an_archive_is_packed_and_not_read_before(course: Path, tmp_path: Path) -> None:
     archive = make_archive(tmp_path / "a.tar.gz", course)
     assert not check_corpus(DataConfig(root=str(archive)))
+    with pytest.raises(
+        UsageError, match=r"^data\.train: .*a\.tar\.gz: no partition 'x'; it has .* \(--set data\.train=NAME"
+    ):
+        opened(archive, train=("x",))
     found = opened(archive, dev=None, test=None)
     assert list(found.partitions) == ["train"]
     assert found.partition("train").fingerprint == opened(course).partition("train").fingerprint

@@ -19,6 +19,8 @@ from dali_asr.cache import clear, list_entries, unused_since
 from dali_asr.files import cache_folder, new_folder
 from tests.makers import make_course
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 Run = Callable[..., Any]
 OPEN = (
     "import sys; from dali_asr import Corpus; c = Corpus.open(sys.argv[1]); print(c.path, flush=True); sys.stdin.read()"
@@ -77,7 +79,7 @@ def test_entries_of_every_kind_are_listed_and_cleared(run_cli: Run, tmp_path: Pa
     listed = run_cli("cache", "list")
     assert listed.exit_code == 0, listed.output
     assert f"{downloads.parent}: 3 entries, 4.9 KiB" in listed.output
-    assert "https://example.org/data.tar.gz  downloads" in listed.output
+    assert "\nhttps://example.org/data.tar.gz\n  downloads, 2.0 KiB, used " in listed.output
     assert "unknown: ab" in listed.output
     assert "1970-01-01" in listed.output
     sizes = dict(line.split(maxsplit=1) for line in run_cli("cache", "size").output.splitlines()[2:])
@@ -88,6 +90,10 @@ def test_entries_of_every_kind_are_listed_and_cleared(run_cli: Run, tmp_path: Pa
         "incomplete": "0 0 bytes",
         "total": "3 4.9 KiB",
     }
+    nowhere = run_cli("cache", "clear", "--source", "nowhere")
+    assert (nowhere.exit_code, "nothing in the cache is from there" in nowhere.stderr) == (2, True)
+    tried = run_cli("cache", "clear", "--source", "https://example.org/data.tar.gz", "--dry-run")
+    assert tried.output.endswith("Would free 2.0 KiB of 1 entry\n")
     tried = run_cli("cache", "clear", "--older-than", "4w", "--dry-run")
     assert tried.output.splitlines()[-2:] == ["Would free 10 bytes of 1 entry", "Kept 2 used within 4w"]
     assert len(list_entries()) == 3

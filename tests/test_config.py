@@ -56,6 +56,16 @@ PROBLEMS = {
 }
 
 
+def test_mistakes_of_overrides_are_not_called_those_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("loader: {context: 2}")
+    with pytest.raises(ConfigError, match=rf"^--set \({file} itself is valid\): 1 mistake\n  loader.context: "):
+        Config.load(file, ["loader.context=wide"])
+    file.write_text("loader: {context: far}")
+    with pytest.raises(ConfigError, match=rf"^{file}: 2 mistakes"):
+        Config.load(file, ["training.epochs=x"])
+
+
 def test_all_mistakes_are_reported_at_once_each_with_its_path(tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text(BAD)

@@ -12,10 +12,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dali_asr import files
 from dali_asr.errors import DataError
-from dali_asr.files import disk_errors, new_file, new_folder, remove_folder, sweep, write_file
+from dali_asr.files import disk_errors, file_name, new_file, new_folder, remove_folder, sweep, write_file
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
@@ -152,3 +154,14 @@ def test_an_error_of_a_lock_is_raised(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("fcntl.flock", fail)
     with pytest.raises(OSError, match="Input/output error"), new_folder(tmp_path / "folder"):
         pass
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=300), unique=True, max_size=6))
+def test_every_name_has_a_file_of_its_own_in_its_folder(names: list[str]) -> None:
+    for suffix in ("", ".TextGrid"):
+        found = [file_name(name, suffix) for name in names if name + suffix]
+        assert len(set(found)) == len(found)
+        for name in found:
+            assert not set(name) & set("/\0")
+            assert name not in (".", "..")
+            assert len(name.encode()) <= 230

@@ -37,9 +37,10 @@ ROOMS: dict[str, set[str]] = {
     "training": BASE
     | {"audio", "device", "inventory", "model", "plan", "config", "corpus", "loading", "build", "runs"},
     "sweeps": BASE | {"device", "config", "corpus", "loading", "build", "runs", "training"},
-    "inference": BASE | {"device", "inventory", "model", "config", "corpus", "loading", "build", "runs"},
+    "inference": BASE
+    | {"audio", "device", "inventory", "model", "segments", "config", "corpus", "loading", "build", "runs"},
     "reports": BASE
-    | {"environment", "device", "inventory", "model", "config", "corpus", "loading", "build", "runs"}
+    | {"environment", "device", "inventory", "model", "segments", "config", "corpus", "loading", "build", "runs"}
     | {"training", "inference"},
     "export": BASE | {"environment", "model", "config", "corpus", "runs", "inference"},
     "bench": BASE

@@ -41,6 +41,7 @@ QUICK = {
     "python benchmarks/shuffle.py": " --batch-size 32 --budgets 0.5",
     "python benchmarks/sweep.py": " --repeats 1 --seeds 2 --steps 2",
     "python benchmarks/ablation.py": " --seeds 1 --only reference",
+    "python benchmarks/decoding.py": " --seeds 1 --repeats 1 --seconds 1",
     "torchrun": " --set training.epochs=1",
     "dali-asr train --resume runs/two": " --set training.epochs=2",
     "python benchmarks/audit.py": " --seeds 1 --folds 2 --utterances 8",
@@ -88,7 +89,7 @@ def execute(folder: Path, run_cli: Callable[..., Any], monkeypatch: pytest.Monke
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     monkeypatch.setitem(measure._MATRIX_SIZE, "cpu", 256)
     # A process of its own would import torch again.
-    monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(jobs))
+    monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor", lambda jobs, *_, **__: ThreadPoolExecutor(jobs))
     for name in ("OF_FRAMES", "OF_SEGMENTS"):
         monkeypatch.setattr(auditing, name, replace(getattr(auditing, name), epochs=1))
 
@@ -193,6 +194,7 @@ def test_every_command_about_benchmarks_runs(folder: Path, execute: Callable[[st
     assert written == {
         "ablation",
         "audit",
+        "decoding",
         "export",
         "features",
         "loader",
@@ -363,6 +365,22 @@ def test_the_figures_of_features_are_the_recorded_ones() -> None:
         rate = values["seconds_of_audio"] / seconds
         expected = f"{seconds:.1f} | {core_seconds:.1f} | {rate:,.0f} | {values[name]['peak_MiB']:,.0f} |"
         assert " | ".join(row) == expected
+
+
+def test_the_figures_of_decoding_are_the_recorded_ones() -> None:
+    (recorded,) = (ROOT / "benchmarks/results").glob("decoding_*.json")
+    values = json.loads(recorded.read_text())
+    for runs in zip(*values["results"], strict=True):
+        columns = [[one[key] for one in runs] for key in ("accuracy", "phoneme_error_rate")]
+        columns += [[one["phoneme_error_rate_without_silence"] for one in runs]]
+        columns += [[one["boundaries"][key] for one in runs] for key in ("matched", "within_20_ms")]
+        cells = [f"{100 * mean(column):.1f} ± {100 * stdev(column):.1f} %" for column in columns]
+        assert f"| `{runs[0]['decode']}` | {' | '.join(cells)} |" in BENCHMARKS
+    text = " ".join(BENCHMARKS.split())
+    majority, viterbi = (one["speech"] / median(one["seconds"]) for one in values["speed"])
+    assert f"labels {viterbi:,.0f} seconds of speech per second" in text
+    assert f"the majority {majority:,.0f}" in text
+    assert f"{values['speed'][1]['peak_MiB']:.0f} MiB beside the posteriors" in text
 
 
 def test_the_figures_of_streaming_are_the_recorded_ones() -> None:

@@ -36,4 +36,4 @@ def make_model(
             torch.nn.init.uniform_(module.running_var, 0.5, 2)  # type: ignore[arg-type]
             torch.nn.init.normal_(module.bias)
     checkpoint = Checkpoint(description, 1, 1, None, None, 0, built.state_dict())
-    return TrainedModel(checkpoint, dtype, torch.device("cpu"))
+    return TrainedModel.of(checkpoint, dtype, torch.device("cpu"))

@@ -29,6 +29,7 @@ from dali_asr.cli import (
     handin,
     model,
     predict,
+    prepare,
     profile,
     report,
     submit,
@@ -40,6 +41,7 @@ from dali_asr.cli.console import complain, error_line, output_lost, say, stdout,
 from dali_asr.errors import DaliAsrError, DaliAsrWarning, UsageError
 
 _SHOW_WARNING = warnings.showwarning
+_PREFIX = "Value error, "  # pydantic's, by which typer checks options; it says nothing
 INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -82,6 +84,8 @@ class _Commands(Commands):
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
             if type(error).__module__.partition(".")[0] in ("typer", "click"):
+                if isinstance(message := getattr(error, "message", None), str):
+                    error.message = message.removeprefix(_PREFIX)  # type: ignore[attr-defined]
                 raise
             _unexpected(error, ctx)
 
@@ -121,6 +125,7 @@ def root(
 
 
 app.command("train", cls=train.TrainCommand)(train.train)
+app.command("prepare")(prepare.prepare)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)

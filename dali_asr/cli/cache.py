@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from dali_asr.cli.commands import Commands
 from dali_asr.cli.console import counting, say, show
@@ -40,8 +39,7 @@ def list_cache() -> None:
 
     entries = list_entries()
     _say_place(entries)
-    if entries:
-        show(_entry_table(entries))
+    _say_entries(entries)
 
 
 @app.command()
@@ -72,6 +70,13 @@ def clear(
             show_default=False,
         ),
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="Clear only what was made from this source, as `list` shows it: the next use fetches it anew.",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")] = False,
 ) -> None:
     """Clear the cache. What a running process uses stays; what killed processes left half done goes.
@@ -80,19 +85,22 @@ def clear(
 
         dali-asr cache clear --older-than 30d --dry-run
 
+        dali-asr cache clear --source https://example.com/data.tar.gz
+
         dali-asr cache clear
     """  # noqa: D412
     from dali_asr.cache import clear as clear_entries
     from dali_asr.cache import list_entries, unused_since
 
     age = _seconds(older_than) if older_than is not None else 0.0
-    entries = list_entries()
+    entries = [entry for entry in list_entries() if source in (None, _source(entry))]
+    if source is not None and not entries:
+        raise UsageError(f"--source {brief(source)}: nothing in the cache is from there; see dali-asr cache list")
     chosen = unused_since(entries, age)
     kept = [entry for entry in chosen if entry.in_use]
     chosen = [entry for entry in chosen if not entry.in_use]
     if dry_run:
-        if chosen:
-            show(_entry_table(chosen))
+        _say_entries(chosen)
         say(f"Would free {_bytes(sum(entry.size for entry in chosen))} of {_count(chosen)}")
     else:
         with counting() as report:
@@ -112,35 +120,24 @@ def _say_place(entries: Sequence[Entry]) -> None:
     say(f"{printable(str(cache_folder('corpora').parent))}: {total}")
 
 
-def _entry_table(entries: Sequence[Entry]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("source", overflow="fold", ratio=1)
-    for name in ("kind", "partitions", "normalized"):
-        table.add_column(name, overflow="fold")
-    table.add_column("size", justify="right", no_wrap=True)
-    table.add_column("last used", no_wrap=True)
+def _say_entries(entries: Sequence[Entry]) -> None:
+    """Print the source of each entry on a line of its own, which is never broken, and the rest below it."""
     for entry in entries:
         used = datetime.fromtimestamp(entry.used).astimezone()
-        table.add_row(
-            Text(printable(_source(entry))),
-            entry.kind,
-            Text(printable(_partitions(entry))),
-            Text(printable(str(entry.about.get("normalization", "")))),
-            _bytes(entry.size),
-            "in use" if entry.in_use else f"{used:%Y-%m-%d %H:%M}",
-        )
-    return table
+        about = [entry.kind, _bytes(entry.size), "in use" if entry.in_use else f"used {used:%Y-%m-%d %H:%M}"]
+        if kind := entry.about.get("normalization"):
+            about.append(f"normalized: {printable(str(kind))}")
+        named = entry.about.get("partitions")
+        if isinstance(named, list) and named:
+            about.append(" ".join(printable(str(name)) for name in named))
+        say(printable(_source(entry)), wrap=False)
+        say(f"  {', '.join(about)}")
 
 
 def _source(entry: Entry) -> str:
     if entry.partial:
         return f"incomplete: {entry.path.name}"
     return str(entry.about.get("source") or f"unknown: {entry.path.name}")
-
-
-def _partitions(entry: Entry) -> str:
-    named = entry.about.get("partitions")
-    return " ".join(map(str, named)) if isinstance(named, list) else ""
 
 
 def _count(entries: Sequence[Entry]) -> str:

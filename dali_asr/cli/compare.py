@@ -94,7 +94,7 @@ def _show_runs(comparison: Comparison) -> None:
             _percent(scores.phoneme_error_rate),
             "–" if speed is None else f"{speed:,.0f}",
             "–" if record.data_stall is None else f"{record.data_stall:.1%}",
-            f"{len(record.epochs)}/{record.config.training.epochs}",
+            f"{record.completed}/{record.config.training.epochs}",
         )
     show(table)
 
@@ -105,7 +105,7 @@ def _show_curves(comparison: Comparison) -> None:
     curves = {
         run.letter: [
             (line["epoch"], line["dev"]["accuracy"])
-            for line in run.record.epochs
+            for line in run.record.by_number
             if (line["dev"] or {}).get("accuracy") is not None
         ]
         for run in comparison.runs

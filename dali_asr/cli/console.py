@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 _COMMAND = re.compile(
-    r"dali-asr (train|sweep|predict|evaluate|report|compare|audit|features|profile|export|handin|data|cache|config|"
-    r"bench) .*$"
+    r"dali-asr (prepare|train|sweep|predict|evaluate|report|compare|audit|features|profile|export|handin|data|cache|"
+    r"config|bench) .*$"
 )
 _NO_BREAK = "\0"  # stands in no text that is printed
 
@@ -52,6 +52,7 @@ _OPTIONS = {
     "output=FOLDER": "--output",
     "resume='auto'": "--resume auto",
     "checkpoint='last'": "--checkpoint last",
+    "decode='median:5'": "--decode median:5",
     "partition=NAME": "--partition",
     "source=FOLDER": "--corpus",
     "corpus=FOLDER": "--corpus",
@@ -61,8 +62,13 @@ _OPTIONS = {
     "speaker_pattern ": "--speaker-pattern ",
     "(fold=": "(data.fold, or data pack --fold: ",
     "keep_going=True": "--keep-going",
+    "tier=NAME": "--tier",
+    "speakers=FILE": "--speakers FILE",
+    "speakers=WAY": "--speakers WAY",
+    "split=0.8,0.1,0.1": "--split 0.8,0.1,0.1",
+    "silence=SYMBOL": "--silence SYMBOL",
     "zero_nonfinite=True": "data.zero_nonfinite, or data pack --zero-nonfinite",
-    "train=NAME": "data.train, or data pack --train",
+    "(train=NAME": "(data.train, or data pack --train",
     "raise memory_budget": "raise loader.memory_budget",
     "lower memory_budget": "lower loader.memory_budget",
     "set memory_budget": "set loader.memory_budget",
@@ -107,11 +113,14 @@ def copied_to(receive: Callable[[str], None]) -> Iterator[None]:
         _COPIES.remove(receive)
 
 
-def say(text: str = "", end: str = "\n") -> None:
-    """Print a text of the result, as it is."""
+def say(text: str = "", end: str = "\n", *, wrap: bool = True) -> None:
+    """Print a text of the result, as it is; on a terminal, wrapped between words unless it is a path."""
     _copy(f"{text}{end}")
     with printing():
-        _print(stdout, text, end=end)
+        if wrap:
+            _print(stdout, text, end=end)
+        else:
+            stdout.print(text, markup=False, soft_wrap=True, end=end)
 
 
 def _print(console: Console, text: str, style: str = "", end: str = "\n") -> None:

@@ -132,12 +132,15 @@ def info(
     from dali_asr.corpus.archive import is_archive
     from dali_asr.corpus.layouts import layout_title
     from dali_asr.corpus.pictures import draw_corpus, picture_format
+    from dali_asr.corpus.remote import cached_copy
     from dali_asr.corpus.survey import find_oddities, survey, training_partition
+    from dali_asr.fetching.sources import Source
     from dali_asr.files import check_output, disk_errors, write_file
 
     if plot:
         check_output(plot, overwrite=force)
         form = picture_format(plot)
+    kept = None if corpus == DEMO else cached_copy(corpus)
     with counting() as report:
         path = _folder_of(corpus, report)
         title = "archive of a course folder" if is_archive(path) else layout_title(path)
@@ -147,6 +150,10 @@ def info(
             survey(partition, silent, max_utterances=None if plot else _MAX_MEASURED, progress=report)
             for partition in opened.partitions.values()
         ]
+    if kept:
+        source = printable(Source.parse(corpus).shown)
+        say(f"from the cache: {printable(str(kept))}")
+        say(f"to fetch it anew, first: {shlex.join(['dali-asr', 'cache', 'clear', '--source', source])}")
     if title:
         say(f"layout: {title}")
     say(

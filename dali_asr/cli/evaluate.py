@@ -12,6 +12,7 @@ from dali_asr.cli.console import counting, say, show
 from dali_asr.errors import printable
 
 if TYPE_CHECKING:
+    from dali_asr.inference.evaluate import DecodingScores
     from dali_asr.inference.scores import Scores
 
 
@@ -29,9 +30,18 @@ def evaluate(
         typer.Option(help="A labelled partition. By default the run's `data.dev`.", show_default=False),
     ] = None,
     checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Checkpoint to use.")] = "best",
+    decode: Annotated[
+        str,
+        typer.Option(
+            metavar="viterbi|median:K|none",
+            help="The decoding to score in detail, as in `predict`. It is compared with none, median:5 and viterbi.",
+        ),
+    ] = "none",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Score a trained model on a labelled partition: accuracy, F1 per phoneme, phoneme error rate, calibration.
+
+    Decodings of its posteriors are compared, with the errors of the boundaries between phonemes.
 
     Examples:
 
@@ -42,7 +52,7 @@ def evaluate(
     with counting() as report:
         report("starting", 0, 1)
         from dali_asr.device import describe_device, resolve_device
-        from dali_asr.inference.evaluate import prepare_evaluation, score
+        from dali_asr.inference.evaluate import comparable_decodings, prepare_evaluation, score
         from dali_asr.inference.writers import write_evaluation
         from dali_asr.runs.checkpoint import run_of
         from dali_asr.runs.folder import read_stall
@@ -55,12 +65,21 @@ def evaluate(
         if stall is not None:
             say(f"The run waited {stall:.1%} of its training time for data")
         say(f"Evaluating {trained.name} on {opened.name}, on the {describe_device(where)}")
-        evaluation = score(*prepared, device=device, progress=lambda done, total: report("evaluating", done, total))
+        evaluation = score(
+            *prepared,
+            decode=decode,
+            compared=comparable_decodings(trained),
+            device=device,
+            progress=lambda done, total: report("evaluating", done, total),
+        )
         values, picture = write_evaluation(evaluation, run_of(run))
     show(_symbol_table(evaluation.scores))
     silence = "silence" if evaluation.silence is None else printable(evaluation.inventory.symbols[evaluation.silence])
     show(_score_table(evaluation.scores, silence))
-    say("The phoneme error rate compares runs of equal labels, without smoothing; it can exceed 100%")
+    show(_decoding_table(evaluation.decodings, silence))
+    say(f"The first two tables are of the decoding {decode}")
+    say("The phoneme error rate compares runs of equal labels; it can exceed 100%")
+    say("Errors of boundaries are of those that are matched, between two phonemes that are right")
     say(f"Scores and confusion matrix: {values}")
     say(f"Picture of the matrix: {picture}")
 
@@ -97,6 +116,34 @@ def _score_table(scores: Scores, silence: str) -> Table:
     ):
         table.add_row(name, _percent(value))
     return table
+
+
+def _decoding_table(decodings: tuple[DecodingScores, ...], silence: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("\nby decoding")
+    for one in decodings:
+        table.add_column(f"\n{one.decode}", justify="right")
+    found = [one.boundaries for one in decodings]
+    for name, values in (
+        ("frame accuracy", [_percent(one.accuracy) for one in decodings]),
+        ("phoneme error rate", [_percent(one.phoneme_error_rate) for one in decodings]),
+        (
+            f"phoneme error rate without {silence}",
+            [_percent(one.phoneme_error_rate_without_silence) for one in decodings],
+        ),
+        ("boundaries matched", [_percent(of.matched) for of in found]),
+        ("mean boundary error", [_milliseconds(of.mean) for of in found]),
+        ("median boundary error", [_milliseconds(of.median) for of in found]),
+        ("boundaries within 10 ms", [_percent(of.within_10_ms) for of in found]),
+        ("boundaries within 20 ms", [_percent(of.within_20_ms) for of in found]),
+        ("boundaries within 50 ms", [_percent(of.within_50_ms) for of in found]),
+    ):
+        table.add_row(name, *values)
+    return table
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{1000 * seconds:.1f} ms"
 
 
 def _percent(fraction: float | None) -> str:

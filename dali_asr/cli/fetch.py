@@ -39,6 +39,9 @@ def fetch(
 
     What broke off continues where it stopped. What is there already is left alone.
 
+    The source is downloaded as it is now: the copies that `train` and `predict` keep in the cache are not used, because
+    they may be older. To keep one copy only, name the folder made here as `data.root` instead of the link.
+
     Examples:
 
         dali-asr data fetch kaggle:COMPETITION --to hw1p2

@@ -22,7 +22,10 @@ def report(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="The page. By default `report.html` in the run's folder.", show_default=False
+            "-o",
+            "--output",
+            help="The page. By default `report-PARTITION.html` in the run's folder.",
+            show_default=False,
         ),
     ] = None,
     checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Checkpoint to evaluate.")] = "best",
@@ -42,7 +45,7 @@ def report(
 
         dali-asr report runs/demo-20260101-120000
 
-        dali-asr report RUN --partition test -o test.html
+        dali-asr report RUN --partition test
     """  # noqa: D412
     with counting() as progress:
         progress("starting", 0, 1)

@@ -17,6 +17,8 @@ from dali_asr.cli.commands import Overrides, complete_recipe
 from dali_asr.cli.console import copied_to, error_line, progress_bar, say, stdout, warn
 from dali_asr.errors import DaliAsrError, UsageError
 from dali_asr.runs import Reporter
+from dali_asr.runs.curves import epoch_label
+from dali_asr.runs.reporter import epoch_lines, shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -201,18 +203,13 @@ class _Terminal(Reporter):
             self._bar.update(self._tasks["training"], completed=step, description=f"epoch {epoch}/{self._epochs}")
 
     def stepped(self, step: int, metrics: dict[str, float | None], speed: float) -> None:
-        loss, accuracy = _format(metrics["loss"], ".3f"), _format(metrics["accuracy"], ".1%")
-        shown = f"loss {loss}  accuracy {accuracy}  {speed:,.0f} frames/s"
-        self._bar.update(self._tasks["training"], completed=step, shown=shown)
+        loss, accuracy = shown(metrics["loss"], ".3f"), shown(metrics["accuracy"], ".1%")
+        text = f"loss {loss}  accuracy {accuracy}  {speed:,.0f} frames/s"
+        self._bar.update(self._tasks["training"], completed=step, shown=text)
 
     def evaluated(self, epoch: dict[str, Any], timing: EpochTiming) -> None:
-        for name, after in (("train", f"  data stall {timing['data_stall']:.1%}"), ("dev", "")):
-            measured = epoch[name]
-            if measured:
-                say(
-                    f"epoch {epoch['epoch']}  {name:<5}  loss {_format(measured['loss'], '.3f')}  "
-                    f"accuracy {_format(measured['accuracy'], '.2%')}{after}"
-                )
+        for line in epoch_lines(epoch, timing):
+            say(line)
 
     def noted(self, message: str) -> None:
         say(message)
@@ -243,7 +240,7 @@ def _run(config: Config, run: Path | None, resume: str | None, recipe: str, term
     evaluated = [epoch for epoch in result.epochs if epoch["dev"] and epoch["dev"]["accuracy"] is not None]
     if len(evaluated) > 1:
         best = max(evaluated, key=lambda epoch: float(epoch["dev"]["accuracy"]))
-        say(f"Best: epoch {best['epoch']}, dev accuracy {best['dev']['accuracy']:.2%}")
+        say(f"Best: epoch {epoch_label(best)}, dev accuracy {best['dev']['accuracy']:.2%}")
     if _trails(result.epochs):
         say("Train accuracy is the mean over an epoch, with dropout and masks; dev accuracy is taken after it, without")
     say(f"Trained in {terminal.seconds:.0f} s; checkpoints, metrics and curves are in {result.run}")
@@ -267,10 +264,6 @@ def _describe(loader: WindowLoader) -> str:
     ranks = loader.spec.world_size
     together = f"{ranks} processes, the first on " if ranks > 1 else ""
     return together + "the " + describe_device(loader.device) + streamed
-
-
-def _format(number: float | None, form: str) -> str:
-    return "nan" if number is None else format(number, form)
 
 
 def _next_command(config: Config, run: Path) -> str:

@@ -306,13 +306,28 @@ class Config(Section):
                 recipe's `model.preset`, and the reverse.
 
         Raises:
-            ConfigError: the configuration is invalid; reports all mistakes at once.
+            ConfigError: the configuration is invalid; reports all mistakes at once, and says if the overrides alone
+                made them.
             UsageError: no such recipe or file, or an override without `=`.
         """
-        path = find_config(str(source or DEMO))
+        where = str(source or DEMO)
+        path = find_config(where)
         values = read_yaml(path)
         apply_overrides(values, overrides)
-        return cls.check(values, where=str(source or DEMO))
+        try:
+            return cls.check(values, where)
+        except ConfigError as error:
+            if overrides and cls._is_valid(read_yaml(path)):
+                raise ConfigError(f"--set ({where} itself is valid)", error.problems) from error
+            raise
+
+    @classmethod
+    def _is_valid(cls, values: Mapping[str, Any]) -> bool:
+        try:
+            cls.check(values)
+        except ConfigError:
+            return False
+        return True
 
     @classmethod
     def check(cls, values: Mapping[str, Any], where: str = "configuration") -> Config:

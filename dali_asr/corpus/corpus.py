@@ -191,7 +191,9 @@ class Corpus:
                     f"leave out data.{name}, or pack the corpus again"
                 )
         if normalization == "global" and tuple(train) != self.normalization.partitions:
-            packed_with, wanted = ("+".join(names) for names in (self.normalization.partitions, train))
+            packed_with, wanted = (
+                "+".join(names) or "nothing named" for names in (self.normalization.partitions, train)
+            )
             raise UsageError(
                 f"{self.path}: packed with the statistics of {packed_with}, asked for those of {wanted}; "
                 "name the former in data.train, or pack the corpus again"

@@ -35,19 +35,23 @@ def read_features_shape(path: Path) -> tuple[int, int]:
     return header.shape[0], header.shape[1]
 
 
-def read_features(path: Path, *, zero_nonfinite: bool = False) -> NDArray[Any]:
+_REMEDY = "repair the file, or have such values zeroed (zero_nonfinite=True)"
+
+
+def read_features(path: Path, *, zero_nonfinite: bool = False, remedy: str = _REMEDY) -> NDArray[Any]:
     """Read features `[T, D]` in the dtype of the file.
 
     Args:
         path: the file.
         zero_nonfinite: whether NaN and infinity are replaced by zero; otherwise they are errors.
+        remedy: what the error says to do about them.
 
     Raises:
         DataError: as `read_features_shape`, or a value is not finite.
     """
     features = read_array(path)
     check_features(path, features.shape, features.dtype)
-    return finite(path, features, zero_nonfinite=zero_nonfinite)
+    return finite(path, features, zero_nonfinite=zero_nonfinite, remedy=remedy)
 
 
 def read_features_blocks(path: Path, frames: int, *, zero_nonfinite: bool) -> Iterator[NDArray[Any]]:
@@ -77,7 +81,9 @@ def check_features(where: Path | str, shape: tuple[int, ...], dtype: np.dtype[An
         raise DataError(f"{where}: has dtype {dtype}; features must be float16, float32 or float64")
 
 
-def finite(where: Path | str, features: NDArray[Any], *, zero_nonfinite: bool, first: int = 0) -> NDArray[Any]:
+def finite(
+    where: Path | str, features: NDArray[Any], *, zero_nonfinite: bool, first: int = 0, remedy: str = _REMEDY
+) -> NDArray[Any]:
     """Return features without NaN and infinity.
 
     Args:
@@ -85,6 +91,7 @@ def finite(where: Path | str, features: NDArray[Any], *, zero_nonfinite: bool, f
         features: `[T, D]`, floats.
         zero_nonfinite: whether such values are replaced by zero; otherwise they are errors.
         first: number of the first frame, for the error.
+        remedy: what the error says to do.
 
     Raises:
         DataError: a value is not finite.
@@ -96,8 +103,7 @@ def finite(where: Path | str, features: NDArray[Any], *, zero_nonfinite: bool, f
         return np.where(good, features, 0).astype(features.dtype)
     row, column = np.argwhere(~good)[0]
     raise DataError(
-        f"{where}: {features[row, column]} at frame {first + row}, feature {column} (one of {(~good).sum()}); "
-        "repair the file, or have such values zeroed (zero_nonfinite=True)"
+        f"{where}: {features[row, column]} at frame {first + row}, feature {column} (one of {(~good).sum()}); {remedy}"
     )
 
 

@@ -32,7 +32,7 @@ class Normalization:
         kind: `utterance`, `global` or `none`.
         mean: of the training partitions, `[D]`; empty unless `global`.
         deviation: standard deviation of the training partitions, `[D]`; empty unless `global`.
-        partitions: names of the training partitions; empty unless `global`.
+        partitions: names of the training partitions; empty if they are unknown, or unless `global`.
     """
 
     kind: Kind
@@ -41,12 +41,12 @@ class Normalization:
     partitions: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, utterances: Iterable[NDArray[Any]], partitions: Sequence[str] = ("train",)) -> Normalization:
+    def of(cls, utterances: Iterable[NDArray[Any]], partitions: Sequence[str] = ()) -> Normalization:
         """Return the `global` normalization with the statistics of utterances.
 
         Args:
             utterances: frames `[T, D]` of each; read once, one at a time.
-            partitions: names of the partitions that they belong to.
+            partitions: names of the partitions that they belong to, to be recorded; none if they have no names.
 
         Raises:
             UsageError: there are no utterances.

@@ -57,11 +57,21 @@ class PartitionEntry:
         name: of the partition.
         utterances: their names, in order.
         labelled: whether the frames have labels.
+        speakers: of each utterance; empty if they are not known.
+        recordings: of each utterance, a path below the folder that it was prepared from; empty if there are none.
     """
 
     name: str
     utterances: tuple[str, ...]
     labelled: bool
+    speakers: tuple[str, ...] = ()
+    recordings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry as JSON values, without what is not known."""
+        values = {"name": self.name, "labelled": self.labelled, "utterances": self.utterances}
+        optional = {"speakers": self.speakers, "recordings": self.recordings}
+        return values | {key: value for key, value in optional.items() if value}
 
 
 @dataclass(frozen=True)
@@ -93,9 +103,7 @@ class Manifest:
             "dtype": self.dtype,
             "normalization": self.normalization.to_json(),
             "inventory": self.inventory.symbols,
-            "partitions": [
-                {"name": p.name, "labelled": p.labelled, "utterances": p.utterances} for p in self.partitions
-            ],
+            "partitions": [partition.to_json() for partition in self.partitions],
             "checksums": self.checksums,
             **({} if self.features is None else {"features": self.features}),
         }
@@ -246,15 +254,25 @@ def _parse_partition(entry: dict[str, Any]) -> PartitionEntry:
     check_partition_name(entry["name"])
     if type(entry["labelled"]) is not bool:
         raise ValueError("labelled")
-    return PartitionEntry(entry["name"], _names(entry["utterances"], "utterances"), entry["labelled"])
+    utterances = _names(entry["utterances"], "utterances")
+    speakers, recordings = (_texts(entry[key], key) if key in entry else () for key in ("speakers", "recordings"))
+    if {len(speakers), len(recordings)} - {0, len(utterances)}:
+        raise ValueError("not as many speakers or recordings as utterances")
+    return PartitionEntry(entry["name"], utterances, entry["labelled"], speakers, recordings)
 
 
 def _names(values: object, what: str) -> tuple[str, ...]:
     """Return a JSON list of names, all of them text and different."""
+    names = _texts(values, what)
+    if len(set(names)) < len(names):
+        raise ValueError(f"{what}: duplicate name")
+    return names
+
+
+def _texts(values: object, what: str) -> tuple[str, ...]:
+    """Return a JSON list of at least one text."""
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and is_text(v) for v in values):
         raise ValueError(what)
-    if len(set(values)) < len(values):
-        raise ValueError(f"{what}: duplicate name")
     return tuple(values)
 
 

@@ -55,6 +55,9 @@ def fetch_corpus(
 ) -> Fetched:
     """Fetch a corpus into a folder, and pack it if asked to; processes that do it at the same time do it once.
 
+    The cache is not used: what it holds may be older than the source, and an archive that was unpacked there can no
+    longer be compared with `sha256`.
+
     Args:
         source: as of `fetch`; also a packed corpus or a folder of course data in a bucket, or a packed corpus behind a
             link.
@@ -100,7 +103,8 @@ def fetch_corpus(
 def local_corpus(root: str, progress: Progress = quiet) -> Path:
     """Return the folder of a corpus; one that is elsewhere, or in an archive, is fetched into the cache the first time.
 
-    What was fetched once is used from then on, also without a network, until it is removed from the cache.
+    What was fetched once is used from then on, also without a network, until it is removed from the cache, which
+    `fetch_corpus` neither reads nor fills.
 
     Raises:
         UsageError, DataError: as `fetch_corpus`.
@@ -122,6 +126,16 @@ def is_at_hand(root: str) -> bool:
     """
     source = Source.parse(root)
     return _needs_no_fetching(source) or _cached(source) is not None
+
+
+def cached_copy(root: str) -> Path | None:
+    """Return the folder in which the cache keeps a corpus that is elsewhere; None if it keeps none.
+
+    Raises:
+        UsageError: an unknown source.
+    """
+    source = Source.parse(root)
+    return None if _needs_no_fetching(source) else _cached(source)
 
 
 def is_corpus(folder: Path) -> bool:

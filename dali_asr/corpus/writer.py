@@ -71,8 +71,18 @@ class PackedWriter:
         self._rows = 0
         self._names: dict[str, dict[str, None]] = {}  # of utterances by partition, in order
         self._labelled: dict[str, bool] = {}
+        self._origins: dict[str, list[tuple[str | None, str | None]]] = {}  # speaker and recording of each utterance
 
-    def add(self, partition: str, utterance: str, frames: ArrayLike, labels: ArrayLike | None = None) -> None:
+    def add(
+        self,
+        partition: str,
+        utterance: str,
+        frames: ArrayLike,
+        labels: ArrayLike | None = None,
+        *,
+        speaker: str | None = None,
+        recording: str | None = None,
+    ) -> None:
         """Append an utterance.
 
         Args:
@@ -81,6 +91,8 @@ class PackedWriter:
             frames: `[T, D]`, floating point, D as in the utterances before.
             labels: `[T]` integers, indices into the inventory, −100 where a frame has none. None for all utterances
                 of a partition without labels.
+            speaker: its name; for all utterances of a partition or for none.
+            recording: its path below the folder of the recordings; for all utterances of a partition or for none.
 
         Raises:
             DataError: names, shapes or values do not fit, or the disk is full or cannot be written.
@@ -97,9 +109,11 @@ class PackedWriter:
             )
         self.normalization.check(where, features.shape[1])
         self._check_names(partition, utterance, where, labelled=encoded is not None)
+        self._check_origin(partition, where, speaker, recording)
         stored = store(where, self.normalization.apply(features), draft.dtype)
         self._checksums.append(draft.write(self._rows, [stored], encoded))
         self._names.setdefault(partition, {})[utterance] = None
+        self._origins.setdefault(partition, []).append((speaker, recording))
         self._labelled[partition] = encoded is not None
         self._lengths.append(len(stored))
         self._rows += len(stored)
@@ -118,8 +132,14 @@ class PackedWriter:
         with self._stack:
             if not self._draft:
                 raise DataError(f"{self.dest}: no utterance was added; a corpus needs at least one")
-            entries = tuple(PartitionEntry(n, tuple(u), self._labelled[n]) for n, u in self._names.items())
+            entries = tuple(map(self._entry, self._names))
             self._draft.finish(self._lengths, self._checksums, entries, self.normalization, self._features)
+
+    def _entry(self, name: str) -> PartitionEntry:
+        speakers, recordings = (
+            tuple(one for one in column if one is not None) for column in zip(*self._origins[name], strict=True)
+        )
+        return PartitionEntry(name, tuple(self._names[name]), self._labelled[name], speakers, recordings)
 
     def _open_draft(self, feature_dim: int) -> PackedDraft:
         if self._draft is None:
@@ -132,6 +152,15 @@ class PackedWriter:
             )
             self._draft = self._stack.enter_context(draft)
         return self._draft
+
+    def _check_origin(self, partition: str, where: str, speaker: str | None, recording: str | None) -> None:
+        for what, value in (("speaker", speaker), ("recording", recording)):
+            if value is not None and not (isinstance(value, str) and is_text(value)):
+                raise DataError(f"{where}: {what} {value!r}; give a string of Unicode text")
+        before = self._origins.get(partition, [(speaker, recording)])[0]
+        for what, first, value in zip(("speaker", "recording"), before, (speaker, recording), strict=True):
+            if (first is None) != (value is None):
+                raise DataError(f"{where}: a {what} for some utterances of {partition} alone; give it for all or none")
 
     def _check_names(self, partition: str, utterance: str, where: str, *, labelled: bool) -> None:
         check_partition_name(partition)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dali_asr.corpus import FRAME_PERIOD
 from dali_asr.environment import installed_version
 from dali_asr.errors import DataError, printable
+from dali_asr.runs.curves import epoch_label
 from dali_asr.runs.folder import ABOUT
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _model(description: ModelDescription, parameters: int) -> Iterable[tuple[str
     statistics = {
         "none": "none",
         "utterance": "in the file: mean and variance of the utterance",
-        "global": f"in the file: mean and variance of {_names(normalization.partitions)}",
+        "global": f"in the file: mean and variance of {_names(normalization.partitions, 'partitions without a name')}",
     }
     yield "input", f"`frames`, float32 `[T, {description.feature_dim}]`: one utterance, not normalized, T at least 1"
     yield "output", f"`log_probabilities`, float32 `[T, {len(description.inventory)}]`: natural logarithms"
@@ -144,8 +145,8 @@ def _metrics(checkpoint: Checkpoint, evaluations: list[dict[str, Any]]) -> list[
     dev = metrics.get("dev") or {}
     if dev.get("accuracy") is not None:
         texts.append(
-            f"After epoch {metrics['epoch']}, the frame accuracy on the dev partition was {dev['accuracy']:.2%}. The "
-            "checkpoint may have been chosen by it."
+            f"After epoch {epoch_label(metrics)}, the frame accuracy on the dev partition was {dev['accuracy']:.2%}. "
+            "The checkpoint may have been chosen by it."
         )
     if evaluations:
         rows = [
@@ -195,8 +196,8 @@ def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(printable(cell).replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def _names(partitions: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in partitions) or "none"
+def _names(partitions: Iterable[str], absent: str = "none") -> str:
+    return ", ".join(f"`{name}`" for name in partitions) or absent
 
 
 def _folder(path: str) -> str:

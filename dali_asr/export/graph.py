@@ -22,6 +22,7 @@ from torch import nn
 
 from dali_asr.environment import installed_version
 from dali_asr.inference.convolution import Convolution
+from dali_asr.model import MLP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -200,7 +201,9 @@ def _export(model: TrainedModel) -> ModelProto:
     """Return the network as torch exports it, from `rows` `[R, D]` to `output` `[R − W + 1, C]`."""
     window = sum(model.context) + 1
     rows = torch.zeros(window + 2, model.feature_dim)
-    network = nn.Sequential(Convolution(model.model, model.feature_dim), nn.LogSoftmax(dim=1)).eval()
+    perceptron = model.model
+    assert isinstance(perceptron, MLP)  # as that of every checkpoint
+    network = nn.Sequential(Convolution(perceptron, model.feature_dim), nn.LogSoftmax(dim=1)).eval()
     with _quiet():
         program = torch.onnx.export(
             network,

@@ -80,7 +80,7 @@ def export_onnx(
     card = _check_outputs(path, overwrite=overwrite)
     trained = load_checkpoint(Path(run).expanduser(), checkpoint)
     config = run_config(folder, trained)
-    model = TrainedModel(trained, config.data.dtype or "float32", torch.device("cpu"))
+    model = TrainedModel.of(trained, config.data.dtype or "float32", torch.device("cpu"))
     parameters = parameter_count(model)
     if 4 * parameters > _MAX_SIZE:
         raise UsageError(f"{run}: {parameters:,} parameters; an ONNX file holds at most {_MAX_SIZE // 4:,}")

@@ -5,7 +5,7 @@ Shape letters: `B` frames of a batch, `F` frames of a partition, `C` labels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,18 +17,43 @@ from dali_asr.corpus.labels import label_counts
 from dali_asr.corpus.packing import quiet
 from dali_asr.device import resolve_device
 from dali_asr.errors import DataError
-from dali_asr.inference.predict import classify, prepare
-from dali_asr.inference.scores import TOP, Scores, score_labels
+from dali_asr.inference.boundaries import BoundaryScores, score_boundaries
+from dali_asr.inference.decoding import MEDIAN, NONE, VITERBI, build_decoder
+from dali_asr.inference.predict import by_utterance, classify, prepare, reduce_logits
+from dali_asr.inference.scores import TOP, Scores, error_rate, score_labels
 from dali_asr.runs.start import config_of
+from dali_asr.segments import FrameTiming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from dali_asr.corpus import Partition
     from dali_asr.corpus.packing import Progress
+    from dali_asr.inference.decoding import FrameScores
     from dali_asr.inventory import Inventory
     from dali_asr.runs.checkpoint import Checkpoint, Which
+
+
+@dataclass(frozen=True)
+class DecodingScores:
+    """The scores of the labels that a decoding gives; see `Scores` for the first three.
+
+    Attributes:
+        decode: the decoding.
+        accuracy: fraction of the labelled frames predicted right.
+        phoneme_error_rate: edits per true symbol.
+        phoneme_error_rate_without_silence: the same without silence; None if there is no label of silence.
+        boundaries: how well the boundaries of segments are placed.
+    """
+
+    decode: str
+    accuracy: float
+    phoneme_error_rate: float
+    phoneme_error_rate_without_silence: float | None
+    boundaries: BoundaryScores
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +66,8 @@ class Evaluation:
         scores: all scores.
         inventory: the label set.
         silence: the label of silence; None if there is none.
+        decode: the decoding that the scores are of.
+        decodings: scores of this and other decodings, to be compared.
     """
 
     partition: str
@@ -48,10 +75,18 @@ class Evaluation:
     scores: Scores
     inventory: Inventory
     silence: int | None = None
+    decode: str = NONE
+    decodings: tuple[DecodingScores, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the evaluation as JSON values; see `Confusion.to_json` for the confusion matrix."""
-        return {"partition": self.partition, "checkpoint": self.checkpoint, **self.scores.to_json()}
+        return {
+            "partition": self.partition,
+            "checkpoint": self.checkpoint,
+            "decoding": self.decode,
+            **self.scores.to_json(),
+            "decodings": [asdict(one) for one in self.decodings],
+        }
 
 
 def evaluate(
@@ -60,29 +95,40 @@ def evaluate(
     *,
     partition: str | None = None,
     checkpoint: Which = "best",
+    decode: str = NONE,
+    timing: FrameTiming | None = None,
     device: str = "auto",
     packing: Progress = quiet,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Score a trained model on a labelled partition.
+    """Score a trained model on a labelled partition, and compare decodings of its posteriors.
 
     Args:
         run: folder of a run, or of one of its checkpoints.
         source: a packed corpus, a course folder or `demo`; by default the corpus that the run was trained on.
         partition: name of the partition; by default the run's `data.dev`.
         checkpoint: `best` or `last`.
+        decode: the decoding that is scored in detail, as in `predict`. It is compared with `none`, `median:5` and, if
+            the checkpoint has what it needs, `viterbi`.
+        timing: when frames are; by default 25 ms every 10 ms.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         packing: called with the progress of packing a course folder.
         progress: called with the number of frames done, and of all frames.
 
     Raises:
-        CheckpointError: the run or checkpoint is damaged, or does not fit the corpus.
+        CheckpointError: the run or checkpoint is damaged, does not fit the corpus, or lacks what `viterbi` needs.
         DataError: the partition has no labels, or the corpus is missing or damaged.
-        UsageError: an unknown partition or device name.
+        UsageError: an unknown partition, decoding or device name.
         DeviceError: the device is missing or has too little memory.
     """
     prepared = prepare_evaluation(run, source, partition=partition, checkpoint=checkpoint, packing=packing)
-    return score(*prepared, device=device, progress=progress)
+    compared = comparable_decodings(prepared[0])
+    return score(*prepared, decode=decode, compared=compared, timing=timing, device=device, progress=progress)
+
+
+def comparable_decodings(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return the decodings that `evaluate` compares: those that the checkpoint has what it takes for."""
+    return (NONE, MEDIAN, VITERBI) if checkpoint.segments else (NONE, MEDIAN)
 
 
 def prepare_evaluation(
@@ -102,23 +148,26 @@ def prepare_evaluation(
     data = Config.load(path).data if path else None  # `prepare` reports a missing configuration
     if data and not source and not corpus_path(data.root, packing).exists():
         raise DataError(f"{data.root}: no such folder, which the run was trained on; give the corpus after the run")
-    trained, opened = prepare(
+    trained, found = prepare(
         run,
         source or (data.root if data else "demo"),
         partition=partition or (data.dev if data else None),
         checkpoint=checkpoint,
         packing=packing,
     )
+    opened = next(iter(found.parts))  # files, which are several parts, have no labels
     label_counts(opened, "partition=NAME")
     return trained, opened, opened.inventory.silence(data.silence if data else None)
 
 
-@torch.inference_mode()
 def score(
     checkpoint: Checkpoint,
     partition: Partition,
     silence: int | None = None,
     *,
+    decode: str = NONE,
+    compared: Sequence[str] = (),
+    timing: FrameTiming | None = None,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
     observe: Callable[[torch.Tensor], None] | None = None,
@@ -129,30 +178,81 @@ def score(
         checkpoint: the model.
         partition: a labelled partition.
         silence: the label of silence; None if there is none.
+        decode: as in `evaluate`.
+        compared: decodings to compare; `decode` is added. None are compared if empty.
+        timing: as in `evaluate`.
         device: as in `evaluate`.
         progress: as in `evaluate`.
         observe: called with the logits `[B, C]` of each batch, in order.
     """
-    inventory = checkpoint.description.inventory
-    true = partition.labels()
+    inventory, true = checkpoint.description.inventory, partition.labels()
     if true is None:
         raise DataError(f"{partition.name}: has no transcripts; name a labelled partition")
-    predicted = np.empty(len(true), np.int64)
+    names = list(dict.fromkeys([*compared, decode]))
+    decoders = {name: build_decoder(name, checkpoint) for name in names}
+    decoded = {name: np.empty(len(true), inventory.signed_dtype) for name in names}
     confidence = np.empty(len(true), np.float32)
     in_top = np.empty(len(true), np.bool_)
+    log_posteriors = any(name != NONE for name in names)
+    batches = _batches(checkpoint, partition, resolve_device(device), in_top, observe, log_posteriors=log_posteriors)
+    offsets, period = partition.offsets, (timing or FrameTiming()).period
+    for first, scores in zip(offsets.tolist(), by_utterance(batches, partition.lengths), strict=False):
+        part = slice(first, first + len(scores.labels))
+        for name, decoder in decoders.items():
+            labels = decoder(scores)
+            decoded[name][part] = labels
+            if name == decode:
+                confidence[part] = scores.confidences_of(labels)
+        if progress:
+            progress(part.stop, partition.frame_count)
+    of_labels = {name: labels.astype(np.int64) for name, labels in decoded.items()}
+    return Evaluation(
+        partition.name,
+        checkpoint.name,
+        score_labels(of_labels[decode], confidence, in_top, true, offsets, inventory, silence),
+        inventory,
+        silence,
+        decode,
+        tuple(_score_decoding(name, of_labels[name], true, offsets, period, silence) for name in names)
+        if compared
+        else (),
+    )
+
+
+@torch.inference_mode()
+def _batches(
+    checkpoint: Checkpoint,
+    partition: Partition,
+    device: torch.device,
+    in_top: NDArray[np.bool_],
+    observe: Callable[[torch.Tensor], None] | None,
+    *,
+    log_posteriors: bool,
+) -> Iterator[FrameScores]:
+    """Yield what the model says of each batch, and note whether the true labels are among its first three."""
     done = 0
-    for batch, logits in classify(checkpoint, partition, resolve_device(device)):
-        part = slice(done, done + len(logits))
-        best, labels = logits.max(dim=1)
-        # The softmax of the best label alone: that of all labels would double the memory.
-        confidence[part] = (best - logits.logsumexp(dim=1)).exp().cpu().numpy()
-        top = logits.topk(min(TOP, len(inventory)), dim=1).indices
-        in_top[part] = (top == batch.labels[:, None]).any(dim=1).cpu().numpy()
-        predicted[part] = labels.cpu().numpy()
+    for batch, logits in classify(checkpoint, partition, device):
+        top = logits.topk(min(TOP, logits.shape[1]), dim=1).indices
+        in_top[done : done + len(logits)] = (top == batch.labels[:, None]).any(dim=1).cpu().numpy()
+        done += len(logits)
         if observe:
             observe(logits)
-        done = part.stop
-        if progress:
-            progress(done, partition.frame_count)
-    scores = score_labels(predicted, confidence, in_top, true, partition.offsets, inventory, silence)
-    return Evaluation(partition.name, checkpoint.name, scores, inventory, silence)
+        yield reduce_logits(logits, log_posteriors=log_posteriors)
+
+
+def _score_decoding(
+    name: str,
+    labels: NDArray[np.int64],
+    true: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    period: float,
+    silence: int | None,
+) -> DecodingScores:
+    labelled = true >= 0
+    return DecodingScores(
+        name,
+        float((labels == true)[labelled].mean()),
+        error_rate(labels, true, offsets),
+        None if silence is None else error_rate(labels, true, offsets, silence),
+        score_boundaries(labels, true, offsets, period),
+    )

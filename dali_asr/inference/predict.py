@@ -1,13 +1,18 @@
-"""Labelling every frame of a partition, in order, with a run's model.
+"""Labelling every frame of a source, in order, with a run's model.
 
-Shape letters: `B` frames of a batch, `F` frames of a partition, `U` utterances, `C` labels.
+    Source ──parts──▶ WindowLoader ──batches──▶ model ──FrameScores──▶ decoder ──LabelledUtterance──▶ Labelling
+
+Utterances flow: only the ones of a batch are in memory, and a part of the files that they are read from.
+
+Shape letters: `B` frames of a batch, `T` frames of an utterance, `F` frames of a partition, `U` utterances, `C` labels.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,22 +20,77 @@ import torch
 from dali_asr.build import complete_loader
 from dali_asr.corpus.packing import quiet
 from dali_asr.device import resolve_device
+from dali_asr.inference.decoding import NONE, FrameScores, build_decoder
 from dali_asr.inference.sources import open_source
 from dali_asr.inference.trained import run_config
 from dali_asr.runs.checkpoint import load_checkpoint, run_of
+from dali_asr.segments import FrameTiming, segments_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from dali_asr.corpus import Partition
     from dali_asr.corpus.packing import Progress
+    from dali_asr.inference.sources import Source
     from dali_asr.inventory import Inventory
     from dali_asr.loading import Batch
     from dali_asr.runs.checkpoint import Checkpoint, Which
+    from dali_asr.segments import Segment
 
 BATCH_SIZE = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledUtterance:
+    """An utterance with the predicted labels of its frames.
+
+    Attributes:
+        name: of the utterance.
+        labels: predicted labels, `[T]` int64.
+        confidences: posterior probabilities of these labels, `[T]` float32.
+        posteriors: of all labels, `[T, C]` float32, each row summing to 1; None unless requested.
+    """
+
+    name: str
+    labels: NDArray[np.int64]
+    confidences: NDArray[np.float32]
+    posteriors: NDArray[np.float32] | None = None
+
+    def segments(self, inventory: Inventory, timing: FrameTiming) -> list[Segment]:
+        """Return the runs of equal labels with their times and confidences."""
+        return segments_of(self.labels, inventory.symbols, timing, probabilities=self.confidences)
+
+
+@dataclass(eq=False)
+class Labelling:
+    """The labelled utterances of a source, to be iterated once.
+
+    Attributes:
+        partition: name of the partition.
+        inventory: the label set.
+        decode: how labels are chosen.
+        timing: when frames are.
+        names: names of all utterances.
+        utterances: in the order of their names, labelled as they are asked for.
+        right: number of frames so far whose label is the true one.
+        labelled: number of frames so far that have a true label.
+    """
+
+    partition: str
+    inventory: Inventory
+    decode: str
+    timing: FrameTiming
+    names: tuple[str, ...]
+    utterances: Iterator[LabelledUtterance]
+    right: int = 0
+    labelled: int = 0
+
+    @property
+    def accuracy(self) -> float | None:
+        """Fraction of the labelled frames so far predicted right; None if no frame has a label."""
+        return self.right / self.labelled if self.labelled else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +103,10 @@ class Prediction:
         utterances: names of the utterances, `[U]`.
         offsets: boundaries of the utterances, `[U + 1]` int64.
         labels: predicted labels, `[F]` int64.
+        confidences: posterior probabilities of these labels, `[F]` float32.
         posteriors: posterior probabilities, `[F, C]` float32, each row summing to 1; None unless requested.
         accuracy: fraction of the labelled frames predicted right; None if no frame has a label.
+        timing: when frames are.
     """
 
     partition: str
@@ -52,13 +114,21 @@ class Prediction:
     utterances: tuple[str, ...]
     offsets: NDArray[np.int64]
     labels: NDArray[np.int64]
+    confidences: NDArray[np.float32]
     posteriors: NDArray[np.float32] | None
     accuracy: float | None
+    timing: FrameTiming
 
     @property
     def symbols(self) -> NDArray[np.str_]:
         """Predicted symbols, `[F]`."""
         return np.array(self.inventory.symbols)[self.labels]
+
+    def segments(self, utterance: int) -> list[Segment]:
+        """Return the runs of equal labels of an utterance, given its number, with times and confidences."""
+        first, end = self.offsets[utterance : utterance + 2]
+        one = LabelledUtterance(self.utterances[utterance], self.labels[first:end], self.confidences[first:end])
+        return one.segments(self.inventory, self.timing)
 
 
 def predict(
@@ -67,7 +137,9 @@ def predict(
     *,
     partition: str | None = None,
     checkpoint: Which = "best",
+    decode: str = NONE,
     posteriors: bool = False,
+    timing: FrameTiming | None = None,
     device: str = "auto",
     packing: Progress = quiet,
     progress: Callable[[int, int], None] | None = None,
@@ -79,19 +151,36 @@ def predict(
         source: a packed corpus, a course folder, `demo`, or `.npy` files of features `[T, D]`, not normalized.
         partition: name of the corpus's partition; by default the run's `data.test`, or the only one.
         checkpoint: `best` or `last`.
+        decode: how labels follow from posteriors: `none`, the most probable label of each frame; `median:K`, the
+            majority of K frames; `viterbi`, the best path of a bigram with durations.
         posteriors: whether to return posteriors.
+        timing: when frames are; by default 25 ms every 10 ms.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         packing: called with the progress of packing a course folder.
         progress: called with the number of frames done, and of all frames.
 
     Raises:
-        CheckpointError: the run or checkpoint is damaged, or does not fit the source.
+        CheckpointError: the run or checkpoint is damaged, does not fit the source, or lacks what `viterbi` needs.
         DataError: the source is missing, damaged or does not fit the model.
-        UsageError: an unclear or unknown partition, or sources that cannot be combined.
+        UsageError: an unclear or unknown partition or decoding, or sources that cannot be combined.
         DeviceError: the device is missing or has too little memory.
     """
     trained, opened = prepare(run, source, partition=partition, checkpoint=checkpoint, packing=packing)
-    return label(trained, opened, posteriors=posteriors, device=device, progress=progress)
+    labelling = label(
+        trained, opened, decode=decode, posteriors=posteriors, timing=timing, device=device, progress=progress
+    )
+    utterances = list(labelling.utterances)
+    return Prediction(
+        labelling.partition,
+        labelling.inventory,
+        labelling.names,
+        np.cumsum([0, *(len(utterance.labels) for utterance in utterances)], dtype=np.int64),
+        np.concatenate([utterance.labels for utterance in utterances]),
+        np.concatenate([utterance.confidences for utterance in utterances]),
+        np.concatenate([u.posteriors for u in utterances if u.posteriors is not None]) if posteriors else None,
+        labelling.accuracy,
+        labelling.timing,
+    )
 
 
 def prepare(
@@ -101,8 +190,8 @@ def prepare(
     partition: str | None = None,
     checkpoint: Which = "best",
     packing: Progress = quiet,
-) -> tuple[Checkpoint, Partition]:
-    """Load a checkpoint and open the partition to label; arguments and errors as in `predict`."""
+) -> tuple[Checkpoint, Source]:
+    """Load a checkpoint and open the source to label; arguments and errors as in `predict`."""
     run = Path(run).expanduser()
     trained = load_checkpoint(run, checkpoint)
     config = run_config(run_of(run), trained)
@@ -110,38 +199,99 @@ def prepare(
     return trained, open_source(sources, partition, trained.description, config.data, packing)
 
 
-@torch.inference_mode()
 def label(
     checkpoint: Checkpoint,
-    partition: Partition,
+    source: Source,
     *,
+    decode: str = NONE,
     posteriors: bool = False,
+    timing: FrameTiming | None = None,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
-) -> Prediction:
-    """Label every frame of an open partition; arguments and errors as in `predict`."""
-    labels = np.empty(partition.frame_count, np.int64)
-    kept: NDArray[Any] | None = None
-    if posteriors:
-        kept = np.empty((partition.frame_count, len(checkpoint.description.inventory)), np.float32)
-    done = 0
-    for _, logits in classify(checkpoint, partition, resolve_device(device)):
-        end = done + len(logits)
-        labels[done:end] = logits.argmax(dim=1).cpu().numpy()
-        if kept is not None:
-            kept[done:end] = logits.softmax(dim=1).cpu().numpy()
-        done = end
-        if progress:
-            progress(done, partition.frame_count)
-    return Prediction(
-        partition.name,
+) -> Labelling:
+    """Label an open source as its utterances are asked for; arguments and errors as in `predict`."""
+    decoder = build_decoder(decode, checkpoint)
+    where = resolve_device(device)
+    labelling = Labelling(
+        source.name,
         checkpoint.description.inventory,
-        partition.utterances,
-        partition.offsets,
-        labels,
-        kept,
-        _accuracy(labels, partition),
+        decode,
+        timing or FrameTiming(),
+        source.utterances,
+        iter(()),
     )
+
+    def utterances() -> Iterator[LabelledUtterance]:
+        done = 0
+        for part in source.parts:
+            scores = frame_scores(checkpoint, part, where, log_posteriors=posteriors or decode != NONE)
+            spans = pairwise(part.offsets.tolist())
+            for name, (first, end), of_utterance in zip(
+                part.utterances, spans, by_utterance(scores, part.lengths), strict=True
+            ):
+                labels = decoder(of_utterance)
+                true = part.labels(first, end)
+                if true is not None:
+                    labelling.right += int((labels == true).sum())
+                    labelling.labelled += int((true >= 0).sum())
+                kept = of_utterance.log_posteriors if posteriors else None
+                yield LabelledUtterance(
+                    name, labels, of_utterance.confidences_of(labels), None if kept is None else np.exp(kept)
+                )
+                done += end - first
+                if progress:
+                    progress(done, source.frame_count)
+
+    labelling.utterances = utterances()
+    return labelling
+
+
+@torch.inference_mode()
+def frame_scores(
+    checkpoint: Checkpoint, partition: Partition, device: torch.device, *, log_posteriors: bool
+) -> Iterator[FrameScores]:
+    """Yield what the model says of each batch of a partition, in order."""
+    for _, logits in classify(checkpoint, partition, device):
+        yield reduce_logits(logits, log_posteriors=log_posteriors)
+
+
+def reduce_logits(logits: torch.Tensor, *, log_posteriors: bool) -> FrameScores:
+    """Return labels, confidences and log posteriors of logits `[B, C]`; the last take the most memory."""
+    best, labels = logits.max(dim=1)
+    # The softmax of the best label alone: that of all labels would double the memory.
+    confidences = (best - logits.logsumexp(dim=1)).exp()
+    kept = logits.log_softmax(dim=1).cpu().numpy() if log_posteriors else None
+    return FrameScores(labels.cpu().numpy(), confidences.cpu().numpy(), kept)
+
+
+def by_utterance(batches: Iterable[FrameScores], lengths: NDArray[np.int64]) -> Iterator[FrameScores]:
+    """Cut consecutive batches of frames into utterances of the lengths `[U]`."""
+    waiting: list[FrameScores] = []
+    source = iter(batches)
+    for length in lengths.tolist():
+        missing = length - sum(len(scores.labels) for scores in waiting)
+        while missing > 0:
+            waiting.append(next(source))
+            missing -= len(waiting[-1].labels)
+        whole = _joined(waiting)
+        yield _part(whole, slice(0, length))
+        waiting = [_part(whole, slice(length, None))]
+
+
+def _joined(scores: Sequence[FrameScores]) -> FrameScores:
+    if len(scores) == 1:
+        return scores[0]
+    kept = [one.log_posteriors for one in scores if one.log_posteriors is not None]
+    return FrameScores(
+        np.concatenate([one.labels for one in scores]),
+        np.concatenate([one.confidences for one in scores]),
+        np.concatenate(kept) if kept else None,
+    )
+
+
+def _part(scores: FrameScores, frames: slice) -> FrameScores:
+    kept = scores.log_posteriors
+    return FrameScores(scores.labels[frames], scores.confidences[frames], None if kept is None else kept[frames])
 
 
 def classify(
@@ -152,11 +302,3 @@ def classify(
     loader = complete_loader(partition, context=checkpoint.description.context, batch_size=BATCH_SIZE, device=device)
     for batch in loader:
         yield batch, model(batch.windows.float())
-
-
-def _accuracy(labels: NDArray[np.int64], partition: Partition) -> float | None:
-    truth = partition.labels()
-    labelled = truth >= 0 if truth is not None else None
-    if truth is None or labelled is None or not labelled.any():
-        return None
-    return float((labels == truth)[labelled].mean())

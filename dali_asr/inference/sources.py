@@ -1,8 +1,8 @@
-"""Opening what a model is applied to: a partition of a corpus, or single files of features."""
+"""Opening what a model is applied to: a partition of a corpus, or single files of features, part by part."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dali_asr.build import corpus_path
@@ -10,7 +10,7 @@ from dali_asr.corpus import Corpus, PackSettings
 from dali_asr.corpus.archive import is_archive
 from dali_asr.corpus.archive_names import archive_partitions
 from dali_asr.corpus.cache import is_cached
-from dali_asr.corpus.features import is_npy_name, read_features, refuse_audio
+from dali_asr.corpus.features import is_npy_name, read_features, read_features_shape, refuse_audio
 from dali_asr.corpus.layouts import layout_title, partition_names
 from dali_asr.corpus.packed import is_packed
 from dali_asr.corpus.packing import quiet
@@ -18,7 +18,7 @@ from dali_asr.errors import CheckpointError, DataError, SymbolError, UsageError
 from dali_asr.inventory import is_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from dali_asr.config import DataConfig
@@ -28,7 +28,35 @@ if TYPE_CHECKING:
 
 
 _MAX_SHOWN = 6  # symbols in a message
+_ZEROED = (
+    "repair the file, or write zeros there with numpy.nan_to_num(frames, posinf=0, neginf=0), as training with "
+    "data.zero_nonfinite does"
+)
 FILES = "files"  # the name of the partition that single files make up
+_PART = 1 << 17  # frames of single files that are in memory at once
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a model is applied to.
+
+    Attributes:
+        name: of the partition.
+        utterances: names of all utterances.
+        frame_count: number of all frames.
+        parts: partitions of consecutive utterances, which together hold all. Those of single files are read as they
+            are asked for, so that memory does not grow with the number of files.
+    """
+
+    name: str
+    utterances: tuple[str, ...]
+    frame_count: int
+    parts: Iterable[Partition]
+
+    @classmethod
+    def of(cls, partition: Partition) -> Source:
+        """Return a source of one part."""
+        return cls(partition.name, partition.utterances, partition.frame_count, (partition,))
 
 
 def open_source(
@@ -37,7 +65,7 @@ def open_source(
     description: ModelDescription,
     data: DataConfig,
     progress: Progress = quiet,
-) -> Partition:
+) -> Source:
     """Open a source, normalized as the features that the model was trained on.
 
     Args:
@@ -59,33 +87,46 @@ def open_source(
     if len(paths) == 1 and paths[0].is_dir() and not (is_packed(paths[0]) or layout_title(paths[0])):
         paths = sorted(path for path in paths[0].iterdir() if is_npy_name(path.name)) or paths
     if all(path.suffix == ".npy" for path in paths):
-        return _open_files(paths, partition, description, data)
+        if partition:
+            raise UsageError(f"partition {partition}: single files have no partitions; leave it out")
+        return _open_files(paths, description, data)
     if len(paths) > 1:
         raise UsageError(f"{paths[0]}: several sources must all be .npy files; give one corpus at a time")
-    return _open_corpus(paths[0], partition, description, data, progress)
+    return Source.of(_open_corpus(paths[0], partition, description, data, progress))
 
 
-def _open_files(
-    paths: Sequence[Path], partition: str | None, description: ModelDescription, data: DataConfig
-) -> Partition:
-    if partition:
-        raise UsageError(f"partition {partition}: single files have no partitions; leave it out")
-    frames = [read_features(path, zero_nonfinite=data.zero_nonfinite) for path in paths]
-    for path, features in zip(paths, frames, strict=True):
-        _check_feature_dim(path, features.shape[1], description, data.root)
-    names = [path.stem for path in paths]
-    for name in names:
-        if not is_text(name):
-            raise DataError(f"{name!r}.npy: its name is not UTF-8; rename it")
-    corpus = Corpus.from_arrays(
-        frames,
-        inventory=description.inventory,
-        normalization=description.normalization,
-        dtype=data.dtype or "float32",
-        names=names,
-        partition=FILES,
-    )
-    return corpus.partition(FILES)
+def _open_files(paths: Sequence[Path], description: ModelDescription, data: DataConfig) -> Source:
+    lengths = []
+    for path in paths:
+        length, feature_dim = read_features_shape(path)
+        _check_feature_dim(path, feature_dim, description, data.root)
+        if not is_text(path.stem):
+            raise DataError(f"{path.stem!r}.npy: its name is not UTF-8; rename it")
+        lengths.append(length)
+    names = tuple(path.stem for path in paths)
+    return Source(FILES, names, sum(lengths), _parts(paths, lengths, description, data))
+
+
+def _parts(
+    paths: Sequence[Path], lengths: Sequence[int], description: ModelDescription, data: DataConfig
+) -> Iterator[Partition]:
+    """Yield partitions of consecutive files, each of at most `_PART` frames unless one file has more."""
+    first = 0
+    while first < len(paths):
+        end, frames = first + 1, lengths[first]
+        while end < len(paths) and frames + lengths[end] <= _PART:
+            frames += lengths[end]
+            end += 1
+        corpus = Corpus.from_arrays(
+            [read_features(path, zero_nonfinite=data.zero_nonfinite, remedy=_ZEROED) for path in paths[first:end]],
+            inventory=description.inventory,
+            normalization=description.normalization,
+            dtype=data.dtype or "float32",
+            names=[path.stem for path in paths[first:end]],
+            partition=FILES,
+        )
+        yield corpus.partition(FILES)
+        first = end
 
 
 def _open_corpus(

@@ -1,99 +1,93 @@
 """Files of predictions and evaluations. Each appears whole or not at all.
 
-Formats of predictions:
-
-kaggle   CSV with the columns `id,label`: the position of each frame in the partition, from 0, and its symbol
-json     partition, inventory and accuracy; name and symbols of each utterance
-npz      posteriors [F, C] float32, labels [F], offsets [U + 1], utterances [U], inventory [C]
-
-An evaluation is a JSON file with all scores, and a picture of its confusion matrix. The matrix is stored as `confusion`
-(C rows of C counts) up to 300 symbols, and as `confusion_cells` (`[true, predicted, count]` of each cell that is not
-zero) above.
+The formats of predictions are those of `formats`. An evaluation is a JSON file with all scores, and a picture of its
+confusion matrix. The matrix is stored as `confusion` (C rows of C counts) up to 300 symbols, and as `confusion_cells`
+(`[true, predicted, count]` of each cell that is not zero) above.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, BinaryIO, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from dali_asr.errors import UsageError
-from dali_asr.files import check_output, disk_errors, new_file, write_file
+from dali_asr.files import check_output, disk_errors, file_name, new_file, write_file
+from dali_asr.inference.formats import PER_UTTERANCE, SUFFIXES, encode, encode_utterance
 from dali_asr.inference.pictures import draw_confusion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
     from pathlib import Path
 
     from dali_asr.inference.evaluate import Evaluation
-    from dali_asr.inference.predict import Prediction
-
-Format = Literal["kaggle", "json", "npz"]
-SUFFIXES: dict[Format, str] = {"kaggle": "csv", "json": "json", "npz": "npz"}
+    from dali_asr.inference.formats import Format
+    from dali_asr.inference.predict import Labelling
 
 
-def write_prediction(prediction: Prediction, path: Path, form: Format, *, overwrite: bool = False) -> None:
-    """Write a prediction to a file.
+def is_folder(path: Path, form: Format) -> bool:
+    """Return whether a prediction is written to a folder of this name: a format of one file per utterance is.
+
+    A name with the format's suffix is that of a file, which holds one utterance.
+    """
+    return form in PER_UTTERANCE and (path.is_dir() or path.suffix != f".{SUFFIXES[form]}")
+
+
+def check_prediction(path: Path, form: Format, names: Sequence[str], *, overwrite: bool = False) -> None:
+    """Refuse an output that cannot be written.
+
+    Args:
+        path: of the file or folder.
+        form: the format.
+        names: of the utterances.
+        overwrite: whether files are replaced.
 
     Raises:
-        UsageError: the file exists, or the format is `npz` and the prediction has no posteriors.
+        UsageError: a file exists, the folder is none, or two utterances have the same name.
+        DataError: it cannot be written.
+    """
+    if not is_folder(path, form):
+        check_output(path, overwrite=overwrite)
+        return
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path}: is a file, and {form} writes a file per utterance; name a folder")
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise UsageError(f"{name}: two utterances have this name, {form} writes a file of each; rename one")
+        seen.add(name)
+        check_output(path / file_name(name, f".{SUFFIXES[form]}"), overwrite=overwrite)
+
+
+def write_prediction(
+    labelling: Labelling, path: Path, form: Format, *, overwrite: bool = False, frame_labels: bool = False
+) -> None:
+    """Write a prediction to a file, or a file per utterance to a folder, as its utterances are labelled.
+
+    In a folder, each file appears when it is complete; other files are kept.
+
+    Args:
+        labelling: what to write.
+        path: of the file or folder; `is_folder` says which.
+        form: the format.
+        overwrite: whether files are replaced.
+        frame_labels: whether `json` holds the label of each frame, too.
+
+    Raises:
+        UsageError: as `check_prediction` and `encode`.
         DataError: the disk is full or cannot be written.
     """
-    check_output(path, overwrite=overwrite)
+    check_prediction(path, form, labelling.names, overwrite=overwrite)
+    if not is_folder(path, form):
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with new_file(path) as file:
+                encode(labelling, form, file, frame_labels=frame_labels)
+        return
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(path) as file:
-            encode(prediction, form, file)
-
-
-def encode(prediction: Prediction, form: Format, stream: BinaryIO) -> None:
-    """Write a prediction to a stream.
-
-    Raises:
-        UsageError: the format is `npz` and the prediction has no posteriors.
-    """
-    _ENCODERS[form](prediction, stream)
-
-
-def _kaggle(prediction: Prediction, stream: BinaryIO) -> None:
-    fields = [_csv_field(symbol) for symbol in prediction.inventory.symbols]
-    stream.write(b"id,label\n")
-    stream.writelines(f"{number},{fields[label]}\n".encode() for number, label in enumerate(prediction.labels.tolist()))
-
-
-def _csv_field(text: str) -> str:
-    """Quote a field if RFC 4180 requires it."""
-    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
-
-
-def _json(prediction: Prediction, stream: BinaryIO) -> None:
-    symbols = np.split(prediction.symbols, prediction.offsets[1:-1])
-    values = {
-        "partition": prediction.partition,
-        "inventory": prediction.inventory.symbols,
-        "accuracy": prediction.accuracy,
-        "utterances": [
-            {"name": name, "labels": row.tolist()} for name, row in zip(prediction.utterances, symbols, strict=True)
-        ],
-    }
-    stream.write((json.dumps(values, ensure_ascii=False) + "\n").encode())
-
-
-def _npz(prediction: Prediction, stream: BinaryIO) -> None:
-    if prediction.posteriors is None:
-        raise UsageError("npz holds posteriors; predict with posteriors=True")
-    np.savez(
-        stream,
-        posteriors=prediction.posteriors,
-        labels=prediction.labels,
-        offsets=prediction.offsets,
-        utterances=np.array(prediction.utterances),
-        inventory=np.array(prediction.inventory.symbols),
-    )
-
-
-_ENCODERS: dict[Format, Callable[[Prediction, BinaryIO], None]] = {"kaggle": _kaggle, "json": _json, "npz": _npz}
+        path.mkdir(parents=True, exist_ok=True)
+        for utterance in labelling.utterances:
+            content = encode_utterance(utterance, labelling, form)
+            write_file(path / file_name(utterance.name, f".{SUFFIXES[form]}"), content)
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:

@@ -83,7 +83,7 @@ class WindowLoader:
             Triton can launch kernels, and otherwise warns and takes `stock`.
         prefetch: number of iterations that DALI prepares ahead, at least 1.
         memory_budget: device memory for frames and labels, in bytes or as text (`2GiB`); None for a share of what is
-            free.
+            free. It does not bound the batches, which take memory beside them.
         batches_per_iteration: maximum number of batches that DALI cuts at once; None to choose.
 
     Attributes:

@@ -48,7 +48,9 @@ def _draw_overlay(name: Literal["loss", "accuracy"], runs: tuple[Scored, ...]) -
         figure = Figure(figsize=(4.6, 3.7), layout="constrained")
         axes = figure.subplots()
         for at, run in enumerate(runs):
-            points = [(e["epoch"], e["dev"][name]) for e in run.record.epochs if (e["dev"] or {}).get(name) is not None]
+            points = [
+                (e["epoch"], e["dev"][name]) for e in run.record.by_number if (e["dev"] or {}).get(name) is not None
+            ]
             if points:
                 x, y = zip(*points, strict=True)
                 style = ("o-", "s--", "^:", "d-.")[at // len(SERIES) % 4]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dali_asr.config import DEMO
+from dali_asr.runs.curves import epoch_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -117,8 +118,8 @@ def _experiments(facts: Facts) -> Iterator[str]:
     accuracy = facts.metadata["dev_accuracy"]
     reached = "" if accuracy is None else f", with a dev accuracy of {accuracy:.2%}"
     yield (
-        f"The {facts.checkpoint} checkpoint, which is handed in, is that of epoch {facts.metadata['epoch']} "
-        f"and step {facts.metadata['step']:,}{reached}."
+        f"The {facts.checkpoint} checkpoint, which is handed in, was saved after {facts.metadata['epoch']} complete "
+        f"epochs and {facts.metadata['step']:,} steps{reached}."
     )
     if facts.changes:
         yield "The run was resumed with other settings:"
@@ -136,7 +137,7 @@ def _epoch_table(epochs: Iterable[dict[str, Any]]) -> str:
     rows = []
     for epoch in epochs:
         values = [(epoch[part] or {}).get(name) for part in ("train", "dev") for name in ("loss", "accuracy")]
-        rows.append((epoch["epoch"], f"{epoch['step']:,}", *map(_number, values, (".4f", ".2%") * 2)))
+        rows.append((epoch_label(epoch), f"{epoch['step']:,}", *map(_number, values, (".4f", ".2%") * 2)))
     return _table(("epoch", "step", "train loss", "train accuracy", "dev loss", "dev accuracy"), rows)
 
 

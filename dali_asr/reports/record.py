@@ -56,8 +56,18 @@ class Record:
 
     @property
     def epochs(self) -> list[dict[str, Any]]:
-        """The lines of epochs."""
+        """The lines of epochs; one that was cut short and went on in a resumed run has two."""
         return [line for line in self.lines if line["kind"] == "epoch"]
+
+    @property
+    def by_number(self) -> list[dict[str, Any]]:
+        """The last line of each epoch."""
+        return list({line["epoch"]: line for line in self.epochs}.values())
+
+    @property
+    def completed(self) -> int:
+        """The number of complete epochs."""
+        return sum(line["complete"] for line in self.epochs)
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -75,7 +85,7 @@ class Record:
     def unfinished(self) -> str | None:
         """What is missing of the configured training; None if it is complete, or was stopped by its own settings."""
         training = self.config.training
-        done, last = len(self.epochs), max((line["step"] for line in self.lines), default=0)
+        done, last = self.completed, max((line["step"] for line in self.lines), default=0)
         if done >= training.epochs or training.early_stopping or (training.max_steps and last >= training.max_steps):
             return None
         return f"The run was cut short: {done} of {training.epochs} epochs are complete, the last step is {last:,}."
@@ -182,7 +192,7 @@ def _checked(values: dict[str, Any], *, timing: bool) -> dict[str, Any]:
     for partition in ("train", "dev"):
         if values[partition] is not None:
             _check_metrics(values[partition])
-    return values
+    return {"complete": True} | values
 
 
 def _check_metrics(values: dict[str, Any]) -> None:

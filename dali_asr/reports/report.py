@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from dali_asr.reports.record import Record
     from dali_asr.runs.checkpoint import Checkpoint, Which
 
-REPORT = "report.html"
 _MAX_SYMBOLS = 80  # of the confusion matrix
 _EXAMPLES = 3  # utterances of either kind
 
@@ -63,7 +62,7 @@ def report(
     Args:
         run: folder of a run, or of one of its checkpoints.
         source: a packed corpus, a course folder or `demo`; by default the corpus that the run was trained on.
-        output: the page; by default `report.html` in the run's folder.
+        output: the page; by default `report-PARTITION.html` in the run's folder.
         partition: a labelled partition; by default the run's `data.dev`.
         checkpoint: `best` or `last`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -77,11 +76,14 @@ def report(
         DeviceError: the device is missing or has too little memory.
     """
     record = read_record(run)
-    path = output or record.path / REPORT
-    check_output(path, overwrite=overwrite)
+    named = partition or record.config.data.dev
+    if output or named:
+        check_output(output or page_path(record, str(named)), overwrite=overwrite)
     trained, opened, silence = prepare_evaluation(
         run, source, partition=partition, checkpoint=checkpoint, packing=progress
     )
+    path = output or page_path(record, opened.name)
+    check_output(path, overwrite=overwrite)
     examples = Examples(opened, _EXAMPLES)
     evaluation = score(
         trained,
@@ -95,6 +97,11 @@ def report(
     write_page(path, "report.html", overwrite=overwrite, **_contents(record, trained, evaluation, examples))
     progress("drawing", 1, 1)
     return Report(path, evaluation)
+
+
+def page_path(record: Record, partition: str) -> Path:
+    """Return the default place of a report about a run on a partition."""
+    return record.path / f"report-{partition.replace('+', '-')}.html"
 
 
 def _contents(record: Record, checkpoint: Checkpoint, evaluation: Evaluation, examples: Examples) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dali_asr.errors import printable
 from dali_asr.files import check_output, disk_errors, sweep, write_file
 from dali_asr.reports.page import render
+from dali_asr.runs.curves import epoch_label
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +27,7 @@ def write_page(path: Path, template: str, *, overwrite: bool = False, **values: 
         DataError: the disk is full or cannot be written.
     """
     check_output(path, overwrite=overwrite)
-    page = render(template, printable=printable, percent=percent, counted=counted, **values)
+    page = render(template, printable=printable, percent=percent, counted=counted, epoch_label=epoch_label, **values)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path.parent)

@@ -20,8 +20,9 @@ from dali_asr.corpus.packing import quiet
 from dali_asr.corpus.regular import open_regular, reading
 from dali_asr.errors import DataError, UsageError, brief, did_you_mean
 from dali_asr.files import sweep
+from dali_asr.inference.formats import SUFFIXES
 from dali_asr.inference.predict import label, prepare
-from dali_asr.inference.writers import SUFFIXES, write_prediction
+from dali_asr.inference.writers import write_prediction
 from dali_asr.runs.checkpoint import CONFIG, find_checkpoint, is_checkpoint, run_of
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ def find_submission(
         raise DataError(f"{root}: no such folder, which the run was trained on; name the corpus (source=FOLDER)")
     sweep(path.parent)
     trained, opened = prepare(weights, root, partition=name, packing=progress)
-    predicted = label(trained, opened, device=device, progress=lambda done, total: progress("predicting", done, total))
-    write_prediction(predicted, path, "kaggle", overwrite=True)
+    labelled = label(trained, opened, device=device, progress=lambda done, total: progress("predicting", done, total))
+    write_prediction(labelled, path, "kaggle", overwrite=True)
     return Submission(path, made=True)
 
 

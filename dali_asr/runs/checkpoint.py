@@ -1,10 +1,11 @@
 """Checkpoints: weights as safetensors, the state of training as tensors and plain values, the rest as JSON.
 
-    RUN/checkpoints/epoch-0001-step-00000204/    saved after 1 epoch and 204 steps
+    RUN/checkpoints/epoch-0001-step-00000204/    saved after 1 complete epoch and 204 steps
         model.safetensors    the weights to evaluate and predict with
         training.pt          optimizer, generators, loader, sums of the epoch under way; read with `weights_only`
         checkpoint.json      the model's description, the epoch and step, the best checkpoint so far
-        SHA256SUMS           checksums of the three files, in the format of `sha256sum`
+        segments.json        counts of the label segments trained on, for Viterbi decoding; not in every checkpoint
+        SHA256SUMS           checksums of the other files, in the format of `sha256sum`
 
 A folder is written aside, flushed and renamed, so a checkpoint appears whole or not at all. Checksums find damage;
 strict models (`state`) refuse values of the wrong kind even if the checksums match.
@@ -27,6 +28,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from dali_asr.corpus.regular import reading
+from dali_asr.corpus.segment_counts import SegmentCounts
 from dali_asr.errors import CheckpointError, DataError, UsageError
 from dali_asr.files import new_folder, remove_folder, write_file
 from dali_asr.runs.description import ModelDescription
@@ -42,6 +44,7 @@ VERSION = 3
 CONFIG = "config.yaml"  # of the run
 Which = Literal["last", "best"]
 _MODEL, _TRAINING, _ABOUT, _SUMS = "model.safetensors", "training.pt", "checkpoint.json", "SHA256SUMS"
+_SEGMENTS = "segments.json"
 _NAME = re.compile(CHECKPOINT_NAME)
 _EMPTY = hashlib.sha256().hexdigest()
 
@@ -54,11 +57,13 @@ class Checkpoint:
         description: the model's description.
         epoch: the number of completed epochs.
         step: the number of optimizer steps.
-        metrics: the metrics of the last completed epoch; None before the first.
+        metrics: the line of the last epoch, which may be cut short; None before the first.
         best: name and dev accuracy of the best checkpoint; None before the first evaluation.
         metrics_bytes: the size of the run's `metrics.jsonl` at that point.
         weights: the weights to evaluate and predict with, by name.
         metrics_sha256: the checksum of those bytes of `metrics.jsonl`.
+        segments: counts of the label segments trained on; None in checkpoints of earlier versions, and for inventories
+            of more than 1,000 symbols.
     """
 
     description: ModelDescription
@@ -69,6 +74,7 @@ class Checkpoint:
     metrics_bytes: int
     weights: dict[str, torch.Tensor]
     metrics_sha256: str = _EMPTY
+    segments: SegmentCounts | None = None
 
     @property
     def name(self) -> str:
@@ -116,6 +122,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, training: dict[str, An
         _TRAINING: state.getvalue(),
         _ABOUT: (json.dumps(about, indent=2) + "\n").encode(),
     }
+    if checkpoint.segments:
+        files[_SEGMENTS] = (json.dumps(checkpoint.segments.to_json()) + "\n").encode()
     sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
     with new_folder(folder / checkpoint.name) as partial:
         for name, content in {**files, _SUMS: sums.encode()}.items():
@@ -225,6 +233,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         about.metrics_bytes,
         weights,
         about.metrics_sha256,
+        _read_segments(path, len(description.inventory)),
     )
 
 
@@ -242,10 +251,9 @@ def read_training(path: Path) -> TrainingState:
         cause = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{where}: cannot be read ({type(error).__name__}: {cause}); {remedy(path)}") from error
     state = parse_training(values, where, remedy(path))
-    if checkpoint_name(len(state.epochs), state.stepper.steps) != path.name:
+    if checkpoint_name(state.completed, state.stepper.steps) != path.name:
         raise CheckpointError(
-            f"{where}: is of epoch {len(state.epochs)} and step {state.stepper.steps}, unlike its folder; "
-            f"{remedy(path)}"
+            f"{where}: is of epoch {state.completed} and step {state.stepper.steps}, unlike its folder; {remedy(path)}"
         )
     return state
 
@@ -291,6 +299,16 @@ def _read_about(path: Path) -> StoredCheckpoint:
             f"{path / _ABOUT}: is of epoch {about.epoch} and step {about.step}, unlike its folder; {remedy(path)}"
         )
     return about
+
+
+def _read_segments(path: Path, labels: int) -> SegmentCounts | None:
+    """Return the counts of segments of C labels; None if the checkpoint was saved without."""
+    if not (path / _SEGMENTS).exists() and f"  {_SEGMENTS}\n" not in (path / _SUMS).read_text(encoding="utf-8"):
+        return None
+    try:
+        return SegmentCounts.from_json(json.loads(_read_checked(path, _SEGMENTS)), labels)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise CheckpointError(f"{path / _SEGMENTS}: invalid ({error}); {remedy(path)}") from error
 
 
 def _read_checked(path: Path, name: str) -> bytes:

@@ -58,7 +58,7 @@ def _draw_metric(axes: Axes, name: str, steps: Sequence[dict[str, Any]], epochs:
         if points:
             axes.plot(*zip(*points, strict=True), "o-", color=color, markersize=4.5, label=f"{partition}, by epoch")
     if best := best_epoch(epochs):
-        label = f"best dev accuracy: {best['dev']['accuracy']:.2%}, epoch {best['epoch']}"
+        label = f"best dev accuracy: {best['dev']['accuracy']:.2%}, epoch {epoch_label(best)}"
         axes.axvline(best["step"], color=_BEST, linestyle=":", linewidth=1.2, zorder=1, label=label)
     axes.grid(alpha=0.25)
 
@@ -67,6 +67,11 @@ def best_epoch(epochs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Return the first epoch with the highest dev accuracy; None if none was evaluated."""
     evaluated = [epoch for epoch in epochs if (epoch["dev"] or {}).get("accuracy") is not None]
     return max(evaluated, key=lambda epoch: epoch["dev"]["accuracy"], default=None)
+
+
+def epoch_label(line: dict[str, Any]) -> str:
+    """Return the number of the epoch of a line of `metrics.jsonl`; says so if `training.max_steps` cut it short."""
+    return f"{line['epoch']}" if line.get("complete", True) else f"{line['epoch']} (cut short)"
 
 
 def _set_ticks(axes: Axes, steps: Sequence[dict[str, Any]], epochs: Sequence[dict[str, Any]]) -> None:
@@ -82,7 +87,7 @@ def _set_ticks(axes: Axes, steps: Sequence[dict[str, Any]], epochs: Sequence[dic
         return
     above = axes.secondary_xaxis("top")
     every = -(-len(epochs) // _MAX_NUMBERED)
-    numbered = [epoch for epoch in epochs if epoch["epoch"] % every == 0]
+    numbered = [epoch for epoch in epochs if epoch["epoch"] % every == 0 and epoch.get("complete", True)]
     above.set_xticks([epoch["step"] for epoch in numbered], [str(epoch["epoch"]) for epoch in numbered])
     above.set_xlabel("end of epoch", fontsize=9)
     above.tick_params(labelsize=8)

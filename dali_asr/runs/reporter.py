@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
+
+from dali_asr.runs.curves import epoch_label
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,3 +51,34 @@ class Reporter:
 
     def warned(self, message: str) -> None:
         """Called when something is wrong but training continues."""
+
+
+class Printer(Reporter):
+    """Prints the metrics of every epoch on standard output, and notes and warnings on standard error."""
+
+    def evaluated(self, epoch: dict[str, Any], timing: EpochTiming) -> None:
+        """Print the lines of an epoch."""
+        print(*epoch_lines(epoch, timing), sep="\n", flush=True)
+
+    def noted(self, message: str) -> None:
+        """Print a note."""
+        print(message, file=sys.stderr)
+
+    def warned(self, message: str) -> None:
+        """Print a warning."""
+        print(f"warning: {message}", file=sys.stderr)
+
+
+def epoch_lines(epoch: dict[str, Any], timing: EpochTiming) -> list[str]:
+    """Return the metrics of an epoch as text, a line for each partition that was measured."""
+    lines = []
+    for name, after in (("train", f"  data stall {timing['data_stall']:.1%}"), ("dev", "")):
+        if measured := epoch[name]:
+            loss, accuracy = shown(measured["loss"], ".3f"), shown(measured["accuracy"], ".2%")
+            lines.append(f"epoch {epoch_label(epoch)}  {name:<5}  loss {loss}  accuracy {accuracy}{after}")
+    return lines
+
+
+def shown(number: float | None, form: str) -> str:
+    """Return a metric in a format; `nan` if it has no value."""
+    return "nan" if number is None else format(number, form)

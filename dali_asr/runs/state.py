@@ -35,11 +35,16 @@ class Measurement(_Stored):
 
 
 class EpochLine(_Stored):
-    """The line of `metrics.jsonl` that ends an epoch."""
+    """The line of `metrics.jsonl` that ends an epoch, or the run within it.
+
+    An epoch that `training.max_steps` cut short is not `complete`. If the run is resumed with more steps, it goes on,
+    and has another line at its end, with the means over all of it.
+    """
 
     kind: Literal["epoch"]
     epoch: Positive
     step: Positive
+    complete: bool = True
     train: Measurement
     dev: Measurement | None
 
@@ -162,9 +167,16 @@ class TrainingState(_Stored):
     epochs: list[EpochLine]
     epoch_is_over: bool
 
+    @property
+    def completed(self) -> int:
+        """The number of complete epochs."""
+        return sum(line.complete for line in self.epochs)
+
     @model_validator(mode="after")
     def _is_consistent(self) -> TrainingState:
-        if [line.epoch for line in self.epochs] != list(range(1, len(self.epochs) + 1)):
+        complete = [line.complete for line in self.epochs]
+        numbers = [1 + sum(complete[:at]) for at in range(len(complete))]
+        if [line.epoch for line in self.epochs] != numbers:
             raise ValueError("epochs: not numbered from 1")
         steps = [line.step for line in self.epochs]
         if steps != sorted(set(steps)) or (steps and steps[-1] > self.stepper.steps):

@@ -25,7 +25,8 @@ _MAX_NUMBERED = 12  # values whose labels fit below an axis
 def draw_sweep(outcomes: Sequence[RunOutcome], picture: Path, title: str) -> None:
     """Plot the best dev accuracy of the runs as a PNG: a panel per varied key, or one of the seeds if none is varied.
 
-    Each run is a point; a line joins the means over all runs with the same value.
+    Each run is a point. The means over all runs with the same value are marked; a line joins them if the values are
+    numbers, which have an order.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -57,11 +58,19 @@ def draw_sweep(outcomes: Sequence[RunOutcome], picture: Path, title: str) -> Non
 def _draw_key(axes: Axes, points: Sequence[tuple[Any, float]]) -> None:
     """Draw the accuracies over the values of a key, which stand side by side, numbers in ascending order."""
     values = {shown(value): value for value, _ in points}
-    texts = sorted(values, key=lambda text: _as_number(text) or 0.0) if all(map(_is_number, values)) else list(values)
+    ordered = all(map(_is_number, values))
+    texts = sorted(values, key=lambda text: _as_number(text) or 0.0) if ordered else list(values)
     at = {text: position for position, text in enumerate(texts)}
     axes.plot([at[shown(v)] for v, _ in points], [a for _, a in points], "o", color=_RUN, alpha=0.6, label="run")
     means = [statistics.mean(a for v, a in points if shown(v) == text) for text in texts]
-    axes.plot(range(len(texts)), means, "_-", color=_MEAN, markersize=16, label="mean of the runs with this value")
+    axes.plot(
+        range(len(texts)),
+        means,
+        "_-" if ordered else "_",
+        color=_MEAN,
+        markersize=16,
+        label="mean of the runs with this value",
+    )
     every = -(-len(texts) // _MAX_NUMBERED) if texts else 1
     labels = [text if len(text) <= _MAX_LABEL else f"{text[: _MAX_LABEL - 1]}…" for text in texts]
     turned = sum(map(len, labels[::every])) > 2 * _MAX_LABEL

@@ -5,36 +5,24 @@ WindowLoader ─batches▶ Stepper ─metrics▶ evaluation on dev ─checkpoint
 
 from __future__ import annotations
 
-import shlex
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn import functional
 
-from dali_asr.build import open_corpus, resolved
-from dali_asr.corpus import NO_LABEL
-from dali_asr.errors import DeviceError, TrainingError, TrainingInterrupted
+from dali_asr.build import resolved
+from dali_asr.errors import TrainingError, TrainingInterrupted
 from dali_asr.model import parameter_count
-from dali_asr.runs.checkpoint import CONFIG, Checkpoint, checkpoint_name, list_checkpoints
-from dali_asr.runs.folder import EpochTiming
-from dali_asr.runs.reporter import Reporter
-from dali_asr.runs.start import find_start
+from dali_asr.runs.checkpoint import Checkpoint
 from dali_asr.signals import StopRequest
-from dali_asr.training.distributed import generator_states, joined
-from dali_asr.training.metrics import FrameMetrics
-from dali_asr.training.setup import (
-    build_stepper,
-    open_folder,
-    restore_checkpoint,
-    schedule_warnings,
-    set_up,
-    start_from,
-    warmup_warnings,
-)
-from dali_asr.training.step import forward, matrix_precision
-from dali_asr.training.watch import DataWait, Watch
+from dali_asr.training.clock import EpochClock
+from dali_asr.training.distributed import generator_states
+from dali_asr.training.ending import diverged, lost_at, nothing_left, saved_at, step_limits, stopped_early
+from dali_asr.training.evaluation import evaluate
+from dali_asr.training.history import History
+from dali_asr.training.restoring import restore_checkpoint, schedule_warnings, start_from
+from dali_asr.training.setup import build_stepper, open_folder, set_up, warmup_warnings
+from dali_asr.training.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +31,8 @@ if TYPE_CHECKING:
     from dali_asr.config import Config
     from dali_asr.corpus import Corpus
     from dali_asr.loading import Batch
-    from dali_asr.runs.folder import RunFolder
+    from dali_asr.runs.folder import EpochTiming, RunFolder
+    from dali_asr.runs.reporter import Reporter
     from dali_asr.runs.start import Start
     from dali_asr.training.distributed import World
     from dali_asr.training.metrics import Measured
@@ -63,76 +52,6 @@ class TrainingResult:
     run: Path
     epochs: list[dict[str, Any]]
     remark: str | None = None
-
-
-def train(
-    config: Config,
-    *,
-    run: str | Path | None = None,
-    recipe: str = "run",
-    resume: str | Path | None = None,
-    corpus: Corpus | None = None,
-    reporter: Reporter | None = None,
-) -> TrainingResult:
-    """Train a model.
-
-    On the CPU, the same configuration on the same machine gives the same weights to the bit, also if the run is
-    interrupted or killed, and resumed. Under torchrun, all processes train one model.
-
-    Args:
-        config: the configuration.
-        run: the run's folder; by default one in `config.run.folder`, named by recipe, date and time.
-        recipe: names the folder.
-        resume: the folder of a run or of a checkpoint to continue; or `auto` for the run in `run`, else the recipe's
-            latest, else a new one.
-        corpus: the corpus to train on, instead of the configured one.
-        reporter: receives the progress, on rank 0.
-
-    Raises:
-        DataError: a partition without labels, a damaged file, a full disk.
-        UsageError: a folder that is in use, a partition with fewer frames than a batch.
-        DeviceError: no such device, or too little memory.
-        CheckpointError: a run or checkpoint that cannot be resumed.
-        TrainingError: the loss or a weight is not finite.
-        TrainingInterrupted: Ctrl-C or SIGTERM; the message says what is saved.
-    """
-    with joined(config.loader.device) as world, matrix_precision(world.device, allow_tf32=config.training.allow_tf32):
-        told = reporter if reporter and world.leads else Reporter()
-        start = world.on_rank_0(lambda: find_start(config.run, run, recipe, resume))
-        with world.together():
-            opened = corpus or open_corpus(config.data, told.packing)
-        try:
-            return Training(config, opened, world, start, told).run()
-        except torch.OutOfMemoryError as error:
-            raise DeviceError(
-                f"{world.device}: out of memory; lower loader.batch_size, or choose a smaller model"
-            ) from error
-
-
-class EpochClock:
-    """Measures the speed of an epoch, from its first step on.
-
-    Attributes:
-        frames: the number of frames trained on.
-        wait: the time that the loop waited for batches.
-    """
-
-    def __init__(self) -> None:
-        self._begun = time.perf_counter()
-        self._seconds: float | None = None
-        self.frames = 0
-        self.wait = DataWait()
-
-    @property
-    def speed(self) -> float:
-        """The frames per second so far."""
-        return self.frames / (time.perf_counter() - self._begun)
-
-    def stop(self) -> float:
-        """Return the seconds from the first step to the first call."""
-        if self._seconds is None:
-            self._seconds = time.perf_counter() - self._begun
-        return self._seconds
 
 
 class Training:
@@ -163,9 +82,8 @@ class Training:
             self.setup: Setup = setup
             if self.settings.init and not start.checkpoint:
                 start_from(setup, self.settings.init)
-        self.batches, self.dev, self.description = setup.batches, setup.dev, setup.description
-        total = self.settings.epochs * len(self.batches)
-        self.total_steps = min(total, self.settings.max_steps or total)
+        self.batches, self.dev = setup.batches, setup.dev
+        self.total_steps, self._limits = step_limits(self.settings, len(self.batches))
         setup.warnings.extend(warmup_warnings(self.settings.schedule.warmup_steps, self.total_steps))
         self.stepper = build_stepper(
             setup.model.to(world.device),
@@ -175,19 +93,13 @@ class Training:
             class_weights=setup.class_weights,
         )
         torch.manual_seed(self.settings.seed + world.rank)  # dropout differs between ranks
-        self.epochs: list[dict[str, Any]] = []
-        self.best: tuple[str, float | None] | None = None  # of the saved checkpoints
+        self.history = History()
         self.saved: str | None = None  # the checkpoint of the present step
         self.epoch_is_over = False  # but perhaps not evaluated yet
         self.watch = Watch(reporter.warned)
         self.stop = StopRequest()
-        checkpoint = None
         with world.together():
-            if start.checkpoint:
-                checkpoint, state = restore_checkpoint(start.checkpoint, setup, self.stepper, world)
-                self.epochs = [line.model_dump() for line in state.epochs]
-                self.best, self.saved, self.epoch_is_over = checkpoint.best, checkpoint.name, state.epoch_is_over
-                setup.warnings.extend(schedule_warnings(self.settings.schedule.kind, state))
+            checkpoint = self._restore(start.checkpoint) if start.checkpoint else None
         self.folder: RunFolder | None = None
         with world.together():
             if world.leads:
@@ -203,16 +115,16 @@ class Training:
         """Train what is left of the run."""
         parameters = parameter_count(self.stepper.model)
         self.reporter.started(self.path, self.batches, parameters, self.stepper.steps, self.total_steps)
-        nothing_left = self.is_done
+        was_done = self.is_done
         try:
             with self.stop.recorded():
                 self._train()
         except KeyboardInterrupt as error:  # a second Ctrl-C
-            raise TrainingInterrupted(f"interrupted at step {self.stepper.steps:,}; {self._kept()}", 130) from error
+            raise TrainingInterrupted(lost_at(self.path, self.stepper.steps, self.world.size), 130) from error
         finally:
             if self.folder:
                 self.folder.close(draw=True)
-        return TrainingResult(self.path, self.epochs, self._remark(nothing_left=nothing_left))
+        return TrainingResult(self.path, self.history.epochs, self._remark(was_done=was_done))
 
     def _train(self) -> None:
         while not self.is_done:
@@ -228,11 +140,21 @@ class Training:
             self.finish_epoch(clock)
             self._stop_if_asked()
 
+    def batches_left(self) -> Iterator[Batch]:
+        """Yield the batches that are left of the epoch: none if it was interrupted before its evaluation."""
+        if self.epoch_is_over:
+            return
+        for batch in self.batches:
+            yield batch
+            if self.stepper.steps == self.total_steps:
+                return
+
     def finish_step(self, clock: EpochClock) -> bool:
         """Update the weights by the gradients; log and save what is due. Return whether the step was logged."""
         stepper, settings = self.stepper, self.settings
         stepper.update()
-        self._count_step()
+        self.saved = None
+        self.epoch_is_over = stepper.steps == self.total_steps or self.batches.delivered == len(self.batches)
         self.reporter.advanced(stepper.steps)
         log_due = stepper.steps % settings.log_every == 0 or stepper.steps == self.total_steps
         if log_due:
@@ -244,46 +166,36 @@ class Training:
     def finish_epoch(self, clock: EpochClock) -> None:
         """Evaluate, log and save at the end of an epoch."""
         self._check_losses()
-        trained, seconds = self.stepper.metrics.compute(), clock.stop()
+        trained = self.stepper.metrics.compute()
+        clock.stop()
         self._log_epoch({"train": trained, "dev": self._evaluate()})
-        timing = self._time_epoch(clock.frames, seconds, clock.wait.seconds)
+        timing = self._time_epoch(clock)
         self.save(final=self.is_done)
-        self.reporter.evaluated(self.epochs[-1], timing)
-        self.watch.evaluated(self.epochs)
+        self.reporter.evaluated(self.history.epochs[-1], timing)
+        self.watch.evaluated(self.history.epochs)
 
     @property
     def is_done(self) -> bool:
         """Whether nothing is left to train or to evaluate."""
-        return self.stops_early or (self.stepper.steps >= self.total_steps and not self.epoch_is_over)
+        return self._stops_early or (self.stepper.steps >= self.total_steps and not self.epoch_is_over)
 
     @property
-    def stops_early(self) -> bool:
+    def _stops_early(self) -> bool:
         """Whether the dev accuracy has not risen for `early_stopping` evaluations."""
-        return self.settings.early_stopping is not None and self.waited >= self.settings.early_stopping
+        return self.settings.early_stopping is not None and self.history.waited >= self.settings.early_stopping
 
-    @property
-    def waited(self) -> int:
-        """The number of evaluations since the one with the best dev accuracy."""
-        scores = [epoch["dev"]["accuracy"] for epoch in self.epochs if epoch["dev"]]
-        return len(scores) - 1 - scores.index(max(scores)) if scores else 0
-
-    def batches_left(self) -> Iterator[Batch]:
-        """Yield the batches that are left of the epoch: none if it was interrupted before its evaluation."""
-        if self.epoch_is_over:
-            return
-        for batch in self.batches:
-            yield batch
-            if self.stepper.steps == self.total_steps:
-                return
-
-    def _count_step(self) -> None:
-        self.saved = None
-        self.epoch_is_over = self.stepper.steps == self.total_steps or self.batches.delivered == len(self.batches)
+    def _evaluate(self) -> Measured | None:
+        """Return loss and accuracy on the dev partition; None if no evaluation is due."""
+        due = self.history.number % self.settings.eval_every == 0 or self.stepper.steps == self.total_steps
+        if self.dev is None or not due:
+            return None
+        between = self._stop_if_asked if self.world.size == 1 else lambda: None
+        return evaluate(self.stepper.trained, self.dev, self.world, self.settings.precision, between)
 
     def _log_step(self, speed: float) -> None:
         step, measured = self.stepper.steps, self.stepper.metrics.read()
         self._check_losses()
-        line = {"kind": "step", "step": step, "epoch": len(self.epochs) + 1, "learning_rate": self.stepper.rate()}
+        line = {"kind": "step", "step": step, "epoch": self.history.number, "learning_rate": self.stepper.rate()}
         with self.world.together():
             if self.folder:
                 self.folder.log(line | measured)
@@ -291,30 +203,27 @@ class Training:
         self.reporter.stepped(step, measured, speed)
 
     def _log_epoch(self, measured: dict[str, Any]) -> None:
-        number = len(self.epochs) + 1
-        line: dict[str, Any] = {"kind": "epoch", "epoch": number, "step": self.stepper.steps} | measured
-        self.stepper.metrics.end_epoch()
+        complete = self.batches.delivered == len(self.batches)
+        at = {"epoch": self.history.number, "step": self.stepper.steps, "complete": complete}
+        line: dict[str, Any] = {"kind": "epoch"} | at | measured
+        if complete:  # one cut short goes on if the run is resumed with more steps
+            self.stepper.metrics.end_epoch()
         self.epoch_is_over = False
-        self.epochs.append(line)
+        self.history.epochs.append(line)
         if line["dev"]:
             self.stepper.schedule.evaluated(line["dev"]["accuracy"])
         with self.world.together():
             if self.folder:
                 self.folder.log(line)
 
-    def _time_epoch(self, frames: int, seconds: float, waited: float) -> EpochTiming:
+    def _time_epoch(self, clock: EpochClock) -> EpochTiming:
         """Record how long the epoch that ended took to train."""
-        timing = EpochTiming(
-            epoch=len(self.epochs),
-            train_seconds=seconds,
-            frames_per_second=frames / seconds,
-            data_stall=waited / seconds,
-        )
+        timing = clock.timing(self.history.epochs[-1]["epoch"])
         with self.world.together():
             if self.folder:
                 self.folder.time(timing)
         if self.world.leads:
-            self.watch.waited(timing["epoch"], timing["data_stall"], seconds)
+            self.watch.waited(timing["epoch"], timing["data_stall"], timing["train_seconds"])
         return timing
 
     def _check_losses(self) -> None:
@@ -326,56 +235,40 @@ class Training:
         ago = self.stepper.metrics.first_bad()
         with self.world.together():
             if ago is not None:
-                self._diverged("the loss", self.stepper.steps - ago)
-
-    @torch.inference_mode()
-    def _evaluate(self) -> Measured | None:
-        """Return loss and accuracy on the dev partition; None if no evaluation is due."""
-        due = (len(self.epochs) + 1) % self.settings.eval_every == 0 or self.stepper.steps == self.total_steps
-        if self.dev is None or not due:
-            return None
-        model = self.stepper.trained.eval()
-        self.world.share_buffers(model)
-        metrics = FrameMetrics(self.world)
-        for batch in self.dev:
-            logits = forward(model, batch.windows, self.settings.precision)
-            loss = functional.cross_entropy(logits, batch.labels, ignore_index=NO_LABEL, reduction="sum")
-            metrics.update(logits, batch.labels, loss)
-            if self.world.size == 1:
-                self._stop_if_asked()
-        return metrics.compute()
+                raise self._diverged("the loss", self.stepper.steps - ago)
 
     def save(self, *, final: bool = False) -> None:
         """Save a checkpoint. If `final`, a failure always raises; else as `training.on_write_error` says."""
+        step, history = self.stepper.steps, self.history
         weights = self.stepper.trained.state_dict()
         with self.world.together():  # the statistics of batch norm differ between ranks
             if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
-                self._diverged("a weight", self.stepper.steps)
+                raise self._diverged("a weight", step)
         state = {
             "stepper": self.stepper.state_dict(),
             "loader": self.batches.state_dict(),
             "global_batch": self.config.loader.batch_size * self.world.size,
             "generators": generator_states(self.world),
-            "epochs": self.epochs,
+            "epochs": history.epochs,
             "epoch_is_over": self.epoch_is_over,
         }
-        name, best = checkpoint_name(len(self.epochs), self.stepper.steps), self._best_with_this()
-        metrics = self.epochs[-1] if self.epochs else None
-        checkpoint = Checkpoint(self.description, len(self.epochs), self.stepper.steps, metrics, best, 0, weights)
+        best = history.best_at(step, evaluates=self.dev is not None)
+        setup = self.setup
+        checkpoint = Checkpoint(
+            setup.description, history.completed, step, history.last, best, 0, weights, segments=setup.segments
+        )
         keep = self.settings.keep_checkpoints
         folder = self.folder
         if self.world.on_rank_0(lambda: bool(folder and folder.save(checkpoint, state, keep=keep, final=final))):
-            self.best, self.saved = best, name
+            history.best, self.saved = best, checkpoint.name
 
-    def _best_with_this(self) -> tuple[str, float | None] | None:
-        """Return the best checkpoint, counting the one that is saved now."""
-        last = self.epochs[-1] if self.epochs else None
-        if last is None or last["step"] != self.stepper.steps or (self.dev and not last["dev"]):
-            return self.best
-        score = last["dev"]["accuracy"] if last["dev"] else None
-        known = self.best[1] if self.best else None
-        better = score is None or known is None or score > known
-        return (checkpoint_name(last["epoch"], last["step"]), score) if better else self.best
+    def _restore(self, path: Path) -> Checkpoint:
+        """Continue from a checkpoint."""
+        checkpoint, state = restore_checkpoint(path, self.setup, self.stepper, self.world)
+        self.history = History((line.model_dump() for line in state.epochs), checkpoint.best)
+        self.saved, self.epoch_is_over = checkpoint.name, state.epoch_is_over
+        self.setup.warnings.extend(schedule_warnings(self.settings.schedule.kind, state))
+        return checkpoint
 
     def _stop_if_asked(self) -> None:
         """Save and stop, if a signal asked for it.
@@ -388,51 +281,14 @@ class Training:
         if self.saved is None:
             self.save(final=True)
         with self.world.together():
-            raise TrainingInterrupted(
-                f"interrupted at step {self.stepper.steps:,} of {self.total_steps:,}; the checkpoint is saved, "
-                f"continue with: {self._command('--resume', str(self.path))}",
-                self.stop.exit_code,
-            )
+            message = saved_at(self.path, self.stepper.steps, self.total_steps, self.world.size)
+            raise TrainingInterrupted(message, self.stop.exit_code)
 
-    def _kept(self) -> str:
-        """Return what is saved of the run, and the command that goes on from there."""
-        found = list_checkpoints(self.path)
-        if found:
-            command = self._command("--resume", str(self.path))
-            return f"{self.path} keeps the checkpoint {found[-1].name}, continue with: {command}"
-        again = [str(self.path / CONFIG), "--run-folder", str(self.path), "--resume", "auto"]
-        return f"no checkpoint is saved yet, begin again with: {self._command(*again)}"
+    def _diverged(self, what: str, step: int) -> TrainingError:
+        return TrainingError(diverged(self.path, what, step, self.stepper.schedule.rate(step - 1)))
 
-    def _command(self, *arguments: str) -> str:
-        if self.world.size > 1:
-            return f"the same torchrun command and {shlex.join(arguments)}"
-        return shlex.join(["dali-asr", "train", *arguments])
-
-    def _diverged(self, what: str, step: int) -> None:
-        found = list_checkpoints(self.path)
-        kept = f"{self.path} keeps the checkpoint {found[-1].name}" if found else "nothing was saved yet"
-        raise TrainingError(
-            f"{what} is not finite at step {step:,}, learning rate {self.stepper.schedule.rate(step - 1):g}; "
-            f"{kept}; lower training.optimizer.learning_rate, or set training.optimizer.max_gradient_norm: 1"
-        )
-
-    def _remark(self, *, nothing_left: bool) -> str | None:
+    def _remark(self, *, was_done: bool) -> str | None:
         step, total = self.stepper.steps, self.total_steps
-        if self.stops_early and step < total:
-            return (
-                f"Stopped early after step {step:,} of {total:,}: no better dev accuracy in {self.waited} evaluations "
-                "(training.early_stopping)"
-            )
-        if nothing_left:
-            return (
-                f"Nothing was left to train: step {step:,} of {total:,} is done; raise {' and '.join(self._limits())}"
-            )
-        return None
-
-    def _limits(self) -> list[str]:
-        """Return the keys of the configuration that limit the number of steps."""
-        limits = {
-            "training.epochs": self.settings.epochs * len(self.batches),
-            "training.max_steps": self.settings.max_steps,
-        }
-        return [key for key, steps in limits.items() if steps == self.total_steps]
+        if self._stops_early and step < total:
+            return stopped_early(step, total, self.history.waited)
+        return nothing_left(step, total, self._limits) if was_done else None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,17 +14,16 @@ from dali_asr.build import (
     check_batches,
     check_size,
     complete_loader,
+    dropped_partitions,
     partition_of,
     training_loader,
     training_partition,
 )
 from dali_asr.corpus.labels import balanced_weights, label_counts, warn_of_missing
-from dali_asr.errors import CheckpointError, UsageError, brief
-from dali_asr.plan.steps import MIN_WINDOWS_PER_RANK
-from dali_asr.runs.checkpoint import load_checkpoint, read_checkpoint, read_training, remedy, run_of
+from dali_asr.corpus.segment_counts import count_segments
 from dali_asr.runs.description import ModelDescription
 from dali_asr.runs.folder import RunFolder, make_unused
-from dali_asr.training.distributed import restore_generators, synchronized
+from dali_asr.training.distributed import synchronized
 from dali_asr.training.step import Schedule, Stepper, build_optimizer
 
 if TYPE_CHECKING:
@@ -34,20 +31,14 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from dali_asr.config import Config, TrainingConfig
+    from dali_asr.config import Config, DataConfig, TrainingConfig
     from dali_asr.corpus import Corpus, Partition
-    from dali_asr.loading import LoaderState, WindowLoader
+    from dali_asr.corpus.segment_counts import SegmentCounts
+    from dali_asr.loading import WindowLoader
     from dali_asr.model import MLP
     from dali_asr.runs.checkpoint import Checkpoint
     from dali_asr.runs.start import Start
-    from dali_asr.runs.state import TrainingState
     from dali_asr.training.distributed import World
-
-_ORDER_KEYS = {  # of the loader's state, with their keys in the configuration
-    "partition": "data.train",
-    "seed": "loader.seed",
-    **{name: f"loader.{name}" for name in ("context", "shuffle", "subset", "drop_last", "dtype")},
-}
 
 
 @dataclass(frozen=True)
@@ -60,6 +51,7 @@ class Setup:
         description: the description of the model.
         model: the model, initialized, on the CPU.
         class_weights: weights of the labels in the loss, `[C]`; None for equal weights.
+        segments: counts of the label segments to train on; None for inventories of more than 1,000 symbols.
         notes: what is worth knowing, such as the weights that the run starts from.
         warnings: what the user should know, such as symbols without frames.
     """
@@ -69,6 +61,7 @@ class Setup:
     description: ModelDescription
     model: MLP
     class_weights: torch.Tensor | None
+    segments: SegmentCounts | None
     notes: list[str]
     warnings: list[str]
 
@@ -88,6 +81,7 @@ def set_up(config: Config, corpus: Corpus, world: World, shared: Setup | None = 
     train = training_partition(corpus, config.data)
     dev = partition_of(corpus, "data.dev", config.data.dev) if config.data.dev else None
     counts = label_counts(train, "data.train")
+    missing = warn_of_missing(counts, corpus.inventory, train.name)
     if dev:
         label_counts(dev, "data.dev")
     batches, dev_batches = (shared.batches, shared.dev) if shared else _loaders(config, train, dev, world)
@@ -112,8 +106,9 @@ def set_up(config: Config, corpus: Corpus, world: World, shared: Setup | None = 
         description,
         model,
         torch.from_numpy(balanced_weights(counts)) if balanced else None,
+        shared.segments if shared else count_segments(train),
         _notes(config, train.frame_count, int(counts.sum())),
-        [warning] if (warning := warn_of_missing(counts, corpus.inventory, train.name)) else [],
+        [*drop_warnings(config.data), *([missing] if missing else [])],
     )
 
 
@@ -144,53 +139,15 @@ def _notes(config: Config, frames: int, labelled: int) -> list[str]:
     return [f"data.drop: {config.data.drop}: labels of {labelled:,} of {frames:,} frames are left to train on"]
 
 
-def start_from(setup: Setup, source: str) -> None:
-    """Copy the weights of another run's best checkpoint, or of a checkpoint, into the model of a run.
-
-    The last layer keeps its random weights for symbols that the other inventory does not have. The notes and warnings
-    of the setup say what was done.
-
-    Args:
-        setup: with the model freshly initialized, on the CPU.
-        source: folder of a run or of a checkpoint.
-
-    Raises:
-        CheckpointError: it cannot be read, or is of a model with other layers or features.
-    """
-    model, description = setup.model, setup.description
-    other = load_checkpoint(Path(source).expanduser())
-    if differing := _differences_of_weights(other.description, description):
-        raise CheckpointError(
-            f"training.init: {source}: of another model: {'; '.join(differing)}; give the same model and loader.context"
-        )
-    own = model.state_dict()
-    # By position: layers of dropout, which may differ, shift the names.
-    weights = dict(zip(own, other.build(torch.device("cpu")).state_dict().values(), strict=True))
-    theirs, ours = other.description.inventory.symbols, description.inventory.symbols
-    setup.notes.append(f"training.init: starts from the weights of {other.name} in {run_of(Path(source))}")
-    if theirs != ours:
-        kept = [symbol for symbol in ours if symbol in theirs]
-        for name in list(own)[-2:]:  # weight and bias of the last layer
-            rows = own[name].clone()
-            for symbol in kept:
-                rows[ours.index(symbol)] = weights[name][theirs.index(symbol)]
-            weights[name] = rows
-        setup.notes.append(f"training.init: the last layer is new for {len(ours) - len(kept)} of {len(ours)} symbols")
-    if other.description.normalization.kind != description.normalization.kind:
-        setup.warnings.append(
-            f"training.init: trained on features normalized by {other.description.normalization.kind}, here by "
-            f"{description.normalization.kind}; set data.normalization to match, or pack a packed corpus again with it"
-        )
-    model.load_state_dict(weights)
-
-
-def _differences_of_weights(theirs: ModelDescription, ours: ModelDescription) -> list[str]:
-    """Return the differences of two models apart from labels, normalization and dropout."""
-    hidden = theirs.hidden
-    if len(hidden) == len(ours.hidden):
-        hidden = tuple(replace(a, dropout=b.dropout) for a, b in zip(hidden, ours.hidden, strict=True))
-    comparable = replace(theirs, hidden=hidden, inventory=ours.inventory, normalization=ours.normalization)
-    return comparable.differences(ours)
+def drop_warnings(data: DataConfig) -> list[str]:
+    """Return a warning if `data.drop` names none of the training partitions, as the list of another corpus does."""
+    named = dropped_partitions(data)
+    if not named or named & set(data.train):
+        return []
+    return [
+        f"data.drop: {data.drop}: drops nothing: it lists labels of {', '.join(sorted(named))}, data.train is "
+        f"{', '.join(data.train)}; give the findings.csv of this corpus: {shlex.join(['dali-asr', 'audit', data.root])}"
+    ]
 
 
 def build_stepper(
@@ -228,35 +185,6 @@ def build_stepper(
     )
 
 
-def restore_checkpoint(path: Path, setup: Setup, stepper: Stepper, world: World) -> tuple[Checkpoint, TrainingState]:
-    """Load a checkpoint into the loader, the stepper and the random generators.
-
-    Raises:
-        CheckpointError: it is damaged, invalid or of another model.
-        UsageError: its loader has other settings, or the ranks cannot share its global batch.
-    """
-    checkpoint, state = read_checkpoint(path), read_training(path)
-    _check_order(path, state, setup.batches, world.size)
-    differing = checkpoint.description.differences(setup.description)
-    if differing:
-        raise CheckpointError(
-            f"{path}: of another model: {'; '.join(differing)}; "
-            "resume with the run's own configuration, or begin another run"
-        )
-    try:
-        setup.batches.load_state_dict(cast("LoaderState", state.loader))
-    except UsageError as error:
-        raise UsageError(f"{path}: {str(error).removeprefix('loader: ')}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise CheckpointError(f"{path}: invalid (loader: {error!r}); {remedy(path)}") from error
-    try:
-        stepper.load_state(state.stepper, checkpoint.weights)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: invalid (stepper: {error}); {remedy(path)}") from error
-    restore_generators(state.generators, world, remedy(path))
-    return checkpoint, state
-
-
 def warmup_warnings(warmup_steps: int, steps: int) -> list[str]:
     """Return a warning if a run ends before its warm-up."""
     if warmup_steps <= steps:
@@ -264,17 +192,6 @@ def warmup_warnings(warmup_steps: int, steps: int) -> list[str]:
     return [
         f"training.schedule.warmup_steps: {warmup_steps:,}, but the run has {steps:,} steps, so that the learning rate "
         "never reaches its peak; lower it, or train for more epochs"
-    ]
-
-
-def schedule_warnings(kind: str, state: TrainingState) -> list[str]:
-    """Return a warning if the run was trained with a lowered rate that the configured schedule does not know."""
-    scale = state.stepper.schedule.scale
-    if kind == "plateau" or scale == 1:
-        return []
-    return [
-        f"training.schedule.kind: the plateau schedule had lowered the learning rate to {scale:g} of its peak; {kind} "
-        "starts from the peak. To keep the lowered rate, resume with training.schedule.kind: plateau"
     ]
 
 
@@ -302,43 +219,3 @@ def open_folder(
         folder.close()
         raise
     return folder
-
-
-def _check_order(path: Path, state: TrainingState, batches: WindowLoader, ranks: int) -> None:
-    """Check that a checkpoint's loader read the same windows in the same order as this one.
-
-    Raises:
-        UsageError: it did not; names the keys of the configuration that differ, and how to set them back.
-    """
-    theirs, ours = state.loader.get("belongs_to"), batches.state_dict()["belongs_to"]
-    if not isinstance(theirs, dict):
-        return  # which the loader refuses
-    keys = {name: key for name, key in _ORDER_KEYS.items() if theirs.get(name) != ours[name]}
-    found = [f"{key} {brief(theirs.get(name))} (here {brief(ours[name])})" for name, key in keys.items()]
-    values = theirs | {"partition": str(theirs.get("partition")).split("+")}
-    back = [shlex.quote(f"{key}={json.dumps(values.get(name))}") for name, key in keys.items()]
-    if theirs.get("partition") == ours["partition"] and theirs.get("corpus") != ours["corpus"]:
-        found.append("another corpus")
-        back.append("the corpus in data.root as it was")
-    if theirs.get("global_batch") != ours["global_batch"]:
-        found.append(f"a global batch of {brief(theirs.get('global_batch'))} (here {ours['global_batch']})")
-        back.append(_batch_size_advice(state.global_batch, ranks))
-    if found:
-        raise UsageError(
-            f"{path}: was trained with {', '.join(found)}; go on with {' and '.join(back)}, or begin another run"
-        )
-
-
-def _batch_size_advice(global_batch: int, ranks: int) -> str:
-    """Return how to keep the global batch on a number of ranks."""
-    fitting = [
-        count
-        for count in range(1, max(2 * ranks, 9))
-        if global_batch % count == 0 and (count == 1 or global_batch // count >= 2 * MIN_WINDOWS_PER_RANK)
-    ]
-    if ranks in fitting:
-        return f"loader.batch_size={global_batch // ranks}"
-    return (
-        f"another number of processes: {ranks} cannot share the global batch of {global_batch}, "
-        f"use {', '.join(map(str, fitting))}"
-    )

@@ -25,8 +25,9 @@ from dali_asr.model import parameter_count
 from dali_asr.runs.checkpoint import list_checkpoints
 from dali_asr.runs.start import Start
 from dali_asr.signals import StopRequest
+from dali_asr.training.clock import EpochClock
 from dali_asr.training.distributed import joined
-from dali_asr.training.loop import EpochClock, Training, TrainingResult
+from dali_asr.training.loop import Training, TrainingResult
 from dali_asr.training.step import forward, matrix_precision
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class _Stack:
         finally:
             self._close()
         return [
-            self._failed.get(at) or TrainingResult(member.path, member.epochs)
+            self._failed.get(at) or TrainingResult(member.path, member.history.epochs)
             for at, member in enumerate(self._members)
         ]
 

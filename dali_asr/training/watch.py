@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-_T = TypeVar("_T")
+    from collections.abc import Callable, Sequence
 
 MAX_STALL = 0.1  # of the time of an epoch
 _MIN_SECONDS = 5.0  # of an epoch; in shorter ones the first batch weighs too much
 _WORSENING = 5  # evaluations below the best one, while the loss in training falls
 _JUMP = 2.0  # times the lowest loss so far
-
-
-class DataWait:
-    """Measures how long a loop waits for its batches.
-
-    On a GPU the loop runs ahead of the device, so that this is an upper bound of the time that the device idles.
-
-    Attributes:
-        seconds: waited so far.
-    """
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def over(self, batches: Iterable[_T]) -> Iterator[_T]:
-        """Yield the batches and count the time until each is there."""
-        begun = time.perf_counter()
-        for batch in batches:
-            self.seconds += time.perf_counter() - begun
-            yield batch
-            begun = time.perf_counter()
 
 
 class Watch:

@@ -54,7 +54,7 @@ def test_train_and_predict_print_results_and_the_next_command(run_cli: Run, tmp_
     result = run_cli("train", "--run-folder", run, *small)
     assert result.exit_code == 0, result.output
     assert re.search(r"^Training [\d,]+ parameters on the", result.output)
-    assert "epoch 1  dev" in result.output
+    assert "epoch 1 (cut short)  dev" in result.output
     assert f"Next: dali-asr predict {run} demo --partition test" in result.output
     assert (run / "console.log").read_text() == result.output
     more = run_cli("train", "--resume", run, *small, "--set", "training.max_steps=7", "--set", "training.log_every=3")
@@ -80,8 +80,22 @@ def test_train_and_predict_print_results_and_the_next_command(run_cli: Run, tmp_
     with np.load(posteriors) as stored:
         assert stored["posteriors"].shape == (3978, 42)
     np.save(tmp_path / "one.npy", make_features(9, dim=28))
-    out = run_cli("predict", run, tmp_path / "one.npy", "--format", "json", "-o", "-")
+    out = run_cli("predict", run, tmp_path / "one.npy", "--format", "json", "--frame-labels", "-o", "-")
     assert len(json.loads(out.stdout)["utterances"][0]["labels"]) == 9
+    np.save(tmp_path / "two.npy", make_features(8, dim=28))
+    listed = f"{tmp_path / 'two.npy'}\n\n{tmp_path / 'one.npy'}\n"
+    grids = ("predict", run, "-", "--format", "textgrid", "-o", tmp_path / "grids")
+    done = run_cli(*grids, stdin=listed)
+    assert f"17 frames of 2 utterances, written to {tmp_path / 'grids'}" in done.output
+    assert sorted(path.name for path in (tmp_path / "grids").iterdir()) == ["one.TextGrid", "two.TextGrid"]
+    again = run_cli(*grids, stdin=listed)
+    assert "two.TextGrid: exists; choose another file, or overwrite it (--force)" in again.stderr
+    ctm = run_cli("predict", run, "-", "--format", "ctm", "--decode", "median:3", "-o", "-", stdin=listed)
+    names = [line.split(" ")[0] for line in ctm.stdout.splitlines()]
+    assert list(dict.fromkeys(names)) == ["two", "one"]
+    assert run_cli("predict", run, "-", stdin="\n").stderr.startswith("error: -: standard input lists no paths; write")
+    unknown = run_cli("predict", run, "demo", "--decode", "best", "-o", "-")
+    assert "decode 'best'; expected none, viterbi, or median:K" in unknown.stderr
     assert run_cli("train", "--run-folder", run, *small).exit_code == 2
 
 
@@ -269,6 +283,12 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "dali_asr", *map(str, arguments)]
 
 
+def test_a_wrong_choice_is_named_without_the_words_of_a_library(run_cli: Callable[..., Any]) -> None:
+    done = run_cli("predict", "run", "demo", "--format", "csv")
+    assert done.exit_code == 2
+    assert "Invalid value for '--format': 'csv' is not one of 'kaggle'" in done.stderr
+
+
 def test_training_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
     """As in `dali-asr train | head -1`."""
     read, write = os.pipe()
@@ -283,7 +303,7 @@ def test_training_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert (tmp_path / "run/checkpoints/epoch-0001-step-00000003").is_dir()
+    assert (tmp_path / "run/checkpoints/epoch-0000-step-00000003").is_dir()
 
 
 @pytest.mark.parametrize("arguments", [["data", "info", "demo"], ["config", "schema"], ["--version"]])

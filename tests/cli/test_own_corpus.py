@@ -44,7 +44,7 @@ def test_a_packed_corpus_supplies_inventory_dtype_and_normalization(
     evaluated = run_cli("evaluate", run)
     assert evaluated.exit_code == 0, evaluated.output
     assert "frame accuracy without sp" in evaluated.stdout
-    scores = json.loads((run / "evaluation-dev-epoch-0001-step-00000002.json").read_text())
+    scores = json.loads((run / "evaluation-dev-epoch-0000-step-00000002.json").read_text())
     confusion = np.array(scores["confusion"])
     assert scores["accuracy_without_silence"] == pytest.approx(
         (confusion[0, 0] + confusion[2, 2]) / confusion[[0, 2]].sum()

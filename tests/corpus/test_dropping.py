@@ -11,6 +11,9 @@ from dali_asr.build import training_partition
 from dali_asr.config import DataConfig
 from dali_asr.corpus import Corpus
 from dali_asr.errors import DataError
+from dali_asr.training.setup import drop_warnings
+
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 HEADER = "kind,partition,utterance,start_frame,end_frame\n"
 
@@ -52,6 +55,17 @@ def test_a_wrong_line_is_named(course: Path, tmp_path: Path, text: str, message:
 def test_a_missing_file_is_named(course: Path) -> None:
     with pytest.raises(DataError, match=r"data.drop: nowhere.csv: No such file or directory; give"):
         training_partition(Corpus.open(course), DataConfig(train=("train",), drop="nowhere.csv"))
+
+
+def test_a_list_of_another_corpus_is_not_ignored_in_silence(course: Path, tmp_path: Path) -> None:
+    drop = write(tmp_path / "d.csv", HEADER + "segment,elsewhere,u02,3,9\n")
+    data = DataConfig(root=str(course), train=("train",), drop=drop)
+    assert drop_warnings(data) == [
+        f"data.drop: {drop}: drops nothing: it lists labels of elsewhere, data.train is train; "
+        f"give the findings.csv of this corpus: dali-asr audit {course}"
+    ]
+    write(tmp_path / "d.csv", HEADER + "segment,train,u02,3,9\n")
+    assert not drop_warnings(data)
 
 
 def test_a_run_records_what_it_dropped_and_trains_without_it(course: Path, tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def server(course: Path, tmp_path: Path) -> Iterator[FileServer]:
         yield running
 
 
-def test_a_root_may_be_an_archive_behind_a_link(server: FileServer, course: Path) -> None:
+def test_a_root_may_be_an_archive_behind_a_link(server: FileServer, course: Path, run_cli: Callable[..., Any]) -> None:
     """It is fetched once, from two folders inside each other, and packed once."""
     data = DataConfig(root=server.url("/data.tar.gz"))
     assert data.root == server.url("/data.tar.gz")
@@ -49,6 +50,12 @@ def test_a_root_may_be_an_archive_behind_a_link(server: FileServer, course: Path
     kept = local_corpus(data.root)
     assert kept.parent.parent == cache_folder("downloads")
     assert kept.read_bytes() == server.files["/data.tar.gz"], "and is not unpacked"
+    place, remedy, *_ = run_cli("data", "info", data.root).stdout.splitlines()
+    assert place == f"from the cache: {kept.parent}"
+    assert remedy == f"to fetch it anew, first: dali-asr cache clear --source {data.root}"
+    assert not server.requests
+    cleared = run_cli(*remedy.partition("dali-asr ")[2].split()).stdout
+    assert cleared.endswith("Kept 3 entries that a running process uses\n"), "the archive, and what was packed twice"
 
 
 def test_a_root_may_be_a_packed_corpus_behind_a_link(server: FileServer, tmp_path: Path) -> None:

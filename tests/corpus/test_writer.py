@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dali_asr import Corpus, Inventory, PackedWriter
+from dali_asr.corpus.packed import Manifest
 from dali_asr.errors import DataError, UsageError
 from dali_asr.inventory import ARPABET
 from tests.makers import all_frames, make_features
@@ -128,3 +129,18 @@ def test_an_error_inside_the_block_is_raised_as_it_is(tmp_path: Path) -> None:
         writer.add("t", "a", np.ones((2, 2)))
         (tmp_path / "missing").read_bytes()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_speakers_and_recordings_are_kept(tmp_path: Path) -> None:
+    """For all utterances of a partition or for none."""
+    with PackedWriter(tmp_path / "out", inventory=["a"]) as writer:
+        writer.add("train", "u1", make_features(3), speaker="ann", recording="ann/1.wav")
+        writer.add("train", "u2", make_features(4), speaker="bob", recording="bob/1.wav")
+        writer.add("dev", "u1", make_features(3), speaker="cid")
+        with pytest.raises(DataError, match="dev/u2: a speaker for some utterances of dev alone"):
+            writer.add("dev", "u2", make_features(3))
+        with pytest.raises(DataError, match="dev/u2: a recording for some utterances of dev alone"):
+            writer.add("dev", "u2", make_features(3), speaker="dan", recording="2.wav")
+    train, dev = Manifest.read(tmp_path / "out").partitions
+    assert (train.speakers, train.recordings) == (("ann", "bob"), ("ann/1.wav", "bob/1.wav"))
+    assert (dev.speakers, dev.recordings) == (("cid",), ())

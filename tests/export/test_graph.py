@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dali_asr import HiddenLayer, Normalization, TrainedModel
+from dali_asr import MLP, HiddenLayer, Normalization, TrainedModel
 from dali_asr.errors import ExportError
 from dali_asr.export import onnx_file
 from dali_asr.export.graph import CHUNK, build_graph
@@ -77,6 +77,7 @@ def test_it_equals_windows_at_every_length(case: tuple[TrainedModel, bytes]) -> 
 def test_a_file_that_predicts_something_else_is_refused(case: tuple[TrainedModel, bytes]) -> None:
     model, content = case
     assert onnx_file.compare(content, model) < 1e-4
+    assert isinstance(model.model, MLP)
     last = model.model.layers[-1]
     assert isinstance(last, torch.nn.Linear)
     last.bias.data[0] += 0.01

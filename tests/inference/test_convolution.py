@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dali_asr import HiddenLayer, Normalization
 from dali_asr.inference.convolution import Convolution
-from dali_asr.model import ACTIVATIONS, NORMS
+from dali_asr.model import ACTIVATIONS, MLP, NORMS
 from tests.untrained import make_model
 
 LAYERS = st.builds(HiddenLayer, st.sampled_from([3, 6]), st.sampled_from([0.0, 0.4]), st.sampled_from(list(NORMS)))
@@ -30,6 +30,7 @@ def test_it_gives_the_logits_of_every_window(
     model = make_model(
         context, hidden, Normalization("none"), feature_dim=feature_dim, activation=activation, residual=residual
     ).model
+    assert isinstance(model, MLP)
     rows = np.random.default_rng(length).normal(size=(length + sum(context), feature_dim)).astype(np.float32)
     windows = np.stack([rows[at : at + sum(context) + 1] for at in range(length)])
     with torch.inference_mode():

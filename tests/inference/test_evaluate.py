@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from dali_asr import Corpus, evaluate
+from dali_asr import Corpus, evaluate, predict
 from dali_asr.config import Config
 from dali_asr.errors import CheckpointError, DataError
 from dali_asr.runs.checkpoint import find_checkpoint
 from dali_asr.training import train
 from tests.makers import make_course, make_features
 from tests.training_runs import SMALL
+
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,10 @@ def test_the_command_writes_and_prints_all_scores(run: Path, run_cli: Callable[.
     assert "phoneme error rate without [SIL]" in done.output
     assert values["checkpoint"].startswith("epoch-0001-step-")
     assert len(values["symbols"]) == len(values["confusion"]) == 42
+    assert [one["decode"] for one in values["decodings"]] == ["none", "median:5", "viterbi"]
+    assert values["decodings"][0]["phoneme_error_rate"] == values["phoneme_error_rate"]
+    assert f"{values['decodings'][2]['phoneme_error_rate']:.2%}" in done.output
+    assert f"{1000 * values['decodings'][2]['boundaries']['mean']:.1f} ms" in done.output
     assert scores.with_suffix(".png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert f"matrix: {scores}\nPicture of the matrix: {scores.with_suffix('.png')}\n" in done.output
     of_checkpoint = run_cli("evaluate", next((run / "checkpoints").iterdir()), "--device", "cpu")
@@ -48,6 +54,13 @@ def test_the_function_returns_all_scores(run: Path) -> None:
     assert evaluation.partition == "test"
     assert evaluation.scores.phoneme_error_rate > 0
     assert evaluation.scores.top3_accuracy >= evaluation.scores.accuracy > 0
+    other = evaluate(run, partition="test", device="cpu", decode="median:9")
+    assert [one.decode for one in other.decodings] == ["none", "median:5", "viterbi", "median:9"]
+    assert other.decodings[:3] == evaluation.decodings
+    assert other.decodings[3].accuracy == other.scores.accuracy != evaluation.scores.accuracy
+    assert other.scores.phoneme_error_rate < evaluation.scores.phoneme_error_rate
+    predicted = predict(run, "demo", partition="test", decode="median:9", device="cpu")
+    assert predicted.accuracy == pytest.approx(other.scores.accuracy)
 
 
 def train_on(course: Path, run: Path) -> Path:

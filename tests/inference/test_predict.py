@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +11,24 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dali_asr import Corpus, Inventory, PackedWriter, predict
 from dali_asr.config import Config
 from dali_asr.corpus import PackSettings, pack_corpus
 from dali_asr.errors import CheckpointError, DataError, SymbolError, UsageError
-from dali_asr.inference.predict import Prediction
-from dali_asr.inference.writers import Format, encode, write_prediction
+from dali_asr.inference.decoding import FrameScores, build_decoder
+from dali_asr.inference.predict import LabelledUtterance, Labelling, by_utterance, label, prepare
+from dali_asr.inference.writers import write_prediction
 from dali_asr.inventory import ARPABET
 from dali_asr.runs.checkpoint import load_checkpoint
+from dali_asr.segments import FrameTiming, segments_of
 from dali_asr.training import train
 from tests.corpus.archives import make_archive
 from tests.makers import make_course, make_features
+
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 
 def train_small(course: Path, folder: Path, **sections: dict[str, Any]) -> Path:
@@ -38,10 +42,14 @@ def train_small(course: Path, folder: Path, **sections: dict[str, Any]) -> Path:
     return train(Config.check(values), run=folder / "run").run
 
 
-@pytest.fixture
-def run(course: Path, tmp_path: Path) -> Path:
-    """Return a run of a small model on the small course folder."""
-    return train_small(course, tmp_path, loader={"context": [3, 2]})
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of a small model on a course folder like the small one; no test changes it."""
+    folder = tmp_path_factory.mktemp("predict")
+    make_course(folder / "c", {"train": [7, 1, 30, 12], "dev": [9, 4], "test": [5, 6]}, unlabelled=("test",))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        return train_small(folder / "c", folder, loader={"context": [3, 2]})
 
 
 def judge(run: Path, features: list[np.ndarray]) -> np.ndarray:
@@ -96,29 +104,9 @@ def test_accuracy_of_a_labelled_partition(run: Path, course: Path) -> None:
     assert prediction.accuracy == pytest.approx((prediction.labels == truth).mean())
 
 
-def made() -> Prediction:
-    posteriors = np.random.default_rng(0).dirichlet(np.ones(42), 5).astype(np.float32)
-    return Prediction("test", ARPABET, ("a", "b"), np.array([0, 2, 5]), np.array([0, 5, 39, 40, 1]), posteriors, None)
-
-
-def encoded(form: Format) -> str:
-    stream = io.BytesIO()
-    encode(made(), form, stream)
-    return stream.getvalue().decode()
-
-
-def test_kaggle() -> None:
-    rows = list(csv.reader(io.StringIO(encoded("kaggle"))))
-    assert rows == [["id", "label"], ["0", "[SIL]"], ["1", "AW"], ["2", "ZH"], ["3", "[SOS]"], ["4", "AA"]]
-
-
-def test_kaggle_quotes_symbols_with_commas_and_quotes() -> None:
-    symbols = ("a,b", 'say "x"', "plain")
-    prediction = Prediction("t", Inventory(symbols), ("u",), np.array([0, 3]), np.arange(3), None, None)
-    stream = io.BytesIO()
-    encode(prediction, "kaggle", stream)
-    rows = list(csv.reader(io.StringIO(stream.getvalue().decode())))
-    assert rows[1:] == [[str(i), symbol] for i, symbol in enumerate(symbols)]
+def made() -> Labelling:
+    utterance = LabelledUtterance("a", np.array([0, 5]), np.ones(2, np.float32))
+    return Labelling("test", ARPABET, "none", FrameTiming(), ("a",), iter([utterance]))
 
 
 def test_only_regular_files_are_written_and_links_are_followed(tmp_path: Path) -> None:
@@ -132,33 +120,12 @@ def test_only_regular_files_are_written_and_links_are_followed(tmp_path: Path) -
     assert (tmp_path / "file").read_text().startswith("id,label")
 
 
-def test_training_and_prediction_share_the_cache(run: Path, course: Path) -> None:
+def test_training_and_prediction_share_the_cache(course: Path, tmp_path: Path) -> None:
+    run = train_small(course, tmp_path)
     cache = Path(os.environ["XDG_CACHE_HOME"]) / "dali-asr/corpora"
     before = sorted(p.name for p in cache.iterdir())
     predict(run, course)
     assert sorted(p.name for p in cache.iterdir()) == before
-
-
-def test_json() -> None:
-    values = json.loads(encoded("json"))
-    assert values["utterances"] == [
-        {"name": "a", "labels": ["[SIL]", "AW"]},
-        {"name": "b", "labels": ["ZH", "[SOS]", "AA"]},
-    ]
-    assert values["inventory"] == list(ARPABET.symbols)
-
-
-def test_npz(tmp_path: Path) -> None:
-    write_prediction(made(), tmp_path / "p.npz", "npz")
-    with np.load(tmp_path / "p.npz", allow_pickle=False) as stored:
-        assert stored["posteriors"].dtype == np.float32
-        posteriors = made().posteriors
-        assert posteriors is not None
-        assert np.array_equal(stored["posteriors"], posteriors)
-        assert stored["offsets"].tolist() == [0, 2, 5]
-        assert stored["labels"].tolist() == [0, 5, 39, 40, 1]
-        assert stored["utterances"].tolist() == ["a", "b"]
-        assert stored["inventory"].tolist() == list(ARPABET.symbols)
 
 
 def test_an_existing_output_is_kept_unless_overwritten(tmp_path: Path) -> None:
@@ -212,13 +179,14 @@ def test_a_corpus_of_another_inventory_or_normalization_is_refused(run: Path, co
     ],
 )
 def test_a_checkpoint_that_disagrees_with_its_configuration_is_refused(
-    run: Path, course: Path, section: str, key: str, value: object, message: str
+    run: Path, course: Path, tmp_path: Path, section: str, key: str, value: object, message: str
 ) -> None:
+    changed = shutil.copytree(run, tmp_path / "run")
     config = yaml.safe_load((run / "config.yaml").read_text())
     config[section][key] = value
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    (changed / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(CheckpointError, match=message):
-        predict(run, course)
+        predict(changed, course)
 
 
 def test_unclear_sources_are_refused(run: Path, course: Path, tmp_path: Path) -> None:
@@ -279,3 +247,58 @@ def test_features_of_another_width_are_refused_by_a_global_run(course: Path, tmp
     for source in (tmp_path / "wide", tmp_path / "wide/test/mfcc/u00.npy"):
         with pytest.raises(DataError, match=r"6 features (a|per) frame, .* 5"):
             predict(run, source)
+
+
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=8), batch=st.integers(1, 12), wide=st.booleans())
+def test_batches_are_cut_into_utterances(lengths: list[int], batch: int, wide: bool) -> None:
+    frames = np.arange(sum(lengths))
+    rows = np.stack([frames, -frames], axis=1).astype(np.float32) if wide else None
+    batches = [
+        FrameScores(part, part.astype(np.float32), None if rows is None else rows[part])
+        for part in np.split(frames, range(batch, len(frames), batch))
+    ]
+    found = list(by_utterance(batches, np.array(lengths)))
+    expected = np.split(frames, np.cumsum(lengths)[:-1])
+    assert [scores.labels.tolist() for scores in found] == [part.tolist() for part in expected]
+    for scores, part in zip(found, expected, strict=True):
+        assert scores.confidences.tolist() == part.tolist()
+        assert (scores.log_posteriors is None) == (rows is None)
+        if rows is not None and scores.log_posteriors is not None:
+            assert np.array_equal(scores.log_posteriors, rows[part])
+
+
+def test_files_flow(run: Path, course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first utterance is labelled before the last file is read, and parts change no label."""
+    files = sorted((course / "test/mfcc").iterdir())
+    whole = predict(run, files)
+    monkeypatch.setattr("dali_asr.inference.sources._PART", 6)
+    trained, opened = prepare(run, files)
+    heard: list[tuple[int, int]] = []
+    flow = label(trained, opened, progress=lambda *done: heard.append(done))
+    hidden = files[1].rename(files[1].with_suffix(".hidden"))
+    first = next(flow.utterances)
+    hidden.rename(files[1])
+    second = next(flow.utterances)
+    assert (first.name, second.name) == flow.names == opened.utterances == ("u00", "u01")
+    assert [*first.labels, *second.labels] == whole.labels.tolist()
+    assert list(flow.utterances) == []
+    assert heard == [(5, 11), (11, 11)]
+
+
+def test_labels_are_those_of_the_decoding(run: Path, course: Path) -> None:
+    plain = predict(run, course, posteriors=True)
+    assert plain.posteriors is not None
+    timing = FrameTiming(8_000, 200, 80, centered=True)
+    for decode in ("none", "median:3", "viterbi"):
+        found = predict(run, course, decode=decode, timing=timing)
+        decoder = build_decoder(decode, load_checkpoint(run))
+        for number, part in enumerate((slice(0, 5), slice(5, 11))):
+            posteriors, labels = plain.posteriors[part], found.labels[part]
+            scores = FrameScores(plain.labels[part], plain.confidences[part], np.log(posteriors))
+            assert labels.tolist() == decoder(scores).tolist()
+            confidences = found.confidences[part]
+            assert confidences == pytest.approx(posteriors[np.arange(len(labels)), labels], abs=1e-6)
+            segments = segments_of(labels, ARPABET.symbols, timing, probabilities=confidences)
+            assert found.segments(number) == segments
+    with pytest.raises(UsageError, match="decode 'best'; expected none"):
+        predict(run, course, decode="best")

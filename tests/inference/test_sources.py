@@ -9,16 +9,34 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dali_asr import Corpus, evaluate, predict
-from dali_asr.config import Config
+from dali_asr import Corpus, Normalization, evaluate, predict
+from dali_asr.cli.console import with_flags
+from dali_asr.config import Config, DataConfig
+from dali_asr.corpus.packing import quiet
+from dali_asr.errors import DataError
+from dali_asr.inference.sources import open_source
+from dali_asr.inventory import ARPABET
+from dali_asr.runs.description import ModelDescription
 from dali_asr.training import train
 from tests.fetching.archives import archive, tree
 from tests.fetching.server import serving
+
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 
 def cached() -> set[str]:
     """Return the names in the cache of packed corpora."""
     return {path.name for path in (Path(os.environ["XDG_CACHE_HOME"]) / "dali-asr/corpora").iterdir()}
+
+
+def test_nan_in_a_file_names_what_a_user_of_predict_can_do(tmp_path: Path) -> None:
+    frames = np.zeros((5, 3), np.float32)
+    frames[2, 1] = np.nan
+    np.save(tmp_path / "a.npy", frames)
+    description = ModelDescription((1, 1), 3, (), "gelu", False, ARPABET, Normalization("none"))
+    with pytest.raises(DataError, match=r"a\.npy: nan at frame 2, feature 1 .*numpy\.nan_to_num") as raised:
+        list(open_source([tmp_path / "a.npy"], None, description, DataConfig(), quiet).parts)
+    assert with_flags(str(raised.value)) == str(raised.value), "no option of another command"
 
 
 @pytest.mark.parametrize("normalization", ["global", "utterance", "none"])

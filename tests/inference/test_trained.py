@@ -4,16 +4,52 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from dali_asr import Config, load_model, predict, train
+from dali_asr import Config, Inventory, Normalization, TrainedModel, load_model, predict, train
 from dali_asr.errors import CheckpointError, DataError, UsageError
-from tests.makers import make_course
+from dali_asr.segments import FrameTiming, segments_of
+from tests.makers import make_course, make_features
 from tests.training_runs import SMALL
+
+pytestmark = pytest.mark.usefixtures("no_curves")
+
+
+def test_a_network_of_ones_own_gives_labels_and_segments() -> None:
+    """Compared with windows cut by NumPy from frames that NumPy normalizes."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4 * 3, 2))
+    frames = make_features(30, 3)
+    normalization = Normalization.of([frames, make_features(20, 3, seed=1)])
+    assert normalization.partitions == ()
+    model = TrainedModel(network, Inventory(("a", "b")), context=(2, 1), feature_dim=3, normalization=normalization)
+    standard = (frames - np.array(normalization.mean)) / np.array(normalization.deviation)
+    padded = np.pad(standard, ((2, 1), (0, 0)))
+    weights, bias = (parameter.detach().numpy() for parameter in network.parameters())
+    logits = np.stack([padded[at : at + 4].ravel() @ weights.T + bias for at in range(30)])
+    labels = model.classify(frames)
+    assert labels.tolist() == logits.argmax(axis=1).tolist()
+    segments = segments_of(labels, model.inventory.symbols, FrameTiming())
+    assert [segment.label for segment in segments] == ["ab"[key] for key, _ in groupby(labels)]
+
+
+@pytest.mark.parametrize(
+    ("symbols", "context", "message"),
+    [
+        ("abc", (2, 1), r"maps windows \[1, 4, 3\] to \[1, 2\], expected \[1, 3\]"),
+        ("ab", (2, 2), "cannot read windows"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused(symbols: str, context: tuple[int, int], message: str) -> None:
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4 * 3, 2))
+    plain = Normalization("none")
+    with pytest.raises(UsageError, match=message):
+        TrainedModel(network, Inventory(tuple(symbols)), context=context, feature_dim=3, normalization=plain)
 
 
 @pytest.fixture(scope="module", params=["utterance", "global"])

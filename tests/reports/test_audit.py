@@ -26,6 +26,7 @@ from dali_asr.reports.audit.folds import assign_folds, speakers
 from dali_asr.reports.audit.segments import Segments
 from dali_asr.reports.audit.spans import smoothed_labels
 from dali_asr.reports.audit.writing import write_audit
+from tests.reports.browser import dump
 
 SYMBOLS = ("SIL", "A", "B", "C", "D", "E")
 SEGMENT = 10  # frames
@@ -92,7 +93,7 @@ def test_the_folder_holds_csv_textgrids_and_a_page(found: Audit, tmp_path: Path)
     assert grids == sorted({row["utterance"] for row in rows})
     grid = textgrid.openTextgrid(str(tmp_path / "a/textgrids/x/s3-03.TextGrid"), includeEmptyIntervals=True)
     assert grid.tierNames == ("labels", "folds", "doubt")
-    assert grid.maxTimestamp == pytest.approx(1.1)
+    assert grid.maxTimestamp == pytest.approx(1.1075)
     given_labels = [(e.start, e.end, e.label) for e in grid.getTier("labels").entries]
     first = next(row for row in rows if row["kind"] == "segment" and row["utterance"] == "s3-03")
     assert (float(first["start_seconds"]), float(first["end_seconds"]), first["label"]) in given_labels
@@ -102,6 +103,21 @@ def test_the_folder_holds_csv_textgrids_and_a_page(found: Audit, tmp_path: Path)
     assert not re.search(r"(src|href)=\"(https?:)?//|<script|@import|url\(", page)
     HTMLParser().feed(page)
     assert page.count("<article") == len(rows)
+
+
+def test_pictures_are_whole_on_a_narrow_screen(found: Audit, tmp_path: Path) -> None:
+    """They scroll in their own frames, and are neither squeezed nor cut off."""
+    write_audit(found, tmp_path / "a", "test")
+    script = """
+      const inside = (text) => {
+        const [inner, outer] = [text.getBoundingClientRect(), text.ownerSVGElement.getBoundingClientRect()];
+        return inner.right <= outer.right + 1 && inner.bottom <= outer.bottom + 1;
+      };
+      const page = document.documentElement;
+      return [[...document.querySelectorAll("svg text")].filter((text) => !inside(text)).length,
+        page.scrollWidth <= page.clientWidth].join(" ");
+    """
+    assert dump(tmp_path / "a/index.html", script, tmp_path, "--window-size=390,800") == "0 true"
 
 
 def test_what_exists_stays(found: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +145,7 @@ def test_names_cannot_leave_the_page_or_the_folder(tmp_path: Path) -> None:
     names = ["../../up", '<b>"x"</b>', "ü", "d"]
     made = Corpus.from_arrays([frames for frames, _ in pairs], silent, SYMBOLS, names=names)
     write_audit(audit(made, folds=2, budget=1), tmp_path / "deep/er/a", "<i>")
-    assert (tmp_path / "deep/er/a/textgrids/all/.._.._up.TextGrid").is_file()
+    assert (tmp_path / "deep/er/a/textgrids/all/..%2F..%2Fup.TextGrid").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]
     page = (tmp_path / "deep/er/a/index.html").read_text()
     assert "<b>" not in page

@@ -27,12 +27,14 @@ from dali_asr.inventory import Inventory
 from dali_asr.reports import report as reporting
 from dali_asr.reports.examples import MAX_FRAMES, Examples
 from dali_asr.reports.figures import draw_metric, thinned
-from dali_asr.reports.report import REPORT, confusion_rows, report
+from dali_asr.reports.report import confusion_rows, report
 from dali_asr.runs import Reporter
 from dali_asr.training import train
 from tests.makers import make_course, make_partition
 from tests.reports.browser import dump
 from tests.training_runs import SMALL
+
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,9 @@ def few_pictures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reporting, "_EXAMPLES", 1)
         yield
+
+
+PAGE = "report-dev.html"
 
 
 class Reader(HTMLParser):
@@ -84,7 +89,7 @@ class Reader(HTMLParser):
 
 
 def test_the_page_holds_everything_that_it_shows(run: Path) -> None:
-    page = (run / REPORT).read_text(encoding="utf-8")
+    page = (run / PAGE).read_text(encoding="utf-8")
     read = Reader(page)
     assert all(reference.startswith(("#", "data:")) for reference in read.references)
     assert not re.search(r"@import|url\((?!#)", page)
@@ -100,7 +105,7 @@ def test_the_tables_are_those_of_an_evaluation_of_its_own(run: Path) -> None:
     prediction = predict(run, "demo", partition="dev", device="cpu")
     true = Corpus.open(DEMO_CORPUS).partition("dev").labels()
     assert true is not None
-    page = (run / REPORT).read_text(encoding="utf-8")
+    page = (run / PAGE).read_text(encoding="utf-8")
     assert f"<dd>{(prediction.labels == true).mean():.2%}</dd>" in page
     rows = {row[0]: row for row in Reader(page).rows if len(row) == 6 and row[3].endswith("%")}
     symbols = prediction.inventory.symbols
@@ -115,7 +120,7 @@ def test_the_tables_are_those_of_an_evaluation_of_its_own(run: Path) -> None:
 
 
 def test_the_configuration_shows_what_differs_from_the_recipe(run: Path) -> None:
-    rows = Reader((run / REPORT).read_text(encoding="utf-8")).rows
+    rows = Reader((run / PAGE).read_text(encoding="utf-8")).rows
     changed = {row[0]: tuple(row[1:]) for row in rows if len(row) == 3 and row[2]}
     own = yaml.safe_load(Path("configs/demo.yaml").read_text(encoding="utf-8"))
     assert changed["training.seed"] == ("3", json.dumps(own.get("training", {}).get("seed", 0)))
@@ -158,7 +163,7 @@ def test_the_table_sorts_and_the_matrix_answers_to_keys(run: Path, tmp_path: Pat
       return [downwards, announced, sum() === diagonal, ordered, alphabetical, readout.startsWith(expected),
         page.scrollWidth <= page.clientWidth, matchMedia("(prefers-color-scheme: dark)").matches].join(" ");
     """
-    found = dump(run / REPORT, script, tmp_path, "--window-size=390,800", "--blink-settings=preferredColorScheme=0")
+    found = dump(run / PAGE, script, tmp_path, "--window-size=390,800", "--blink-settings=preferredColorScheme=0")
     assert found == "true descending true true true true true true"
 
 
@@ -190,7 +195,7 @@ def test_a_run_without_evaluations_is_reported_by_its_last_checkpoint(
     assert "no best checkpoint, because none was evaluated yet; use the last one (--checkpoint last)" in done.stderr
     done = run_cli("report", path, "--checkpoint", "last", "--device", "cpu")
     assert done.exit_code == 0, done.output
-    page = (path / REPORT).read_text(encoding="utf-8")
+    page = (path / PAGE).read_text(encoding="utf-8")
     assert "No epoch was timed" in page
     assert "The run was cut short: 0 of 4 epochs are complete" in page
     assert "differs from the defaults" in page
@@ -238,7 +243,7 @@ def test_damaged_old_and_cut_short_runs_are_said_in_one_line(
     (copy / "config.yaml").write_text(config)
     (copy / "metrics.jsonl").write_text(lines + '{"kind": "st')  # a kill in the middle of a line
     report(copy, device="cpu", overwrite=True)
-    assert "cut short: 2 of 9 epochs are complete" in (copy / REPORT).read_text(encoding="utf-8")
+    assert "cut short: 2 of 9 epochs are complete" in (copy / PAGE).read_text(encoding="utf-8")
 
 
 def test_curves_of_many_steps_are_means_of_as_many() -> None:

@@ -11,12 +11,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from dali_asr.audio.settings import FeatureSettings
 from dali_asr.config import Config
 from dali_asr.corpus import Normalization
+from dali_asr.corpus.segment_counts import SegmentCounts
 from dali_asr.errors import CheckpointError, DataError
 from dali_asr.inventory import ARPABET, Inventory
 from dali_asr.model import HiddenLayer
@@ -32,6 +34,8 @@ from dali_asr.runs.checkpoint import (
 from dali_asr.runs.description import ModelDescription
 from dali_asr.training import train
 from tests.training_runs import SMALL, Warnings
+
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 DESCRIPTION = ModelDescription(
     (1, 2),
@@ -70,7 +74,10 @@ def training_state(epoch: int, step: int) -> dict[str, Any]:
 def save(run: Path, epoch: int, step: int, best: str | None = None, keep: int = 9) -> Path:
     torch.manual_seed(step)
     weights = DESCRIPTION.build().state_dict()
-    made = Checkpoint(DESCRIPTION, epoch, step, None, (best, 0.5) if best else None, 0, weights)
+    segments = SegmentCounts.empty(42)
+    segments.add(np.array([1, 1, 2]), np.array([0, 3]))
+    found = (best, 0.5) if best else None
+    made = Checkpoint(DESCRIPTION, epoch, step, None, found, 0, weights, segments=segments)
     save_checkpoint(run / "checkpoints", made, training_state(epoch, step), keep=keep)
     return run / "checkpoints" / made.name
 
@@ -82,6 +89,8 @@ def test_a_checkpoint_is_read_as_it_was_saved(tmp_path: Path) -> None:
     torch.manual_seed(7)
     for name, tensor in DESCRIPTION.build().state_dict().items():
         assert torch.equal(read.weights[name], tensor)
+    assert read.segments is not None
+    assert np.argwhere(read.segments.transitions).tolist() == [[1, 2], [2, 42], [42, 1]]
     assert torch.equal(read_training(path).generators["cpu"][0], torch.arange(7, dtype=torch.uint8))
     assert read.build(torch.device("cpu"))(torch.zeros(2, 4, 3)).shape == (2, 42)
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=path, check=True, capture_output=True)
@@ -103,6 +112,21 @@ def test_every_cut_and_every_flipped_byte_is_found(tmp_path: Path) -> None:
             _ = read_checkpoint(path), read_training(path)
         file.write_bytes(content)
     assert read_checkpoint(path).step == 7
+
+
+def test_checkpoints_may_lack_counts_of_segments_but_not_have_wrong_ones(tmp_path: Path) -> None:
+    path = save(tmp_path, 0, 7)
+    sums = (path / "SHA256SUMS").read_text()
+    for content in (b"{}", b"[]", b'{"frames": [1], "transitions": [], "durations": []}'):
+        (path / "segments.json").write_bytes(content)
+        others = [line for line in sums.splitlines(keepends=True) if "segments.json" not in line]
+        changed = [*others, f"{hashlib.sha256(content).hexdigest()}  segments.json\n"]
+        (path / "SHA256SUMS").write_text("".join(changed))
+        with pytest.raises(CheckpointError, match=r"segments\.json: invalid \(.*\); train again"):
+            read_checkpoint(path)
+    (path / "segments.json").unlink()
+    (path / "SHA256SUMS").write_text("".join(others))
+    assert read_checkpoint(path).segments is None
 
 
 def test_the_last_few_and_the_best_are_kept(tmp_path: Path) -> None:

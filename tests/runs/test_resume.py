@@ -347,11 +347,11 @@ def test_a_run_that_another_process_continued_is_refused(tmp_path: Path, monkeyp
 
     def found_too_early(*arguments: Any) -> Any:
         start = find(*arguments)
-        monkeypatch.setattr("dali_asr.training.loop.find_start", find)
+        monkeypatch.setattr("dali_asr.training.run.find_start", find)
         resumed(run, "training.max_steps=9")
         return start
 
-    monkeypatch.setattr("dali_asr.training.loop.find_start", found_too_early)
+    monkeypatch.setattr("dali_asr.training.run.find_start", found_too_early)
     with pytest.raises(UsageError, match="another process has just trained in this run; start again"):
         resumed(run)
     assert load_checkpoint(run, "last").step == 9

@@ -14,8 +14,10 @@ from dali_asr.config import Config
 from dali_asr.errors import CheckpointError, UsageError
 from dali_asr.runs.checkpoint import find_checkpoint, load_checkpoint
 from dali_asr.training import train
-from dali_asr.training.setup import _batch_size_advice
+from dali_asr.training.restoring import _batch_size_advice
 from tests.training_runs import SMALL, Warnings, damage
+
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 NAN = float("nan")
 

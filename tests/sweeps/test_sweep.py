@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from dali_asr.sweeps.results import RunOutcome, combine, to_csv
 from dali_asr.sweeps.sweep import sweep
 from tests.training_runs import SMALL, Forker, fill_disk
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 Run = Callable[..., Any]
 RATES = "training.optimizer.learning_rate=1e-3,3e-2"
 OPTIONS = (*SMALL, "training.epochs=1", "training.max_steps=4", "loader.batch_size=1000", "loader.seed=0")
@@ -33,14 +35,6 @@ def plan(*vary: str, seeds: int | None = None, more: tuple[str, ...] = ()) -> Sw
 def weights(folder: Path) -> dict[str, bytes]:
     """Return the last weights of every run by name."""
     return {run.name: (list_checkpoints(run)[-1] / "model.safetensors").read_bytes() for run in folder.glob("runs/*")}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_curves() -> Iterator[None]:
-    """Leave out the plots of the single runs, which take longer than their training."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dali_asr.runs.folder.draw_curves", lambda *_: None)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +223,7 @@ def test_combinations_without_an_accuracy_come_last() -> None:
 
 
 def test_the_plot_has_a_panel_per_key(drawn: list[Any], tmp_path: Path) -> None:
-    """Points at the accuracies, a line through the means of each value, numbers in order."""
+    """Points at the accuracies, a line through the means of values that are numbers, in their order."""
     from dali_asr.sweeps.plot import draw_sweep
 
     runs = [
@@ -243,3 +237,4 @@ def test_the_plot_has_a_panel_per_key(drawn: list[Any], tmp_path: Path) -> None:
     points, means = panels[0].get_lines()
     assert sorted(zip(points.get_xdata(), points.get_ydata(), strict=True)) == [(0, 0.1), (0, 0.3), (1, 0.4), (1, 0.6)]
     assert list(means.get_ydata()) == pytest.approx([0.2, 0.5])
+    assert [axes.get_lines()[1].get_linestyle() for axes in panels] == ["-", "None"], "categories have no order"

@@ -16,6 +16,8 @@ from dali_asr.runs.checkpoint import load_checkpoint
 from tests.makers import make_features
 from tests.training_runs import Warnings
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 OPTIONS = [
     *("loader.device=cpu", "loader.context=1", "loader.batch_size=8", "model.preset=null", "model.hidden=[6,6]"),
     *("training.max_steps=3", "data.train=[all]", "data.dev=null", "data.test=null"),
@@ -50,7 +52,7 @@ def test_training_starts_from_the_weights(before: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(ours_now, tensor)
     (line,) = said.notes
     assert said.messages == []
-    assert line == f"training.init: starts from the weights of epoch-0001-step-00000003 in {before}"
+    assert line == f"training.init: starts from the weights of epoch-0000-step-00000003 in {before}"
 
 
 def test_other_labels_get_a_new_last_layer(before: Path, tmp_path: Path) -> None:

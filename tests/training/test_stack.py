@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ from dali_asr.runs.reporter import Reporter
 from dali_asr.training import TrainingResult, train
 from dali_asr.training.stack import StackedModel, common_starts, stack_key, train_together
 from tests.makers import make_features
+
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 SMALL = (
     "loader.device=cpu",
@@ -43,14 +44,6 @@ MEMBERS = (
     ("training.seed=3", "training.schedule.kind=cosine", "training.schedule.warmup_steps=3"),
     ("training.seed=4", "training.class_weights=balanced", "training.optimizer.betas=[0.8,0.9]"),
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_curves() -> Iterator[None]:
-    """Leave out the plots of the single runs, which take longer than their training."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dali_asr.runs.folder.draw_curves", lambda *_: None)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from dali_asr.config import Config
 from dali_asr.demo import DEMO_CORPUS
 from dali_asr.errors import DataError, TrainingError, UsageError
 from dali_asr.loading import WindowLoader
+from dali_asr.reports.record import read_record
 from dali_asr.runs.checkpoint import find_checkpoint, load_checkpoint
-from dali_asr.training import train
+from dali_asr.runs.curves import epoch_label
+from dali_asr.training import Printer, train
 from tests.makers import make_course, make_features
 
 SMALL = ["model.hidden=[16]", "training.max_steps=6", "loader.context=1", "training.epochs=9"]
@@ -116,7 +119,7 @@ def test_a_logged_loss_is_the_mean_since_the_line_before(tmp_path: Path) -> None
 
 def test_the_best_checkpoint_has_the_highest_dev_accuracy(tmp_path: Path) -> None:
     result = trained(
-        tmp_path / "run", "training.max_steps=1000", "training.epochs=5", "training.optimizer.learning_rate=0.3"
+        tmp_path / "run", "training.max_steps=null", "training.epochs=5", "training.optimizer.learning_rate=0.3"
     )
     scores = [epoch["dev"]["accuracy"] for epoch in result.epochs]
     best, last = (load_checkpoint(result.run, which) for which in ("best", "last"))
@@ -127,6 +130,40 @@ def test_the_best_checkpoint_has_the_highest_dev_accuracy(tmp_path: Path) -> Non
         "the last two and the best"
     )
     load_file(result.run / "checkpoints" / best.name / "model.safetensors")
+
+
+def test_a_printer_shows_every_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = Config.load("demo", [*SMALL, "loader.device=cpu", "loader.subset=9", "training.max_steps=1"])
+    train(config, run=tmp_path / "run", reporter=Printer())
+    train_line, dev_line = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"epoch 1 \(cut short\)  train  loss [\d.]+  accuracy [\d.]+%  data stall [\d.]+%", train_line)
+    assert re.fullmatch(r"epoch 1 \(cut short\)  dev    loss [\d.]+  accuracy [\d.]+%", dev_line)
+
+
+def test_an_epoch_cut_short_goes_on_in_the_resumed_run(tmp_path: Path) -> None:
+    """Its line at the end is that of a run that was never cut."""
+    options = [*SMALL, "loader.device=cpu", "loader.subset=9", "loader.batch_size=250"]
+    options += ["training.schedule.kind=constant"]
+
+    def run(name: str, steps: int) -> Any:
+        config = Config.load("demo", [*options, f"training.max_steps={steps}"])
+        return train(config, run=tmp_path / name, resume="auto")
+
+    whole = run("whole", 46)
+    cut = run("cut", 30)
+    assert load_checkpoint(cut.run, "last").name == "epoch-0001-step-00000030"
+    again = run("cut", 46)
+    assert [(e["epoch"], e["step"], e["complete"]) for e in again.epochs] == [
+        (1, 23, True),
+        (2, 30, False),
+        (2, 46, True),
+    ]
+    assert [again.epochs[0], again.epochs[2]] == whole.epochs
+    assert load_checkpoint(cut.run, "last").name == "epoch-0002-step-00000046"
+    record = read_record(cut.run)
+    assert (record.completed, len(record.by_number)) == (2, 2)
+    assert {line["epoch"] for line in record.lines if line["step"] > 23} == {2}
+    assert [epoch_label(line) for line in record.epochs] == ["1", "2 (cut short)", "2"]
 
 
 def test_evaluation_can_skip_epochs(tmp_path: Path) -> None:

@@ -13,8 +13,11 @@ import pytest
 from dali_asr.config import Config
 from dali_asr.runs.folder import read_stall
 from dali_asr.training import train
-from dali_asr.training.watch import DataWait, Watch
+from dali_asr.training.clock import DataWait
+from dali_asr.training.watch import Watch
 from tests.training_runs import SMALL
+
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 
 def epoch(number: int, loss: float, accuracy: float | None) -> dict[str, Any]:

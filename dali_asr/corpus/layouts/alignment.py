@@ -7,15 +7,15 @@ Shape letters: `T` frames of an utterance.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dali_asr.corpus.layouts.ctm import ctm_segment, without_position
 from dali_asr.corpus.layouts.symbols import text_labels
 from dali_asr.corpus.partition import FRAME_PERIOD, NO_LABEL
-from dali_asr.errors import DataError, brief
+from dali_asr.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from dali_asr.inventory import Inventory
 
 _MAX_BEYOND = 3  # frames; features end up to three frames before the recording, whose last window is cut off
-_WORD_POSITION = re.compile(r"_[BIES]$")
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Alignment:
     def _encode(self, tokens: Sequence[str], inventory: Inventory, fold: Mapping[str, str] | None) -> NDArray[np.int64]:
         assert self.lines is not None
         known = set(inventory.symbols) | set(fold or ())
-        symbol_of = {token: _symbol(self.phones.get(token, token), known) for token in set(tokens)}
+        symbol_of = {token: without_position(self.phones.get(token, token), known) for token in set(tokens)}
         symbols = [symbol_of[token] for token in tokens]
         labels = np.full(len(symbols), NO_LABEL, np.int64)
         present = np.array([symbol != "<eps>" for symbol in symbols], bool)
@@ -88,19 +87,7 @@ class Alignment:
         return labels
 
 
-def _symbol(phone: str, known: set[str]) -> str:
-    """Return a phone without its position in the word (`AH0_B`), if it is not known with it."""
-    return phone if phone in known else _WORD_POSITION.sub("", phone)
-
-
 def _frames(where: str, row: Sequence[str]) -> tuple[int, int]:
     """Return the frames from and up to which a CTM line lasts."""
-    try:
-        start, duration = float(row[1]), float(row[2])
-        if len(row) < 4 or not 0 <= start < np.inf or not 0 <= duration < np.inf:
-            raise ValueError
-    except (ValueError, IndexError) as error:
-        raise DataError(
-            f"{where}: {brief(' '.join(row))}; write `NAME CHANNEL START DURATION PHONE`, in seconds"
-        ) from error
-    return round(start / FRAME_PERIOD), round((start + duration) / FRAME_PERIOD)
+    segment = ctm_segment(where, row)
+    return round(segment.start / FRAME_PERIOD), round(segment.end / FRAME_PERIOD)

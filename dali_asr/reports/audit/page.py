@@ -11,7 +11,7 @@ import numpy as np
 
 from dali_asr.corpus import FRAME_PERIOD
 from dali_asr.reports.audit.findings import KINDS
-from dali_asr.reports.audit.spans import label_spans, smoothed_labels
+from dali_asr.reports.audit.spans import frame_edges, label_spans, smoothed_labels
 from dali_asr.reports.page import render, shades
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ def audit_page(audit: Audit, name: str) -> str:
 
 
 def _described(audit: Audit, finding: Finding) -> dict[str, Any]:
-    seconds = f"{finding.start * FRAME_PERIOD:.2f} to {finding.end * FRAME_PERIOD:.2f} s"
+    edges = frame_edges(finding.end)
+    seconds = f"{edges[finding.start]:.2f} to {edges[finding.end]:.2f} s"
     return {"finding": finding, "seconds": seconds, "picture": _picture(audit, finding)}
 
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dali_asr.corpus import FRAME_PERIOD
-from dali_asr.errors import DataError, UsageError
-from dali_asr.files import disk_errors, new_folder, sweep, write_file
+from dali_asr.errors import UsageError
+from dali_asr.files import disk_errors, file_name, new_folder, sweep, write_file
+from dali_asr.inference.textgrid import seconds_text, to_textgrid
 from dali_asr.reports.audit.page import audit_page
-from dali_asr.reports.audit.spans import label_spans, smoothed_labels
+from dali_asr.reports.audit.spans import frame_edges, label_spans, smoothed_labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,10 +88,10 @@ def write_audit(
     with disk_errors(folder), new_folder(folder, flush=False) as partial:
         write_file(partial / FINDINGS, to_csv(audit.ordered()))
         for done, (number, findings) in enumerate(sorted(by_utterance.items()), 1):
-            path = partial / "textgrids" / _file_name(audit.partition_of[number])
+            path = partial / "textgrids" / file_name(audit.partition_of[number], "")
             path.mkdir(parents=True, exist_ok=True)
-            name_of = _file_name(audit.partition.utterances[number])
-            (path / f"{name_of}.TextGrid").write_text(to_textgrid(audit, number, findings), encoding="utf-8")
+            name_of = file_name(audit.partition.utterances[number], ".TextGrid")
+            (path / name_of).write_text(utterance_textgrid(audit, number, findings), encoding="utf-8")
             progress("writing TextGrids", done, len(by_utterance))
         write_file(partial / "index.html", audit_page(audit, name).encode())
 
@@ -102,18 +102,16 @@ def to_csv(findings: Sequence[Finding]) -> bytes:
     writer = csv.writer(stream)
     writer.writerow(COLUMNS)
     for f in findings:
-        times = (f"{frame * FRAME_PERIOD:.2f}" for frame in (f.start, f.end))
+        edges = frame_edges(f.end)
+        times = (seconds_text(edges[frame]) for frame in (f.start, f.end))
         writer.writerow(
             [f.kind, f.rank, f.partition, f.utterance, *times, f.start, f.end, f.label, f.folds, f.score, f.note]
         )
     return stream.getvalue().encode()
 
 
-def to_textgrid(audit: Audit, number: int, findings: Sequence[Finding]) -> str:
-    """Return an utterance as a Praat TextGrid in the long format: given labels, what the folds say, doubt.
-
-    See "TextGrid file formats" in the manual of Praat.
-    """
+def utterance_textgrid(audit: Audit, number: int, findings: Sequence[Finding]) -> str:
+    """Return an utterance as a TextGrid: given labels, what the folds say, doubt."""
     first, end = audit.partition.offsets[number : number + 2].tolist()
     length = end - first
     said = smoothed_labels(audit.log_posteriors[first:end])
@@ -128,45 +126,8 @@ def to_textgrid(audit: Audit, number: int, findings: Sequence[Finding]) -> str:
             (a, b, symbols[label] if label >= 0 else "") for a, b, label in label_spans(audit.labels[first:end])
         ],
         "folds": [(a, b, symbols[label]) for a, b, label in label_spans(said)],
-        "doubt": [(a, b, text) for a, b, text in label_spans(doubts)],
+        "doubt": label_spans(doubts),
     }
-    return _textgrid(tiers, length * FRAME_PERIOD)
-
-
-def _textgrid(tiers: dict[str, list[tuple[int, int, str]]], seconds: float) -> str:
-    lines = [
-        'File type = "ooTextFile"',
-        'Object class = "TextGrid"',
-        "",
-        "xmin = 0",
-        f"xmax = {seconds:.2f}",
-        "tiers? <exists>",
-        f"size = {len(tiers)}",
-        "item []:",
-    ]
-    for number, (name, intervals) in enumerate(tiers.items(), 1):
-        lines += [
-            f"    item [{number}]:",
-            '        class = "IntervalTier"',
-            f'        name = "{name}"',
-            "        xmin = 0",
-            f"        xmax = {seconds:.2f}",
-            f"        intervals: size = {len(intervals)}",
-        ]
-        for at, (start, end, text) in enumerate(intervals, 1):
-            quoted = text.replace('"', '""')
-            lines += [
-                f"        intervals [{at}]:",
-                f"            xmin = {start * FRAME_PERIOD:.2f}",
-                f"            xmax = {end * FRAME_PERIOD:.2f}",
-                f'            text = "{quoted}"',
-            ]
-    return "\n".join(lines) + "\n"
-
-
-def _file_name(name: str) -> str:
-    """Return a name that is the name of a file in its folder."""
-    safe = "".join("_" if c in "/\0" else c for c in name)
-    if not safe.strip("."):
-        raise DataError(f"utterance {name!r}: its name cannot be that of a file; rename it")
-    return safe
+    edges = frame_edges(length)
+    timed = {name: [(edges[a], edges[b], text) for a, b, text in spans] for name, spans in tiers.items()}
+    return to_textgrid(timed, edges[-1])

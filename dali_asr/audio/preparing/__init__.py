@@ -1,0 +1,1 @@
+"""Recordings and their alignments to labelled packed corpora."""

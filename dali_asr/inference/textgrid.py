@@ -1,0 +1,54 @@
+"""TextGrids: the files of tiers that Praat opens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def to_textgrid(tiers: Mapping[str, Sequence[tuple[float, float, str]]], end: float) -> str:
+    """Return a TextGrid in the long text format; see "TextGrid file formats" in the manual of Praat.
+
+    Args:
+        tiers: by name, their intervals: start and end in seconds, and text. Those of a tier follow one another without
+            gaps, from 0 to `end`.
+        end: of the recording, in seconds.
+    """
+    lines = [
+        'File type = "ooTextFile"',
+        'Object class = "TextGrid"',
+        "",
+        "xmin = 0",
+        f"xmax = {seconds_text(end)}",
+        "tiers? <exists>",
+        f"size = {len(tiers)}",
+        "item []:",
+    ]
+    for number, (name, intervals) in enumerate(tiers.items(), 1):
+        lines += [
+            f"    item [{number}]:",
+            '        class = "IntervalTier"',
+            f"        name = {_quoted(name)}",
+            "        xmin = 0",
+            f"        xmax = {seconds_text(end)}",
+            f"        intervals: size = {len(intervals)}",
+        ]
+        for at, (first, last, text) in enumerate(intervals, 1):
+            lines += [
+                f"        intervals [{at}]:",
+                f"            xmin = {seconds_text(first)}",
+                f"            xmax = {seconds_text(last)}",
+                f"            text = {_quoted(text)}",
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a time in decimal digits, to the microsecond, without zeros at the end."""
+    return f"{seconds:.6f}".rstrip("0").rstrip(".")
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
