@@ -43,8 +43,8 @@ ROOMS: dict[str, set[str]] = {
     "inference": BASE
     | {"audio", "device", "inventory", "model", "segments", "config", "corpus", "loading", "build", "runs"},
     "reports": BASE
-    | {"environment", "device", "inventory", "model", "segments", "config", "corpus", "loading", "build", "runs"}
-    | {"training", "inference"},
+    | {"audio", "environment", "device", "inventory", "model", "segments", "config", "corpus", "loading", "build"}
+    | {"runs", "training", "inference"},
     "export": BASE | {"environment", "model", "config", "corpus", "runs", "inference"},
     "bench": BASE
     | {"environment", "device", "inventory", "model", "plan", "config", "corpus", "loading", "build", "training"},

@@ -30,9 +30,9 @@ def predict(
     source: Annotated[
         list[str],
         typer.Argument(
-            help="Recordings, `.npy` files of features, and folders of them; or one corpus: packed, source files in any "
-            "layout, a link (`data fetch`), or `demo`. `-` reads paths from standard input, one per line. `demo.wav` is "
-            "in the package."
+            help="Recordings, `.npy` files of features, and folders of them; or one corpus: packed, source files in "
+            "any layout, a link (`data fetch`), or `demo`. `-` reads paths from standard input, one per line. "
+            "`demo.wav` is in the package."
         ),
     ],
     partition: Annotated[

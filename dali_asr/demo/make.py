@@ -4,8 +4,8 @@
     python -m dali_asr.demo.make
 
 Voices `slt`, `awb` and `kal16` speak the sentences of train and dev. Voice `rms`, which is in neither, speaks those of
-test, and one of them is the recording. flite prints the end of each phone; a frame's label is the phone at its center. Frames are normalized by utterance
-and stored as float16; `dali_asr.audio.features` describes them.
+test, and one of them is the recording. flite prints the end of each phone; a frame's label is the phone at its center.
+Frames are normalized by utterance and stored as float16; `dali_asr.audio.features` describes them.
 
 Shape letters: `T` frames of an utterance, `S` samples of a recording, `D` features of a frame.
 """

@@ -63,7 +63,8 @@ def export_onnx(
 
     Args:
         run: folder of a run, or of one of its checkpoints.
-        output: the file to write, `.onnx`; by default `model.onnx` in the run's folder, for a pretrained model in the current one. The card has the suffix `.md`.
+        output: the file to write, `.onnx`; by default `model.onnx` in the run's folder, for a pretrained model in the
+            current one. The card has the suffix `.md`.
         checkpoint: `best` or `last`.
         overwrite: whether existing files are replaced.
         progress: called with the progress of both stages.

@@ -199,8 +199,8 @@ class Files:
         recording = next(filter(is_recording_name, self.paths), None)
         if recording and self.description.features is None:
             raise CheckpointError(
-                f"{recording}: is a recording, and the model does not know how its features are computed; give features "
-                "as .npy files, or train on a corpus that dali-asr prepare or dali-asr features made"
+                f"{recording}: is a recording, and the model does not know how its features are computed; give "
+                "features as .npy files, or train on a corpus that dali-asr prepare or dali-asr features made"
             )
 
     @property

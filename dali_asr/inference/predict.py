@@ -210,9 +210,8 @@ def prepare(
 ) -> tuple[Checkpoint, Source]:
     """Load a checkpoint and open the source to label; arguments and errors as in `predict`.
 
-    Args:
-        run, source, partition, checkpoint, device, packing: as in `predict`.
-        failed: called with the error of a file that cannot be used, which is then left out; by default it is raised.
+    Besides, `failed` is called with the error of a file that cannot be used, which is then left out; by default it is
+    raised.
     """
     run = Path(run).expanduser()
     trained = load_checkpoint(run, checkpoint)
