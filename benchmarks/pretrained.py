@@ -41,6 +41,7 @@ def make(run: Path, folder: Path) -> None:
     dest.mkdir(parents=True)
     weights = load_file(source / WEIGHTS)
     save_file({name: one.half() if one.ndim > 1 else one for name, one in weights.items()}, dest / WEIGHTS)
+    (dest / WEIGHTS).chmod(0o644)  # safetensors makes it private
     for name in KEPT:
         shutil.copy(source / name, dest / name)
     sums = [f"{hashlib.sha256((dest / name).read_bytes()).hexdigest()}  {name}\n" for name in (WEIGHTS, *KEPT)]

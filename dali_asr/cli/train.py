@@ -21,6 +21,8 @@ from dali_asr.runs.curves import epoch_label
 from dali_asr.runs.reporter import epoch_lines, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.progress import Progress, TaskID
 
     from dali_asr.config import Config
@@ -149,7 +151,7 @@ def train(
             raise typer.Exit(error.exit_code) from error
 
 
-def _recipe_of_init(overrides: list[str]) -> str | None:
+def _recipe_of_init(overrides: Sequence[str]) -> str | None:
     """Return the recipe of the pretrained model that training starts from; a model of another shape could not."""
     from dali_asr.pretrained import pretrained_names
 

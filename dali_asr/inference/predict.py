@@ -9,6 +9,7 @@ Shape letters: `B` frames of a batch, `T` frames of an utterance, `F` frames of 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -247,7 +248,7 @@ def label(
 
     def utterances() -> Iterator[LabelledUtterance]:
         for part in source.parts:
-            scores = frame_scores(checkpoint, part, where, log_posteriors=posteriors or decode != NONE)
+            scores = _ahead(frame_scores(checkpoint, part, where, log_posteriors=posteriors or decode != NONE))
             spans = pairwise(part.offsets.tolist())
             sounds = [*source.sounds] or [None] * len(part.utterances)
             for name, sound, (first, end), of_utterance in zip(
@@ -267,6 +268,15 @@ def label(
 
     labelling.utterances = utterances()
     return labelling
+
+
+def _ahead(batches: Iterator[FrameScores]) -> Iterator[FrameScores]:
+    """Yield batches, and let the model make the next one while one is decoded."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
 
 
 @torch.inference_mode()

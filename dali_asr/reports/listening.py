@@ -111,13 +111,15 @@ def _log_power(samples: NDArray[np.float32], rate: int, timing: FrameTiming, fra
         power = np.abs(np.fft.rfft(padded[rows] * np.hanning(window), size)[:, 1 : bins + 1]) ** 2
         groups = np.linspace(0, bins, min(_ROWS, bins), endpoint=False).astype(int)
         found.append(np.log10(np.maximum.reduceat(power, groups, axis=1) + 1e-12).astype(np.float32))
-    return np.concatenate(found).T[::-1]
+    logs: NDArray[np.float32] = np.concatenate(found).T[::-1]
+    return logs
 
 
 def _shades(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return shades of grey, the largest values black."""
     fraction = np.clip((values.max() - values) / _RANGE, 0, 1)
-    return (np.round(fraction * (255 // _LEVEL)) * _LEVEL).astype(np.uint8)
+    shades: NDArray[np.uint8] = (np.round(fraction * (255 // _LEVEL)) * _LEVEL).astype(np.uint8)
+    return shades
 
 
 def _tiles(picture: NDArray[np.uint8], edges: NDArray[np.float64], duration: float) -> list[dict[str, Any]]:
