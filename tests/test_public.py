@@ -24,7 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "device": {"errors"},
     "inventory": BASE,
     "model": BASE,
-    "segments": set(),
+    "segments": {"errors"},
     "plan": BASE,
     "config": BASE | {"inventory", "plan", "audio"},
     "fetching": BASE,

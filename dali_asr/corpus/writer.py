@@ -14,9 +14,9 @@ import numpy as np
 from dali_asr.corpus.draft import PackedDraft, check_destination, new_draft
 from dali_asr.corpus.normalize import Kind, Normalization, as_normalization
 from dali_asr.corpus.packed import STORED_DTYPES, PartitionEntry, check_partition_name
-from dali_asr.corpus.partition import NO_LABEL
 from dali_asr.errors import DataError, UsageError
 from dali_asr.inventory import as_inventory, is_text
+from dali_asr.segments import NO_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
