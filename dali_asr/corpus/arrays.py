@@ -91,7 +91,8 @@ def _by_partition(
     for name, some in listed.items():
         if len(some) != len(frames[name]):
             raise UsageError(
-                f"from_arrays: {name}: frames of {len(frames[name])}, {what} of {len(some)}; give both for every utterance"
+                f"from_arrays: {name}: frames of {len(frames[name])}, {what} of {len(some)}; "
+                "give both for every utterance"
             )
     return listed
 
