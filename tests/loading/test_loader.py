@@ -294,11 +294,11 @@ def test_masks_are_given_as_in_a_configuration_too(given: Any, masking: Masking 
     [
         (
             {"freq": {}},
-            "loader: masking: unknown key 'freq'; allowed are frequency, time, scope; did you mean frequency?",
+            r"masking: unknown key 'freq'; allowed are frequency, time, scope; did you mean frequency\?",
         ),
         (
             {"time": {"cnt": 3}},
-            r"loader: masking\.time: unknown key 'cnt'; allowed are count, width; did you mean count?",
+            r"loader: masking\.time: unknown key 'cnt'; allowed are count, width; did you mean count\?",
         ),
         ({3: {}}, "masking: unknown key 3; allowed are"),
         ({"time": 3}, r"masking: time 3; expected Bands\("),
