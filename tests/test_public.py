@@ -38,7 +38,7 @@ ROOMS: dict[str, set[str]] = {
     | {"audio", "device", "inventory", "model", "plan", "config", "corpus", "loading", "build", "runs"},
     "sweeps": BASE | {"device", "config", "corpus", "loading", "build", "runs", "training"},
     "inference": BASE
-    | {"audio", "device", "inventory", "model", "segments", "config", "corpus", "loading", "build", "runs"},
+    | {"audio", "device", "inventory", "model", "segments", "plan", "config", "corpus", "loading", "build", "runs"},
     "reports": BASE
     | {"environment", "device", "inventory", "model", "segments", "config", "corpus", "loading", "build", "runs"}
     | {"training", "inference"},

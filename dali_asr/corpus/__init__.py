@@ -7,6 +7,7 @@ from dali_asr.corpus.pack import pack_corpus
 from dali_asr.corpus.packed import verify
 from dali_asr.corpus.packing import PackSettings
 from dali_asr.corpus.partition import FRAME_PERIOD, Partition
+from dali_asr.corpus.segment_counts import count_segments
 from dali_asr.corpus.writer import PackedWriter
 from dali_asr.segments import NO_LABEL
 
@@ -18,6 +19,7 @@ __all__ = [
     "PackSettings",
     "PackedWriter",
     "Partition",
+    "count_segments",
     "export_corpus",
     "pack_corpus",
     "verify",

@@ -142,8 +142,10 @@ class LoaderSpec:
             )
 
 
-def checked_integer(name: str, value: object, minimum: int, limit: int = 1 << 62) -> int:
+def checked_integer(name: str, value: object, minimum: int, limit: int = 1 << 62, *, where: str = "loader") -> int:
     """Return a value as a plain integer; NumPy's integers are accepted, floats and booleans are not.
+
+    The error names what the value is given to: `where`.
 
     Raises:
         UsageError: not an integer, or outside [minimum, limit).
@@ -153,10 +155,10 @@ def checked_integer(name: str, value: object, minimum: int, limit: int = 1 << 62
             raise TypeError
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError as error:
-        raise UsageError(f"loader: {name} {value!r}; expected an integer") from error
+        raise UsageError(f"{where}: {name} {brief(value)}; expected an integer") from error
     if not minimum <= number < limit:
         upper = "or more" if limit >= 1 << 62 else f"to {limit - 1}"
-        raise UsageError(f"loader: {name} {number}; expected {minimum} {upper}")
+        raise UsageError(f"{where}: {name} {number}; expected {minimum} {upper}")
     return number
 
 
@@ -202,16 +204,18 @@ def as_bytes(name: str, value: object) -> int:
     return checked_integer(name, int(size), 1)
 
 
-def both_sides(context: object) -> tuple[int, int]:
+def both_sides(context: object, *, where: str = "loader") -> tuple[int, int]:
     """Return a context as (left, right); one number stands for both sides.
+
+    The error names what the context is given to: `where`.
 
     Raises:
         UsageError: neither one number nor two, or negative.
     """
     sides = tuple(context) if isinstance(context, (tuple, list)) else (context, context)
     if len(sides) != 2:
-        raise UsageError(f"loader: context {context!r}; expected one number of frames, or (left, right)")
-    left, right = (checked_integer("context", side, 0) for side in sides)
+        raise UsageError(f"{where}: context {brief(context)}; expected one number of frames, or (left, right)")
+    left, right = (checked_integer("context", side, 0, where=where) for side in sides)
     return left, right
 
 
