@@ -89,16 +89,22 @@ def test_one_number_is_a_context_and_a_text_a_normalization() -> None:
 )
 def test_arguments_that_are_not_valid_are_refused(changed: dict[str, Any], message: str) -> None:
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(5 * 3, 2))
-    valid = {"model": network, "inventory": ["a", "b"], "context": 2, "feature_dim": 3, "normalization": "none"}
+    valid: dict[str, Any] = {
+        "model": network,
+        "inventory": ["a", "b"],
+        "context": 2,
+        "feature_dim": 3,
+        "normalization": "none",
+    }
     with pytest.raises(UsageError, match=message):
         TrainedModel(**(valid | changed))
 
 
 def test_segments_are_decoded_by_viterbi_only_with_counts() -> None:
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 2))
+    linear = torch.nn.Linear(3, 2, bias=False)
     with torch.no_grad():  # the label is the sign of the first feature
-        network[1].weight[:] = torch.tensor([[-4.0, 0, 0], [4.0, 0, 0]])
-        network[1].bias[:] = 0
+        linear.weight[:] = torch.tensor([[-4.0, 0, 0], [4.0, 0, 0]])
+    network = torch.nn.Sequential(torch.nn.Flatten(), linear)
     about: dict[str, Any] = {"context": 0, "feature_dim": 3, "normalization": "none"}
     true = np.repeat([0, 1, 0, 1], 10)
     frames = np.zeros((40, 3), np.float32)
