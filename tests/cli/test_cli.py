@@ -59,6 +59,10 @@ def test_train_and_predict_print_results_and_the_next_command(run_cli: Run, tmp_
     assert (run / "console.log").read_text() == result.output
     more = run_cli("train", "--resume", run, *small, "--set", "training.max_steps=7", "--set", "training.log_every=3")
     assert f"warning: {run}: from step 6 on, training.max_steps 7 (was 5), training.log_every 3 (was 20)" in more.stderr
+    for options in (["--resume", "--set", "training.epochs=2"], ["--set", "training.epochs=2", "--resume"]):
+        swallowed = run_cli("train", *options)
+        assert swallowed.exit_code == 2
+        assert swallowed.output.startswith("error: --resume needs auto or the path of a run; write --resume auto")
     again = run_cli("train", "--resume", run, "--set", "training.seed=1")
     assert again.exit_code == 2
     assert (run / "console.log").read_text() == result.output + more.output
