@@ -122,7 +122,7 @@ def info(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the picture.")] = False,
 ) -> None:
-    """Show hours, utterances, frames and labels of each partition, and warn of what is odd.
+    """Show duration, utterances, frames and labels of each partition, and warn of what is odd.
 
     Odd are features ten times as large as in training, labels of one partition alone, and utterances without speech.
     Features are measured in 256 utterances of each partition, with `--plot` in all of them.
@@ -208,19 +208,26 @@ def _partition_table(corpus: Corpus, surveys: Sequence[Survey]) -> Table:
     import numpy as np
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("partition", "hours", "utterances", "frames", "labels", "symbols"):
+    for name in ("partition", "duration", "utterances", "frames", "labels", "symbols"):
         table.add_column(name, justify="left" if name == "partition" else "right")
     for partition, found in zip(corpus.partitions.values(), surveys, strict=True):
         occurring = f"{np.count_nonzero(found.counts)} of {len(found.counts):,}" if found.labelled else "–"
         table.add_row(
             Text(printable(partition.name)),
-            f"{partition.hours:.2f}",
+            _duration(partition.hours),
             f"{len(partition.utterances):,}",
             f"{partition.frame_count:,}",
             "yes" if partition.labelled else "no",
             occurring,
         )
     return table
+
+
+def _duration(hours: float) -> str:
+    seconds = 3600 * hours
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if hours < 1 else f"{hours:,.2f} h"
 
 
 def _histogram(found: Survey) -> None:

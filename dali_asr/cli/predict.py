@@ -16,12 +16,13 @@ from dali_asr.errors import UsageError
 def predict(
     run: Annotated[Path, typer.Argument(help="Folder of a run, or of a checkpoint in it.", readable=False)],
     source: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="A packed corpus, source files in any layout, a link (`data fetch`), `demo`, or `.npy` files of "
-            "features; `-` reads paths from standard input, one per line."
+            "features; `-` reads paths from standard input, one per line. By default what the run trained on.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     partition: Annotated[
         str | None, typer.Option(help="Partition of the corpus. By default the run's `data.test`.", show_default=False)
     ] = None,
@@ -78,7 +79,7 @@ def predict(
     path = Path(output) if output and not to_stdout else None
     if path and form not in ("textgrid", "audacity"):
         check_output(path, overwrite=force)
-    sources = [path for given in source for path in (_listed_paths() if given == "-" else [given])]
+    sources = [path for given in source or () for path in (_listed_paths() if given == "-" else [given])]
     with counting() as report:
         report("starting", 0, 1)
         from dali_asr.device import describe_device, resolve_device
@@ -91,6 +92,7 @@ def predict(
 
         report("starting", 1, 1)
         where = resolve_device(device)
+        sources = sources or [_own_corpus(run)]
         trained, opened = prepare(run, sources, partition=partition, checkpoint=checkpoint, packing=report)
         end = f"-{form}" if form in PER_UTTERANCE else f".{SUFFIXES[form]}"
         path = path or run_of(run) / f"{opened.name}{end}"
@@ -114,6 +116,15 @@ def predict(
     say(f"{opened.frame_count:,} frames of {len(opened.utterances):,} utterances{of}, written to {path}")
     if labelling.accuracy is not None:
         say(f"Frame accuracy {labelling.accuracy:.2%}")
+
+
+def _own_corpus(run: Path) -> str:
+    """Return the corpus that a run was trained on."""
+    from dali_asr.config import DEMO, Config
+    from dali_asr.runs.start import config_of
+
+    path = config_of(run)
+    return Config.load(path).data.root if path else DEMO  # a run without configuration is refused when it is read
 
 
 def _listed_paths() -> list[str]:
