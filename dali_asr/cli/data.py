@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -13,7 +13,7 @@ from rich.text import Text
 from dali_asr.cli.commands import Commands
 from dali_asr.cli.console import counting, say, show, warn
 from dali_asr.cli.export import export
-from dali_asr.errors import printable
+from dali_asr.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +22,22 @@ if TYPE_CHECKING:
     from dali_asr.corpus.packing import Progress as Report
     from dali_asr.corpus.survey import Survey
 
+
+class _DataCommands(Commands):
+    """Says what checks a corpus, which several commands do."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command, as the base class does."""
+        if args[0] == "check":
+            raise UsageError(
+                "data check: no such command; dali-asr data info warns of what is odd, dali-asr data verify compares "
+                "checksums"
+            )
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
-    cls=Commands,
+    cls=_DataCommands,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help="Fetch, pack, export and verify corpora, and show what is in them.",
