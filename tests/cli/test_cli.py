@@ -115,7 +115,7 @@ def test_data_packs_and_shows_corpora(run_cli: Run, course: Path, tmp_path: Path
     assert shown.exit_code == 0, shown.output
     assert "5 features per frame, float16, normalized: utterance, 42 symbols" in shown.output
     assert re.search(r"train +0\.5 s +4 +50 +yes +\d+ of 42", shown.output)
-    assert re.search(r"test +0\.00 +2 +11 +no +–", shown.output)
+    assert re.search(r"test +0\.1 s +2 +11 +no +–", shown.output)
     labels = Corpus.open(dest).partition("train").labels()
     assert labels is not None
     most = np.bincount(labels).max()
