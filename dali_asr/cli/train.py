@@ -21,6 +21,8 @@ from dali_asr.runs.curves import epoch_label
 from dali_asr.runs.reporter import epoch_lines, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.progress import Progress, TaskID
 
     from dali_asr.config import Config
@@ -140,6 +142,8 @@ def train(
         source = str(config_of(resume) or "demo")
     if init is not None:
         overrides = [*(overrides or ()), f"training.init={json.dumps(init)}"]
+    if source is None:
+        config = source = _recipe_of_init(overrides or ())
     checked = Config.load(source, overrides or ())
     log = _ConsoleLog()
     with (
@@ -154,6 +158,14 @@ def train(
                 raise
             time.sleep(1)  # torchrun ends all processes when the first one ends; the one that reports has to finish
             raise typer.Exit(error.exit_code) from error
+
+
+def _recipe_of_init(overrides: Sequence[str]) -> str | None:
+    """Return the recipe of the pretrained model that training starts from; a model of another shape could not."""
+    from dali_asr.pretrained import pretrained_names
+
+    started = [setting.partition("=")[2].strip("\"'") for setting in overrides if setting.startswith("training.init=")]
+    return next((name for name in started if name in pretrained_names() and not Path(name).exists()), None)
 
 
 class _ConsoleLog:
@@ -253,7 +265,7 @@ def _run(config: Config, run: Path | None, resume: str | None, recipe: str, term
         best = max(evaluated, key=lambda epoch: float(epoch["dev"]["accuracy"]))
         say(f"Best: epoch {epoch_label(best)}, dev accuracy {best['dev']['accuracy']:.2%}")
     if _trails(result.epochs):
-        say("Train accuracy is the mean over an epoch, with dropout and masks; dev accuracy is taken after it, without")
+        say(_why_it_trails(config))
     done = f"Trained in {terminal.seconds:.0f} s; checkpoints" if terminal.steps else "Checkpoints"
     say(f"{done}, metrics and curves are in {result.run}")
     say(f"Next: {_next_command(config, result.run)}")
@@ -266,6 +278,15 @@ def _trails(epochs: list[dict[str, Any]]) -> bool:
     last = epochs[-1] if epochs else {}
     train, dev = ((last.get(name) or {}).get("accuracy") for name in ("train", "dev"))
     return train is not None and dev is not None and train < dev
+
+
+def _why_it_trails(config: Config) -> str:
+    from dali_asr.build import build_hidden
+
+    dropout = any(layer.dropout for layer in build_hidden(config.model))
+    only_trained = " and ".join(["dropout"] * dropout + ["masks"] * (config.loader.masking is not None))
+    train, dev = (f", with {only_trained}", ", without") if only_trained else ("", "")
+    return f"Train accuracy is the mean over an epoch{train}; dev accuracy is taken after it{dev}"
 
 
 def _describe(loader: WindowLoader) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from dali_asr.corpus.blocks import MemoryBlock
 from dali_asr.corpus.views import PickedBlock, WithheldBlock
 from dali_asr.errors import DataError, UsageError
+from dali_asr.segments import NO_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from dali_asr.inventory import Inventory
 
 FRAME_PERIOD = 0.010  # seconds
-NO_LABEL = -100  # torch's ignore_index
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from dali_asr.reports.examples import Examples
 from dali_asr.reports.figures import draw_metric, draw_posteriorgram
 from dali_asr.reports.record import ABSENT, compare_recipe, read_record, settings
 from dali_asr.reports.run_pages import write_page
+from dali_asr.runs.checkpoint import output_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,7 +102,7 @@ def report(
 
 def page_path(record: Record, partition: str) -> Path:
     """Return the default place of a report about a run on a partition."""
-    return record.path / f"report-{partition.replace('+', '-')}.html"
+    return output_folder(record.path) / f"report-{partition.replace('+', '-')}.html"
 
 
 def _contents(record: Record, checkpoint: Checkpoint, evaluation: Evaluation, examples: Examples) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def predict_submission(
         CheckpointError, DataError, UsageError, DeviceError: as `predict`; or the run has no test partition.
     """
     run = Path(run).expanduser()
-    weights = run if is_checkpoint(run) else find_checkpoint(run, checkpoint)
+    weights = run if is_checkpoint(run) else find_checkpoint(run_of(run), checkpoint)
     data = Config.load(run_of(run) / CONFIG).data
     name = partition or data.test
     if name is None:
