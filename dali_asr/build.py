@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from dali_asr.config import DEMO, Config, DataConfig, LoaderConfig, ModelConfig
 from dali_asr.corpus import Corpus, PackSettings
 from dali_asr.corpus.archive import is_archive
@@ -21,17 +23,17 @@ from dali_asr.demo import DEMO_CORPUS, DEMO_RECORDING
 from dali_asr.errors import DataError, UsageError, brief
 from dali_asr.inventory import ARPABET, resolve_inventory
 from dali_asr.loading import WindowLoader
-from dali_asr.model import PRESETS, HiddenLayer, parameter_count
+from dali_asr.model import MLP, PRESETS, HiddenLayer, parameter_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    import torch
     from torch import nn
 
     from dali_asr.corpus import Partition
     from dali_asr.corpus.layouts import Layout, SourcePartition
     from dali_asr.corpus.packing import Progress
+    from dali_asr.errors import DaliAsrError
 
 
 def corpus_path(root: str, progress: Progress = quiet) -> Path:
@@ -76,6 +78,26 @@ def open_corpus(data: DataConfig, progress: Progress) -> Corpus:
         partition_of(corpus, key, *names)
     corpus.inventory.silence(data.silence)
     return corpus
+
+
+def corpus_mistakes(data: DataConfig) -> list[DaliAsrError]:
+    """Return every partition that the corpus of a configuration lacks; if none, the first mistake of `check_corpus`."""
+    absent: list[DaliAsrError] = []
+    try:
+        if is_at_hand(data.root) and (path := corpus_path(data.root)).exists() and not is_archive(path):
+            for key, names in _partition_keys(data):
+                try:
+                    if is_packed(path):
+                        partition_of(Corpus.open(path), key, *names)
+                    else:
+                        _check_partitions(path, data, [(key, names)])
+                except UsageError as error:
+                    absent.append(error)
+        if not absent:
+            check_corpus(data)
+    except (DataError, UsageError) as error:
+        return [error]
+    return absent
 
 
 def check_corpus(data: DataConfig) -> bool:
@@ -173,8 +195,8 @@ def dropped_partitions(data: DataConfig) -> set[str]:
     return {line.partition for line in read_dropped(Path(data.drop).expanduser())} if data.drop else set()
 
 
-def _check_partitions(root: Path, data: DataConfig) -> None:
-    """Check that the partitions are there, before work of minutes begins."""
+def _check_partitions(root: Path, data: DataConfig, keys: Sequence[tuple[str, tuple[str, ...]]] | None = None) -> None:
+    """Check that the partitions of all keys, or of some, are there, before work of minutes begins."""
     if layout_title(root) is None:
         if (root / "mfcc").is_dir():
             folder = root.absolute()
@@ -184,7 +206,7 @@ def _check_partitions(root: Path, data: DataConfig) -> None:
             )
         return  # another folder is refused when it is opened
     known = partition_names(root)
-    for key, names in _partition_keys(data):
+    for key, names in keys or _partition_keys(data):
         for name in names:
             if name not in known:
                 with _named_by((key, names)):
@@ -290,6 +312,23 @@ def check_size(model: nn.Module, config: ModelConfig) -> None:
             f"the model has {count:,} parameters, model.max_parameters allows {config.max_parameters:,}; "
             "make model.hidden narrower or loader.context smaller"
         )
+
+
+def check_parameters(config: Config, corpus: Corpus) -> None:
+    """Check the model that a configuration trains on a corpus against `model.max_parameters`.
+
+    Raises:
+        UsageError: it has more parameters.
+    """
+    with torch.device("meta"):
+        model = MLP(
+            window=sum(config.loader.context) + 1,
+            feature_dim=corpus.feature_dim,
+            classes=len(corpus.inventory),
+            hidden=build_hidden(config.model),
+            residual=config.model.residual,
+        )
+    check_size(model, config.model)
 
 
 def check_batches(batches: WindowLoader, partition: Partition, hidden: tuple[HiddenLayer, ...]) -> None:

@@ -55,11 +55,12 @@ class ConfigError(UsageError):
     """An invalid configuration.
 
     Attributes:
+        where: the file, or what else holds the configuration.
         problems: one line per mistake, each starting with its path (`loader.masking.time.width`).
     """
 
     def __init__(self, where: str, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
+        self.where, self.problems = where, tuple(problems)
         count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
         super().__init__("\n  ".join([f"{where}: {count}", *problems]))
 

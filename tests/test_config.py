@@ -212,6 +212,8 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
             "loader: {masking: true}",
             "loader.masking: received True; expected a section, {} for its defaults, with the keys",
         ),
+        ("model: {hidden: 512}", "model.hidden: received 512; expected a list such as [512, 512]"),
+        ("model: {hidden: []}", "model.hidden: received []; list should have at least 1 item"),
         ("model: {residual: 1}", "model.residual: received 1; input should be a valid boolean"),
         ("model: {hidden: [0, 5], dropout: [0.1, 0.2]}", "model.hidden[0]: received 0"),
         ("wandb: {project: a/b}", "wandb.project: received 'a/b'; allowed are all characters but / \\ # ? % :"),

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from dali_asr.cli.console import counting, say, show
-from dali_asr.errors import printable
+from dali_asr.errors import CheckpointError, printable
 
 if TYPE_CHECKING:
     from dali_asr.reports.compare import Comparison
@@ -51,6 +51,9 @@ def compare(
 
     if html:
         check_output(html, overwrite=force)
+    for run in runs:  # before torch is imported, which takes seconds
+        if not run.expanduser().is_dir():
+            raise CheckpointError(f"{run}: no such folder; give the folder of a run, as dali-asr train prints it")
     with counting() as progress:
         progress("starting", 0, 1)
         from dali_asr.reports.compare import compare as compare_runs
@@ -81,22 +84,29 @@ def _show_runs(comparison: Comparison) -> None:
     say()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
-    for name in ("params", "best dev", "accuracy", "PER", "frames/s", "stall", "epochs"):
+    in_training = [_percent(run.record.best["dev"]["accuracy"] if run.record.best else None) for run in comparison.runs]
+    accuracies = [_percent(run.evaluation.scores.accuracy) for run in comparison.runs]
+    known = in_training == accuracies  # as the partition is the one that was evaluated in training
+    for name in ("params", *([] if known else ["best dev"]), "accuracy", "PER", "frames/s", "stall", "epochs"):
         table.add_column(name, justify="right")
-    for run in comparison.runs:
+    for run, best, accuracy in zip(comparison.runs, in_training, accuracies, strict=True):
         record, scores = run.record, run.evaluation.scores
         speed = record.frames_per_second
         table.add_row(
             run.letter,
             f"{run.parameters:,}",
-            _percent(record.best["dev"]["accuracy"] if record.best else None),
-            _percent(scores.accuracy),
+            *([] if known else [best]),
+            accuracy,
             _percent(scores.phoneme_error_rate),
             "–" if speed is None else f"{speed:,.0f}",
             "–" if record.data_stall is None else f"{record.data_stall:.1%}",
             f"{record.completed}/{record.config.training.epochs}",
         )
     show(table)
+    say(
+        ("" if known else "best dev: the best dev accuracy in training; accuracy: of this evaluation; ")
+        + "PER: phoneme error rate; stall: share of the training time that the run waited for data"
+    )
 
 
 def _show_curves(comparison: Comparison) -> None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dali_asr.cli.commands import Commands, Overrides, complete_recipe
 from dali_asr.cli.console import say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dali_asr.config import DataConfig
 
 app = typer.Typer(
     cls=Commands, no_args_is_help=True, rich_markup_mode="markdown", help="Show, copy and check configurations."
@@ -66,18 +71,49 @@ def validate(
     file: Annotated[str, typer.Argument(help="A YAML file or a recipe.", autocompletion=complete_recipe)],
     overrides: Overrides = None,
 ) -> None:
-    """Check a configuration and its corpus: show all mistakes at once, before anything is packed or trained."""
-    from dali_asr.build import build_hidden, check_corpus
-    from dali_asr.config import Config
-    from dali_asr.corpus.remote import is_at_hand
+    """Check a configuration and its corpus, before anything is packed or trained.
 
-    checked = Config.load(file, overrides or ())
-    build_hidden(checked.model)
+    All mistakes in the configuration and all missing partitions are shown at once; other mistakes in the corpus, and a
+    model above `model.max_parameters`, one after the other.
+    """
+    from dali_asr.build import check_corpus, check_parameters, corpus_mistakes, open_corpus
+    from dali_asr.config import Config
+    from dali_asr.corpus.packing import quiet
+    from dali_asr.corpus.remote import is_at_hand
+    from dali_asr.errors import ConfigError
+
+    try:
+        checked = Config.load(file, overrides or ())
+    except ConfigError as error:
+        data = _valid_data(file, overrides or ())
+        found = corpus_mistakes(data) if data else []
+        raise ConfigError(error.where, [*error.problems, *map(str, found)]) from error
+    found = corpus_mistakes(checked.data)
+    if len(found) > 1:
+        raise ConfigError(file, list(map(str, found)))
+    if found:
+        raise found[0]
     whole = check_corpus(checked.data)
+    if whole:
+        check_parameters(checked, open_corpus(checked.data, quiet))
     later = "all but the first utterances are checked when its corpus is packed"
     if not is_at_hand(checked.data.root):
         later = "its corpus is checked when it is fetched and packed"
     say(f"{file}: valid" + ("" if whole else f"; {later}"))
+
+
+def _valid_data(file: str, overrides: Sequence[str]) -> DataConfig | None:
+    """Return the data section of a configuration that has mistakes; None if it has some itself."""
+    from dali_asr.config import Config
+    from dali_asr.config.reading import apply_overrides, find_config, read_yaml
+    from dali_asr.errors import ConfigError
+
+    values = read_yaml(find_config(file))
+    apply_overrides(values, overrides)
+    try:
+        return Config.check({"data": values["data"]} if "data" in values else {}).data
+    except ConfigError:
+        return None
 
 
 @app.command()

@@ -132,11 +132,16 @@ def _print(console: Console, text: str, style: str = "", end: str = "\n") -> Non
 
 
 def _wrapped(line: str, width: int) -> str:
-    """Wrap a line between words. A command stays in one piece, so that it can be copied."""
+    """Wrap a line between words, an indented one with a hanging indent.
+
+    A command stays in one piece, so that it can be copied.
+    """
     if len(line) <= width:
         return line
     joined = _COMMAND.sub(lambda found: found[0].replace(" ", _NO_BREAK), line)
-    wrapped = textwrap.fill(joined, width, break_long_words=False, break_on_hyphens=False)
+    indent = line[: len(line) - len(line.lstrip(" "))]
+    hanging = f"{indent}  " if indent else ""
+    wrapped = textwrap.fill(joined, width, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False)
     return wrapped.replace(_NO_BREAK, " ")
 
 

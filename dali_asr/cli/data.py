@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -13,7 +13,7 @@ from rich.text import Text
 from dali_asr.cli.commands import Commands
 from dali_asr.cli.console import counting, say, show, warn
 from dali_asr.cli.export import export
-from dali_asr.errors import printable
+from dali_asr.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +22,22 @@ if TYPE_CHECKING:
     from dali_asr.corpus.packing import Progress as Report
     from dali_asr.corpus.survey import Survey
 
+
+class _DataCommands(Commands):
+    """Says what checks a corpus, which several commands do."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command, as the base class does."""
+        if args[0] == "check":
+            raise UsageError(
+                "data check: no such command; dali-asr data info warns of what is odd, dali-asr data verify compares "
+                "checksums"
+            )
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
-    cls=Commands,
+    cls=_DataCommands,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help="Fetch, pack, export and verify corpora, and show what is in them.",
@@ -122,7 +136,7 @@ def info(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the picture.")] = False,
 ) -> None:
-    """Show hours, utterances, frames and labels of each partition, and warn of what is odd.
+    """Show duration, utterances, frames and labels of each partition, and warn of what is odd.
 
     Odd are features ten times as large as in training, labels of one partition alone, and utterances without speech.
     Features are measured in 256 utterances of each partition, with `--plot` in all of them.
@@ -208,19 +222,26 @@ def _partition_table(corpus: Corpus, surveys: Sequence[Survey]) -> Table:
     import numpy as np
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("partition", "hours", "utterances", "frames", "labels", "symbols"):
+    for name in ("partition", "duration", "utterances", "frames", "labels", "symbols"):
         table.add_column(name, justify="left" if name == "partition" else "right")
     for partition, found in zip(corpus.partitions.values(), surveys, strict=True):
         occurring = f"{np.count_nonzero(found.counts)} of {len(found.counts):,}" if found.labelled else "–"
         table.add_row(
             Text(printable(partition.name)),
-            f"{partition.hours:.2f}",
+            _duration(partition.hours),
             f"{len(partition.utterances):,}",
             f"{partition.frame_count:,}",
             "yes" if partition.labelled else "no",
             occurring,
         )
     return table
+
+
+def _duration(hours: float) -> str:
+    seconds = 3600 * hours
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if hours < 1 else f"{hours:,.2f} h"
 
 
 def _histogram(found: Survey) -> None:

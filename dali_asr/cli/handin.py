@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,7 +37,7 @@ def handin(
 ) -> None:
     """Write what a course takes of a run: README, model metadata, configuration, metrics, Kaggle submission.
 
-    The submission is the run's `PARTITION.csv`, predicted if it is missing or older than the checkpoint.
+    The submission is predicted anew, frame by frame, by the checkpoint that is handed in.
 
     Examples:
 
@@ -66,8 +67,10 @@ def handin(
     allowed = f" of {handed.max_parameters:,} allowed" if handed.max_parameters else ", checked against no limit"
     say(f"{handed.parameters:,} parameters{allowed}")
     if handed.submission:
-        verb = "Predicted" if handed.submission.made else "Took"
-        say(f"{verb} the submission, {handed.submission.path}")
+        say(f"Predicted {handed.submission}")
     else:
         say("No submission: the run's data.test names no partition")
+    if not handed.evaluations:
+        last = " --checkpoint last" if checkpoint == "last" else ""
+        say(f"No evaluation of {handed.checkpoint}; make one: dali-asr evaluate {shlex.quote(str(run))}{last}")
     say(f"{', '.join(handed.files)} written to {handed.path}")

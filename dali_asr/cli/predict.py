@@ -28,13 +28,14 @@ def predict(
         ),
     ],
     source: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="Recordings, `.npy` files of features, and folders of them; or one corpus: packed, source files in "
             "any layout, a link (`data fetch`), or `demo`. `-` reads paths from standard input, one per line. "
-            "`demo.wav` is in the package."
+            "`demo.wav` is in the package. By default what the run was trained on.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     partition: Annotated[
         str | None,
         typer.Option(
@@ -104,7 +105,7 @@ def predict(
     path = Path(output) if output and not to_stdout else None
     if path and form and form not in ("textgrid", "audacity", "html"):
         check_output(path, overwrite=force)
-    sources = [path for given in source for path in (_listed_paths() if given == "-" else [given])]
+    sources = [path for given in source or () for path in (_listed_paths() if given == "-" else [given])]
     failures: list[DataError] = []
 
     def failed(error: DataError) -> None:
@@ -122,6 +123,7 @@ def predict(
 
         report("starting", 1, 1)
         where = resolve_device(device)
+        sources = sources or [_own_corpus(run)]
         trained, opened = prepare(
             run,
             sources,
@@ -184,6 +186,15 @@ def _encoder(form: Format) -> UtteranceEncoder:
     from dali_asr.inference.formats import encode_utterance
 
     return encode_utterance
+
+
+def _own_corpus(run: Path) -> str:
+    """Return the corpus that a run was trained on."""
+    from dali_asr.config import DEMO, Config
+    from dali_asr.runs.start import config_of
+
+    path = config_of(run)
+    return Config.load(path).data.root if path else DEMO  # a run without configuration is refused when it is read
 
 
 def _listed_paths() -> list[str]:

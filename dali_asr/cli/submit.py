@@ -21,8 +21,7 @@ def submit(
     file: Annotated[
         Path | None,
         typer.Option(
-            help="The submission. By default the run's `PARTITION.csv`, predicted if it is missing or older than the "
-            "checkpoint.",
+            help="A ready submission, sent instead of a prediction. By default the run predicts it, frame by frame.",
             show_default=False,
             readable=False,
         ),
@@ -56,7 +55,7 @@ def submit(
     with counting() as report, TemporaryDirectory() as folder:
         report("starting", 0, 1)
         from dali_asr.reports.kaggle import Competition
-        from dali_asr.reports.submission import check_submission, find_submission
+        from dali_asr.reports.submission import check_submission, predict_submission
 
         where = None if dry_run and sample else Competition(competition)
         report("starting", 1, 1)
@@ -67,11 +66,19 @@ def submit(
                 where.check_allowance()
             report("asking Kaggle", 1, 1)
         if file is None:
-            found = find_submission(
-                run, source=corpus, partition=partition, checkpoint=checkpoint, device=device, progress=report
+            file = Path(folder) / "submission.csv"
+            predicted = predict_submission(
+                run,
+                file,
+                source=corpus,
+                partition=partition,
+                checkpoint=checkpoint,
+                device=device,
+                progress=report,
             )
-            file = found.path
-            say(f"Predicted {file}" if found.made else f"Taking {file}, which is newer than the checkpoint")
+            say(f"Predicted {predicted}")
+        else:
+            say(f"Taking {file}")
         assert sample
         report("checking", 0, 1)
         rows = check_submission(file, sample)

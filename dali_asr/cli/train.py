@@ -36,6 +36,7 @@ class TrainCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments, as the base class does."""
         given = list(args)
+        _check_resume(given)
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
@@ -44,6 +45,14 @@ class TrainCommand(TyperCommand):
             if remedy:
                 raise UsageError(f"{option}: no such option of train; {remedy}") from error
             raise
+
+
+def _check_resume(arguments: list[str]) -> None:
+    """Check that --resume has a value: the parser takes an option that follows it for one."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    for at in range(end):
+        if arguments[at] == "--resume" and (at + 1 == end or arguments[at + 1].startswith("-")):
+            raise UsageError("--resume needs auto or the path of a run; write --resume auto, or --resume RUN")
 
 
 def _setting_for(option: str, arguments: list[str]) -> str | None:
@@ -187,6 +196,7 @@ class _Terminal(Reporter):
         self._tasks: dict[str, TaskID] = {}
         self._began = time.perf_counter()
         self._moved = 0.0
+        self.steps = 0  # done now
         self._steps_per_epoch = self._epochs = 1
         self._show(_STARTING, None, 0)
 
@@ -208,6 +218,7 @@ class _Terminal(Reporter):
         self._show("training", steps, step)
 
     def advanced(self, step: int) -> None:
+        self.steps += 1
         now = time.monotonic()
         if now - self._moved > _MOVE_SECONDS:
             self._moved = now
@@ -255,7 +266,8 @@ def _run(config: Config, run: Path | None, resume: str | None, recipe: str, term
         say(f"Best: epoch {epoch_label(best)}, dev accuracy {best['dev']['accuracy']:.2%}")
     if _trails(result.epochs):
         say(_why_it_trails(config))
-    say(f"Trained in {terminal.seconds:.0f} s; checkpoints, metrics and curves are in {result.run}")
+    done = f"Trained in {terminal.seconds:.0f} s; checkpoints" if terminal.steps else "Checkpoints"
+    say(f"{done}, metrics and curves are in {result.run}")
     say(f"Next: {_next_command(config, result.run)}")
     if evaluated:
         say(f"  or: {shlex.join(['dali-asr', 'evaluate', str(result.run)])}")

@@ -52,7 +52,11 @@ def _explain(error: ErrorDetails, root: type[BaseModel]) -> str:
     if kind in ("model_type", "dataclass_type"):
         keys = ", ".join(keys_beside((*error["loc"], ""), root))
         return f"received {shown}; expected a section, {{}} for its defaults, with the keys {keys}"
-    return f"received {shown}; {error['msg'][:1].lower()}{error['msg'][1:]}"
+    if kind == "tuple_type":
+        example = f"[{received}, {received}]" if isinstance(received, (int, float)) else "[512, 512]"
+        return f"received {shown}; expected a list such as {example}"
+    message = error["msg"].replace("Tuple", "List").replace("tuple", "list")  # as YAML calls it
+    return f"received {shown}; {message[:1].lower()}{message[1:]}"
 
 
 def _literals(expected: str) -> list[str]:

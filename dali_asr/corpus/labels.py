@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dali_asr.errors import DataError
-from dali_asr.inventory import END_SYMBOL, START_SYMBOL
+from dali_asr.inventory import ARPABET, END_SYMBOL, START_SYMBOL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,7 +73,8 @@ def warn_of_missing(counts: NDArray[np.int64], inventory: Inventory, name: str) 
     if not missing:
         return None
     more = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
+    advice = "" if inventory == ARPABET else ", check data.inventory and data.train"  # small corpora lack some of its
     return (
         f"{name}: no frame is labelled {', '.join(missing[:_MAX_NAMED])}{more}; "
-        "the model cannot learn what it never sees, check data.inventory and data.train"
+        f"the model cannot learn what it never sees{advice}"
     )

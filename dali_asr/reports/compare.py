@@ -16,7 +16,7 @@ from dali_asr.errors import DataError, UsageError
 from dali_asr.inference.evaluate import prepare_evaluation, score
 from dali_asr.model import parameter_count
 from dali_asr.reports.bootstrap import Difference, paired_bootstrap
-from dali_asr.reports.record import Record, config_differences, read_record
+from dali_asr.reports.record import Record, config_differences, fold_sections, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,8 @@ class Comparison:
 
     Attributes:
         runs: in the order given.
-        differing: the keys that differ between configurations, with each run's value as JSON.
+        differing: the keys that differ between configurations, with each run's value as JSON, and folded as by
+            `fold_sections`.
         groups: runs that differ in seeds alone.
         pairs: the first run with each of the others; empty if they were not scored on the same utterances.
         obstacle: why there are no pairs; None if there are.
@@ -142,7 +143,7 @@ def compare(
         with torch.device("meta"):
             parameters = parameter_count(trained.description.build())
         scored.append(Scored(chr(ord("A") + at), record, evaluation, parameters, _content(opened)))
-    differing = config_differences(*(record.config for record in records))
+    differing = fold_sections(config_differences(*(record.config for record in records)))
     obstacle = _obstacle(scored)
     pairs = () if obstacle else tuple(_pair(scored[0], other) for other in scored[1:])
     return Comparison(tuple(scored), differing, tuple(_seed_groups(scored)), pairs, obstacle)
@@ -150,7 +151,8 @@ def compare(
 
 def _check_runs(runs: Sequence[str | Path]) -> None:
     if not 2 <= len(runs) <= MAX_RUNS:
-        raise UsageError(f"compare: {len(runs)} runs; give 2 to {MAX_RUNS}")
+        count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+        raise UsageError(f"compare: {count}; give 2 to {MAX_RUNS}")
     folders = [Path(run).expanduser().resolve() for run in runs]
     twice = next((run for at, run in enumerate(runs) if folders[at] in folders[:at]), None)
     if twice is not None:

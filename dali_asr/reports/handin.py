@@ -4,7 +4,7 @@
     model_metadata.json   number of parameters, architecture, and what the checkpoint reached
     submission.csv        the labels of the test partition, as Kaggle takes them; left out without a test partition
     config.yaml           and the other files of the run: environment.json, metrics.jsonl, timings.jsonl, changes.jsonl,
-                          curves.png, the evaluations
+                          curves.png, the evaluations of the checkpoint
     wandb.csv             what W&B was sent, one row per step; left out if the run was not tracked there
 
 All of them are in one folder. The same run gives the same bytes.
@@ -17,9 +17,10 @@ import io
 import json
 import re
 import zipfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatch
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,13 +29,13 @@ from dali_asr.config import Config
 from dali_asr.config.values import file_name
 from dali_asr.corpus.packing import quiet
 from dali_asr.corpus.regular import read_regular
-from dali_asr.errors import DataError, UsageError
+from dali_asr.errors import CheckpointError, DataError, UsageError
 from dali_asr.files import check_output, disk_errors, new_file, sweep
 from dali_asr.model import parameter_count, summarize
-from dali_asr.reports.readme import Facts, write_readme
-from dali_asr.reports.submission import Submission, find_submission
+from dali_asr.reports.readme import SUBMISSION, Facts, write_readme
+from dali_asr.reports.submission import Submission, predict_submission
 from dali_asr.runs.changes import CHANGES
-from dali_asr.runs.checkpoint import CONFIG, load_checkpoint, run_of
+from dali_asr.runs.checkpoint import CONFIG, find_checkpoint, load_checkpoint, run_of
 from dali_asr.runs.folder import ABOUT, METRICS, TIMINGS
 from dali_asr.runs.tracking import WANDB_ID, scalars
 
@@ -57,14 +58,18 @@ class HandIn:
         path: the archive.
         parameters: number of the model's parameters.
         max_parameters: the limit that they were checked against; None for no limit.
+        checkpoint: name of the checkpoint's folder.
         files: names of the files in the archive.
+        evaluations: names of the evaluations among them.
         submission: the Kaggle submission in it; None without a test partition.
     """
 
     path: Path
     parameters: int
     max_parameters: int | None
+    checkpoint: str
     files: tuple[str, ...]
+    evaluations: tuple[str, ...]
     submission: Submission | None
 
 
@@ -107,14 +112,23 @@ def hand_in(
     limit = max_parameters if max_parameters is not None else config.model.max_parameters
     metadata = _metadata(called, trained, limit)
     _check_parameters(folder, metadata["parameters"], limit)
+    files = {file: read_regular(folder / file) for file in _FILES if (folder / file).is_file()}
+    evaluations = [found for found in sorted(folder.glob(f"evaluation-*-{trained.name}.*")) if _is_current(found)]
+    files |= {found.name: read_regular(found) for found in evaluations}
+    scores = [found.name for found in evaluations if found.suffix == ".json"]
+    lines = _json_lines(folder, files, METRICS)
     submission = None
     if config.data.test or source is not None:
-        submission = find_submission(run, source=source, checkpoint=checkpoint, device=device, progress=progress)
-    files = {file: read_regular(folder / file) for file in _FILES if (folder / file).is_file()}
-    files |= {found.name: read_regular(found) for found in sorted(folder.glob("evaluation-*")) if _is_current(found)}
-    lines = _json_lines(folder, files, METRICS)
-    if submission:
-        files["submission.csv"] = read_regular(submission.path)
+        with TemporaryDirectory() as aside:
+            submission = predict_submission(
+                run,
+                Path(aside) / SUBMISSION,
+                source=source,
+                checkpoint=checkpoint,
+                device=device,
+                progress=progress,
+            )
+            files[SUBMISSION] = read_regular(Path(aside) / SUBMISSION)
     if (folder / WANDB_ID).is_file():
         files["wandb.csv"] = _wandb_history(lines)
     files["model_metadata.json"] = (json.dumps(metadata, indent=2, ensure_ascii=False) + "\n").encode()
@@ -125,9 +139,10 @@ def hand_in(
         metadata=metadata,
         lines=lines,
         changes=_json_lines(folder, files, CHANGES),
-        evaluations=[_json_object(folder, files, file) for file in files if fnmatch(file, "evaluation-*.json")],
+        evaluations=[_json_object(folder, files, file) for file in scores],
         files=sorted(files),
-        checkpoint=checkpoint,
+        checkpoint=_role(folder, trained.name),
+        submission=submission,
         wandb_run=_wandb_run(folder),
     )
     files["README.md"] = write_readme(facts).encode()
@@ -136,7 +151,17 @@ def hand_in(
         sweep(path.parent)
         with new_file(path) as stream:
             _write_archive(stream, called, files)
-    return HandIn(path, metadata["parameters"], limit, tuple(sorted(files)), submission)
+    return HandIn(path, metadata["parameters"], limit, trained.name, tuple(sorted(files)), tuple(scores), submission)
+
+
+def _role(run: Path, checkpoint: str) -> str:
+    """Return `best` or `last` if that is what a checkpoint is to its run, otherwise its name."""
+    which: Which
+    for which in ("best", "last"):
+        with suppress(CheckpointError):  # none is the best without a dev partition
+            if find_checkpoint(run, which).name == checkpoint:
+                return which
+    return checkpoint
 
 
 def _checked_name(name: str) -> str:

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from dali_asr.config import Config
+    from dali_asr.reports.submission import Submission
 
+SUBMISSION = "submission.csv"
 _CORPUS = "CORPUS"  # stands for the folder of the corpus, which is elsewhere on another machine
+_PREDICTED = "PREDICTED_CORPUS"  # stands for that of another corpus, which was predicted
 _WANDB = "https://wandb.ai"
 
 
@@ -32,7 +35,8 @@ class Facts:
         changes: what changed when the run was resumed.
         evaluations: scores on labelled partitions.
         files: names of the files in the archive.
-        checkpoint: `best` or `last`.
+        checkpoint: what is handed in: `best`, `last`, or the name of another checkpoint's folder.
+        submission: what was predicted; None without a test partition.
         wandb_run: W&B's ID of the run; None if it was not tracked there.
     """
 
@@ -45,6 +49,7 @@ class Facts:
     evaluations: Sequence[dict[str, Any]]
     files: Sequence[str]
     checkpoint: str
+    submission: Submission | None
     wandb_run: str | None
 
 
@@ -59,10 +64,14 @@ def _setup(facts: Facts) -> Iterator[str]:
     versions = facts.environment.get("packages") or {}
     data = facts.config.data
     root, run = (DEMO if data.root == DEMO else _CORPUS), f"runs/{facts.name}"
+    predicted = _predicted_corpus(facts, root)
+    folders = {_CORPUS: "the corpus", _PREDICTED: "the corpus that is predicted"}
+    used = {name: what for name, what in folders.items() if name in (root, predicted)}
+    meanings = [f"; `{name}` stands for the folder of {what}" for name, what in used.items()]
     model = "a similar model (this one was resumed with other settings, see below)" if facts.changes else "the model"
     yield (
         "The configuration beside this file holds every setting"
-        + ("" if root == DEMO else f"; `{_CORPUS}` stands for the folder of the corpus")
+        + "".join(meanings)
         + f". These commands train {model}, and predict with it:"
     )
     commands = [
@@ -71,10 +80,14 @@ def _setup(facts: Facts) -> Iterator[str]:
             *([] if root == DEMO else ["--set", f"data.root={root}"]),
         ],
     ]
-    if data.test:
+    if facts.submission:
+        named = facts.checkpoint not in ("best", "last")
         last = ["--checkpoint", "last"] if facts.checkpoint == "last" else []
         commands.append(
-            ["dali-asr", "predict", run, root, "--partition", data.test, *last, "--output", "submission.csv"]
+            [
+                *("dali-asr", "predict", f"{run}/checkpoints/{facts.checkpoint}" if named else run, predicted),
+                *("--partition", facts.submission.partition, *last, "--output", SUBMISSION),
+            ]
         )
     yield "```sh\n" + "\n".join(map(shlex.join, commands)) + "\n```"
     machine = facts.environment.get("machine") or {}
@@ -83,6 +96,7 @@ def _setup(facts: Facts) -> Iterator[str]:
         [
             ("recipe", facts.environment.get("recipe")),
             ("corpus", data.root),
+            *([("predicted corpus", facts.submission.source)] if facts.submission and predicted != root else []),
             ("seed", facts.config.training.seed),
             ("processor", f"{machine.get('processor') or 'unknown'}, {machine.get('cores')} cores"),
             ("GPU", machine.get("gpu") or "none"),
@@ -92,6 +106,13 @@ def _setup(facts: Facts) -> Iterator[str]:
             *versions.items(),
         ],
     )
+
+
+def _predicted_corpus(facts: Facts, root: str) -> str:
+    """Return what stands for the corpus that was predicted, given what stands for that of the training."""
+    if facts.submission is None or facts.submission.source == facts.config.data.root:
+        return root
+    return DEMO if facts.submission.source == DEMO else _PREDICTED
 
 
 def _experiments(facts: Facts) -> Iterator[str]:
@@ -117,8 +138,10 @@ def _experiments(facts: Facts) -> Iterator[str]:
         yield _epoch_table(epochs)
     accuracy = facts.metadata["dev_accuracy"]
     reached = "" if accuracy is None else f", with a dev accuracy of {accuracy:.2%}"
+    which = facts.checkpoint
+    called = f"{which} checkpoint" if which in ("best", "last") else f"checkpoint {which}"
     yield (
-        f"The {facts.checkpoint} checkpoint, which is handed in, was saved after {facts.metadata['epoch']} complete "
+        f"The {called}, which is handed in, was saved after {facts.metadata['epoch']} complete "
         f"epochs and {facts.metadata['step']:,} steps{reached}."
     )
     if facts.changes:
@@ -191,7 +214,7 @@ _MEANINGS = {
     "environment.json": "versions, machine and git commit",
     "metrics.jsonl": "loss and accuracy, by step and by epoch",
     "model_metadata.json": "number of parameters and architecture",
-    "submission.csv": "the predicted labels of the test partition",
+    SUBMISSION: "the predicted labels of the test partition",
     "timings.jsonl": "seconds of each epoch",
     "wandb.csv": "the metrics that W&B was sent",
 }

@@ -100,6 +100,8 @@ def read_record(run: str | Path) -> Record:
         DataError: a file cannot be read.
     """
     path = run_of(Path(run).expanduser())
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such folder; give the folder of a run, as dali-asr train prints it")
     if not (path / CONFIG).is_file():
         raise CheckpointError(f"{path}: not a run, it has no {CONFIG}; give the folder that dali-asr train prints")
     about = _read_about(path / _ABOUT)
@@ -136,6 +138,21 @@ def config_differences(*configs: Config) -> dict[str, tuple[str, ...]]:
     keys = dict.fromkeys(key for values in each for key in values if not key.startswith(_LABELS))
     found = {key: tuple(values.get(key, ABSENT) for values in each) for key in keys}
     return {key: values for key, values in found.items() if len(set(values)) > 1}
+
+
+def fold_sections(differing: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Return differences with one key for a section that some configurations leave out and the others have alike."""
+    folded = dict(differing)
+    for key, values in differing.items():
+        inside = {name: of for name, of in differing.items() if name.startswith(f"{key}.")}
+        having = [at for at, value in enumerate(values) if value == ABSENT]
+        if not inside or any(len({of[at] for at in having}) > 1 for of in inside.values()):
+            continue
+        text = ", ".join(f"{name.removeprefix(f'{key}.')}: {of[having[0]]}" for name, of in inside.items())
+        folded[key] = tuple(f"{{{text}}}" if at in having else value for at, value in enumerate(values))
+        for name in inside:
+            del folded[name]
+    return folded
 
 
 def settings(config: Config) -> dict[str, str]:

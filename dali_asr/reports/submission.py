@@ -1,4 +1,4 @@
-"""A run's submission file: found or predicted, and checked against a competition's sample.
+"""A run's submission file: predicted, and checked against a competition's sample.
 
 Both are CSV files with a header and two columns, the identity of a frame and its symbol, as `predict` writes them.
 """
@@ -17,13 +17,11 @@ import xxhash
 from dali_asr.build import corpus_path
 from dali_asr.config import Config
 from dali_asr.corpus.packing import quiet
-from dali_asr.corpus.regular import open_regular, reading
+from dali_asr.corpus.regular import open_regular
 from dali_asr.errors import DataError, UsageError, brief, did_you_mean
-from dali_asr.files import sweep
-from dali_asr.inference.formats import SUFFIXES
 from dali_asr.inference.predict import label, prepare
 from dali_asr.inference.writers import write_prediction
-from dali_asr.runs.checkpoint import CONFIG, find_checkpoint, is_checkpoint, output_folder, run_of
+from dali_asr.runs.checkpoint import CONFIG, find_checkpoint, is_checkpoint, run_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,19 +34,26 @@ _MAX_NAMED = 5  # symbols in a message
 
 @dataclass(frozen=True)
 class Submission:
-    """A submission file.
+    """What a submission file was predicted from.
 
     Attributes:
-        path: the CSV file.
-        made: whether it was predicted now, instead of found.
+        partition: name of the partition.
+        source: the corpus that holds it.
+        checkpoint: name of the checkpoint's folder.
     """
 
-    path: Path
-    made: bool
+    partition: str
+    source: str
+    checkpoint: str
+
+    def __str__(self) -> str:
+        """Say what was predicted, and by what."""
+        return f"{self.partition} of {self.source} by {self.checkpoint}, frame by frame"
 
 
-def find_submission(
+def predict_submission(
     run: str | Path,
+    path: Path,
     *,
     source: str | Path | None = None,
     partition: str | None = None,
@@ -56,12 +61,14 @@ def find_submission(
     device: str = "auto",
     progress: Progress = quiet,
 ) -> Submission:
-    """Return a run's submission file; predict it if there is none, or if the checkpoint is newer.
+    """Write a run's submission file: the most probable label of each frame.
 
-    The file is `PARTITION.csv` in the run's folder, which `predict` writes by default.
+    It is always predicted anew: a file that `predict` left in the run's folder does not say which checkpoint, corpus
+    and decoding it is of.
 
     Args:
         run: folder of a run, or of one of its checkpoints.
+        path: the CSV file to write.
         source: what holds the partition; by default the corpus that the run was trained on.
         partition: by default the run's `data.test`.
         checkpoint: `best` or `last`.
@@ -77,18 +84,15 @@ def find_submission(
     name = partition or data.test
     if name is None:
         raise UsageError(f"{run}: its data.test names no partition; name the one to predict (partition=NAME)")
-    path = output_folder(run) / f"{name}.{SUFFIXES['kaggle']}"
-    with reading(path):
-        if source is None and path.is_file() and path.stat().st_mtime >= weights.stat().st_mtime:
-            return Submission(path, made=False)
     root = data.root if source is None else str(source)
-    if not corpus_path(root).exists():
-        raise DataError(f"{root}: no such folder, which the run was trained on; name the corpus (source=FOLDER)")
-    sweep(path.parent)
+    if not corpus_path(root, progress).exists():
+        if source is None:
+            raise DataError(f"{root}: no such folder, which the run was trained on; name the corpus (source=FOLDER)")
+        raise DataError(f"{root}: no such folder; name a packed corpus or source files (source=FOLDER)")
     trained, opened = prepare(weights, root, partition=name, packing=progress)
     labelled = label(trained, opened, device=device, progress=lambda done, total: progress("predicting", done, total))
-    write_prediction(labelled, path, "kaggle", overwrite=True)
-    return Submission(path, made=True)
+    write_prediction(labelled, path, "kaggle")
+    return Submission(name, root, trained.name)
 
 
 def check_submission(submission: Path, sample: Path) -> int:

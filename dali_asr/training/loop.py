@@ -13,14 +13,14 @@ import torch
 from dali_asr.build import resolved
 from dali_asr.errors import TrainingError, TrainingInterrupted
 from dali_asr.model import parameter_count
-from dali_asr.runs.checkpoint import Checkpoint
+from dali_asr.runs.checkpoint import Checkpoint, run_of
 from dali_asr.signals import StopRequest
 from dali_asr.training.clock import EpochClock
 from dali_asr.training.distributed import generator_states
 from dali_asr.training.ending import diverged, lost_at, nothing_left, saved_at, step_limits, stopped_early
 from dali_asr.training.evaluation import evaluate
 from dali_asr.training.history import History
-from dali_asr.training.restoring import restore_checkpoint, schedule_warnings, start_from
+from dali_asr.training.restoring import length_warnings, restore_checkpoint, schedule_warnings, start_from
 from dali_asr.training.setup import build_stepper, open_folder, set_up, warmup_warnings
 from dali_asr.training.watch import Watch
 
@@ -78,7 +78,9 @@ class Training:
         self.config, self.world, self.reporter = config, world, reporter
         self.settings = config.training
         with world.together():
-            setup = set_up(config, corpus, world, beside.setup if beside else None)
+            setup = set_up(
+                config, corpus, world, beside.setup if beside else None, resumed=start.checkpoint is not None
+            )
             self.setup: Setup = setup
             if self.settings.init and not start.checkpoint:
                 start_from(setup, self.settings.init)
@@ -268,6 +270,7 @@ class Training:
         self.history = History((line.model_dump() for line in state.epochs), checkpoint.best)
         self.saved, self.epoch_is_over = checkpoint.name, state.epoch_is_over
         self.setup.warnings.extend(schedule_warnings(self.settings.schedule.kind, state))
+        self.setup.warnings.extend(length_warnings(run_of(path), self.settings, len(self.batches), self.stepper.steps))
         return checkpoint
 
     def _stop_if_asked(self) -> None:

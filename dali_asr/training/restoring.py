@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from dali_asr.config import Config
 from dali_asr.errors import CheckpointError, UsageError, brief
 from dali_asr.plan.steps import MIN_WINDOWS_PER_RANK
-from dali_asr.runs.checkpoint import load_checkpoint, read_checkpoint, read_training, remedy, run_of
+from dali_asr.runs.checkpoint import CONFIG, load_checkpoint, read_checkpoint, read_training, remedy, run_of
 from dali_asr.training.distributed import restore_generators
+from dali_asr.training.ending import step_limits
+from dali_asr.training.setup import build_schedule
 
 if TYPE_CHECKING:
+    from dali_asr.config import TrainingConfig
     from dali_asr.loading import LoaderState, WindowLoader
     from dali_asr.runs.checkpoint import Checkpoint
     from dali_asr.runs.description import ModelDescription
@@ -129,6 +133,29 @@ def schedule_warnings(kind: str, state: TrainingState) -> list[str]:
     return [
         f"training.schedule.kind: the plateau schedule had lowered the learning rate to {scale:g} of its peak; {kind} "
         "starts from the peak. To keep the lowered rate, resume with training.schedule.kind: plateau"
+    ]
+
+
+def length_warnings(run: Path, settings: TrainingConfig, steps_per_epoch: int, step: int) -> list[str]:
+    """Return a warning if a resumed run has another length, on which its learning rate depends.
+
+    Args:
+        run: the run's folder, whose configuration says how long the run was.
+        settings: how it goes on.
+        steps_per_epoch: the number of steps per epoch.
+        step: the number of steps done.
+    """
+    try:
+        before = Config.load(run / CONFIG).training
+    except UsageError:
+        return []
+    was, now = (step_limits(each, steps_per_epoch)[0] for each in (before, settings))
+    if before.schedule.kind != "cosine" or settings.schedule.kind != "cosine" or was == now or not 0 < step < now:
+        return []
+    last, following = build_schedule(before, was).rate(step - 1), build_schedule(settings, now).rate(step)
+    return [
+        f"training.schedule.kind: cosine over {now:,} steps (was {was:,}): the learning rate at the next step "
+        f"is {following:.3g} (it was {last:.3g})"
     ]
 
 

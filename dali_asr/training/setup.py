@@ -21,6 +21,7 @@ from dali_asr.build import (
 )
 from dali_asr.corpus.labels import balanced_weights, label_counts, warn_of_missing
 from dali_asr.corpus.segment_counts import count_segments
+from dali_asr.inventory import ARPABET
 from dali_asr.runs.description import ModelDescription
 from dali_asr.runs.folder import RunFolder, make_unused
 from dali_asr.training.distributed import synchronized
@@ -66,7 +67,9 @@ class Setup:
     warnings: list[str]
 
 
-def set_up(config: Config, corpus: Corpus, world: World, shared: Setup | None = None) -> Setup:
+def set_up(
+    config: Config, corpus: Corpus, world: World, shared: Setup | None = None, *, resumed: bool = False
+) -> Setup:
     """Build the loaders and the model of a configuration.
 
     Args:
@@ -74,6 +77,7 @@ def set_up(config: Config, corpus: Corpus, world: World, shared: Setup | None = 
         corpus: the corpus to train on.
         world: the ranks, which train one model together.
         shared: a setup of another run that reads the same batches, whose loaders serve this one too.
+        resumed: whether the run goes on, so that what was said of its labels is not said again.
 
     Raises:
         DataError, UsageError: a partition without labels or with fewer frames than a batch, a model that is too large.
@@ -81,7 +85,8 @@ def set_up(config: Config, corpus: Corpus, world: World, shared: Setup | None = 
     train = training_partition(corpus, config.data)
     dev = partition_of(corpus, "data.dev", config.data.dev) if config.data.dev else None
     counts = label_counts(train, "data.train")
-    missing = warn_of_missing(counts, corpus.inventory, train.name)
+    missing = None if resumed else warn_of_missing(counts, corpus.inventory, train.name)
+    expected = corpus.inventory == ARPABET  # small corpora lack some of its symbols
     if dev:
         label_counts(dev, "data.dev")
     batches, dev_batches = (shared.batches, shared.dev) if shared else _loaders(config, train, dev, world)
@@ -107,8 +112,8 @@ def set_up(config: Config, corpus: Corpus, world: World, shared: Setup | None = 
         model,
         torch.from_numpy(balanced_weights(counts)) if balanced else None,
         shared.segments if shared else count_segments(train),
-        _notes(config, train.frame_count, int(counts.sum())),
-        [*drop_warnings(config.data), *([missing] if missing else [])],
+        [*_notes(config, train.frame_count, int(counts.sum())), *([missing] if missing and expected else [])],
+        [*drop_warnings(config.data), *([missing] if missing and not expected else [])],
     )
 
 
@@ -162,7 +167,7 @@ def build_stepper(
         steps: the number of steps of the whole run.
         class_weights: weights of the labels in the loss, `[C]`; None for equal weights.
     """
-    optimizer, schedule = config.optimizer, config.schedule
+    optimizer = config.optimizer
     model = synchronized(model, world)
     return Stepper(
         model,
@@ -173,7 +178,7 @@ def build_stepper(
             betas=optimizer.betas,
             eps=optimizer.eps,
         ),
-        Schedule(optimizer.learning_rate, steps, **schedule.model_dump()),
+        build_schedule(config, steps),
         world,
         precision=config.precision,
         label_smoothing=config.label_smoothing,
@@ -183,6 +188,11 @@ def build_stepper(
         compiled=config.compile,
         losses=config.log_every,
     )
+
+
+def build_schedule(config: TrainingConfig, steps: int) -> Schedule:
+    """Return the learning rate of every step of a run of so many steps."""
+    return Schedule(config.optimizer.learning_rate, steps, **config.schedule.model_dump())
 
 
 def warmup_warnings(warmup_steps: int, steps: int) -> list[str]:

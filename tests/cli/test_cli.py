@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import re
@@ -60,12 +61,17 @@ def test_train_and_predict_print_results_and_the_next_command(run_cli: Run, tmp_
     assert (run / "console.log").read_text() == result.output
     more = run_cli("train", "--resume", run, *small, "--set", "training.max_steps=7", "--set", "training.log_every=3")
     assert f"warning: {run}: from step 6 on, training.max_steps 7 (was 5), training.log_every 3 (was 20)" in more.stderr
+    for options in (["--resume", "--set", "training.epochs=2"], ["--set", "training.epochs=2", "--resume"]):
+        swallowed = run_cli("train", *options)
+        assert swallowed.exit_code == 2
+        assert swallowed.output.startswith("error: --resume needs auto or the path of a run; write --resume auto")
     again = run_cli("train", "--resume", run, "--set", "training.seed=1")
     assert again.exit_code == 2
     assert (run / "console.log").read_text() == result.output + more.output
     next_command = re.search(r"Next: dali-asr (.*)", result.output)
     assert next_command
-    result = run_cli(*next_command[1].split())
+    assert next_command[1] == f"predict {run} demo --partition test"
+    result = run_cli("predict", run)
     assert result.exit_code == 0, result.output
     assert f"3,978 frames of 12 utterances of test, written to {run / 'test.csv'}" in result.output
     assert "Frame accuracy" in result.output
@@ -122,8 +128,8 @@ def test_data_packs_and_shows_corpora(run_cli: Run, course: Path, tmp_path: Path
     shown = run_cli("data", "info", dest, "--labels")
     assert shown.exit_code == 0, shown.output
     assert "5 features per frame, float16, normalized: utterance, 42 symbols" in shown.output
-    assert re.search(r"train +0\.00 +4 +50 +yes +\d+ of 42", shown.output)
-    assert re.search(r"test +0\.00 +2 +11 +no +–", shown.output)
+    assert re.search(r"train +0\.5 s +4 +50 +yes +\d+ of 42", shown.output)
+    assert re.search(r"test +0\.1 s +2 +11 +no +–", shown.output)
     labels = Corpus.open(dest).partition("train").labels()
     assert labels is not None
     most = np.bincount(labels).max()
@@ -134,7 +140,10 @@ def test_data_packs_and_shows_corpora(run_cli: Run, course: Path, tmp_path: Path
     )
     assert Corpus.open(dest).normalization.kind == "global"
     demo = run_cli("data", "info", "demo")
-    assert re.search(r"^train .*yes +40 of 42$", demo.output, flags=re.MULTILINE)
+    assert re.search(r"^train +\d\.\d min .*yes +40 of 42$", demo.output, flags=re.MULTILINE)
+    assert re.search(r"^test +39\.8 s ", demo.output, flags=re.MULTILINE), "of 3,978 frames"
+    assert "did you" not in run_cli("data", "chekc").output
+    assert "dali-asr data info warns of what is odd" in run_cli("data", "check", "demo").output
     assert len(demo.output.splitlines()) == 7, "the table does not scroll away"
 
 
@@ -278,6 +287,19 @@ def test_a_command_is_not_broken_so_that_it_can_be_copied(tmp_path: Path) -> Non
     *before, last = shown_on_a_terminal(message, 80, tmp_path)
     assert last == command
     assert " ".join(before) == f"warning: {message.removesuffix(command)}".strip()
+
+
+def test_lists_of_mistakes_keep_their_indent(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from dali_asr.cli import console
+
+    text = io.StringIO()
+    monkeypatch.setattr(console, "stderr", Console(file=text, force_terminal=True, width=40, color_system=None))
+    console.complain("a.yaml: 1 mistake\n  model.hidden: received 512; expected a list such as [512, 512]")
+    first, *lines = text.getvalue().splitlines()
+    assert first == "a.yaml: 1 mistake"
+    assert [len(line) - len(line.lstrip()) for line in lines] == [2, 4]
 
 
 def test_recipes_and_settings_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

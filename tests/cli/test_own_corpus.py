@@ -72,6 +72,11 @@ def test_validate_opens_the_corpus(packed: Path, run_cli: Callable[..., Any], tm
     make_course(tmp_path / "course", {"train": [30], "dev": [9], "test": [8]}, unlabelled=("dev",))
     assert validated(f"data.root={packed}") == "demo: valid"
     assert "no partition 'devv'" in validated(f"data.root={packed}", "data.dev=devv")
+    together = validated(f"data.root={packed}", "data.train=trian", "data.dev=devv", "model.preset=huge")
+    assert "3 mistakes" in together
+    for mistake in ("  model.preset: received 'huge'", "  data.train: ", "  data.dev: "):
+        assert f"\n{mistake}" in together
+    assert "model.max_parameters allows 9;" in validated(f"data.root={packed}", "model.max_parameters=9")
     assert "test: has no transcripts; name a labelled partition in data.dev" in validated(
         f"data.root={packed}", "data.dev=test"
     )
@@ -82,6 +87,7 @@ def test_validate_opens_the_corpus(packed: Path, run_cli: Callable[..., Any], tm
         "demo: valid; all but the first utterances are checked when its corpus is packed"
     )
     assert "no partition 'other'" in validated(course, "data.train=other")
+    assert "2 mistakes" in validated(course, "data.train=other", "data.dev=devv")
     transcript = tmp_path / "course/train/transcript/u00.npy"
     np.save(transcript, np.load(transcript)[1:-1])
     assert "holds 30 symbols for 30 frames; expected 32: [SOS], one per frame, [EOS]" in validated(

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
 from dali_asr.config import Config
-from dali_asr.errors import DataError
+from dali_asr.errors import CheckpointError, DataError
 from dali_asr.reports.bootstrap import paired_bootstrap
 from dali_asr.reports.compare import compare
 from dali_asr.reports.plot import SHARED, plot_text
-from dali_asr.reports.record import config_differences
+from dali_asr.reports.record import config_differences, fold_sections
 from dali_asr.reports.verdicts import verdicts
 from dali_asr.training import train
 from tests.makers import make_course
@@ -134,7 +134,11 @@ def test_the_table_fits_a_terminal(
     done = run_cli("compare", runs[0], runs[2], "--device", "cpu")
     assert done.exit_code == 0, done.output
     header = next(line for line in done.stdout.splitlines() if "params" in line)
-    assert header.split() == ["params", "best", "dev", "accuracy", "PER", "frames/s", "stall", "epochs"]
+    assert header.split() == ["params", "accuracy", "PER", "frames/s", "stall", "epochs"]
+    assert "PER: phoneme error rate; stall: share of the training time" in done.stdout
+    monkeypatch.setattr(stdout, "width", 120)
+    other = run_cli("compare", runs[0], runs[2], "--device", "cpu", "--partition", "test").stdout
+    assert "best dev: the best dev accuracy in training; accuracy: of this evaluation" in other
     assert "How much the seed alone changes is not known" in done.stdout
 
 
@@ -178,7 +182,10 @@ def test_wrong_runs_are_refused_in_one_line(runs: list[Path], run_cli: Callable[
         assert (done.exit_code, done.stderr.count("\n")) == (code, 1), done.output
         return str(done.stderr)
 
-    assert "1 runs; give 2 to 26" in refused(2, runs[0])
+    assert "compare: 1 run; give 2 to 26" in refused(2, runs[0])
+    assert refused(1, runs[0], "nowhere").startswith("error: nowhere: no such folder; give the folder of a run")
+    with pytest.raises(CheckpointError, match="nowhere: no such folder"):
+        compare([runs[0], "nowhere"])
     assert "given twice" in refused(2, runs[0], runs[1], runs[0])
     assert "not a run" in refused(1, runs[0], tmp_path)
     copy = tmp_path / "old"
@@ -198,6 +205,15 @@ def test_masks_that_one_configuration_lacks_are_a_difference() -> None:
     assert found["loader.masking"] == ("null", "–")
     assert found["loader.masking.time.count"][0] == "–"
     assert config_differences(plain, plain) == {}
+    folded = fold_sections(found)
+    assert list(folded) == ["loader.masking"]
+    null, values = folded["loader.masking"]
+    assert null == "null"
+    for name, of in found.items():
+        assert name == "loader.masking" or f"{name.removeprefix('loader.masking.')}: {of[1]}" in values
+    other = Config.load("demo", ["loader.masking={time: {count: [0, 7]}}"])
+    different = config_differences(plain, masked, other)
+    assert fold_sections(different) == different, "what differs between the others would not be seen"
 
 
 def test_the_plot_puts_letters_where_the_values_are() -> None:

@@ -32,11 +32,15 @@ def unpack(path: Path) -> dict[str, bytes]:
 
 def test_a_run_is_handed_in_whole(run_cli: Run, copy: Path, tmp_path: Path) -> None:
     assert run_cli("evaluate", copy).exit_code == 0
+    (evaluation,) = copy.glob("evaluation-*.json")
+    checkpoint = evaluation.stem.removeprefix("evaluation-dev-")
+    corpus = Config.load(copy / "config.yaml").data.root
+    (copy / "test.csv").write_text("another prediction")
     done = run_cli("handin", copy, "-o", tmp_path / "h.zip", "--max-parameters", WEIGHTS)
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[:2] == [
         f"{WEIGHTS} parameters of {WEIGHTS} allowed",
-        f"Predicted the submission, {copy / 'test.csv'}",
+        f"Predicted test of {corpus} by {checkpoint}, frame by frame",
     ]
     files = unpack(tmp_path / "h.zip")
     assert list(files) == sorted(files)
@@ -47,7 +51,7 @@ def test_a_run_is_handed_in_whole(run_cli: Run, copy: Path, tmp_path: Path) -> N
     assert len(kept) == 7
     assert set(files) == {*kept, "README.md", "model_metadata.json", "submission.csv"}
     assert all(files[name] == (copy / name).read_bytes() for name in kept)
-    corpus = Config.load(copy / "config.yaml").data.root
+    assert (copy / "test.csv").read_text() == "another prediction"
     assert run_cli("predict", copy, corpus, "-o", tmp_path / "p.csv").exit_code == 0
     assert files["submission.csv"] == (tmp_path / "p.csv").read_bytes()
 
@@ -70,9 +74,7 @@ def test_the_same_run_gives_the_same_bytes(copy: Path, tmp_path: Path) -> None:
     for path in copy.iterdir():
         path.touch()
     second = hand_in(copy, tmp_path / "b.zip")
-    assert first.submission
-    assert second.submission
-    assert (first.submission.made, second.submission.made) == (True, False)
+    assert first.submission == second.submission
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
 
@@ -207,3 +209,36 @@ def test_an_evaluation_older_than_its_checkpoint_is_left_out(copy: Path, tmp_pat
     hand_in(copy, tmp_path / "h.zip")
     with zipfile.ZipFile(tmp_path / "h.zip") as archive:
         assert not [name for name in archive.namelist() if "evaluation" in name]
+
+
+def test_what_is_handed_in_is_of_the_checkpoint_and_corpus_named(
+    run_cli: Run, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither is what lies in the run's folder already, however new it is."""
+    first, last = sorted((copy / "checkpoints").iterdir())
+    for checkpoint in (first, last):
+        (copy / f"evaluation-dev-{checkpoint.name}.json").write_text('{"partition": "dev", "checkpoint": "it"}')
+    other = Path(shutil.copytree(Config.load(copy / "config.yaml").data.root, tmp_path / "other"))
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/tiny").symlink_to(copy)
+    monkeypatch.chdir(tmp_path)
+    for checkpoint in (first, last):
+        predicted = copy / "test.csv"
+        assert run_cli("predict", copy, other, "--decode", "median:9", "-o", predicted, "--force").exit_code == 0
+        handed = hand_in(checkpoint, "h.zip", source=other, overwrite=True)
+        assert handed.checkpoint == checkpoint.name
+        assert handed.evaluations == (f"evaluation-dev-{checkpoint.name}.json",)
+        files = unpack(tmp_path / "h.zip")
+        text = files["tiny/README.md"].decode()
+        assert (f"The checkpoint {first.name}, which is handed in" in text) == (checkpoint == first)
+        command = re.findall("^dali-asr predict.*", text, flags=re.MULTILINE)[0]
+        assert " PREDICTED_CORPUS " in command
+        done = run_cli(*shlex.split(command.replace("PREDICTED_CORPUS", "other"))[1:], "--force")
+        assert done.exit_code == 0, done.output
+        assert (tmp_path / "submission.csv").read_bytes() == files["tiny/submission.csv"]
+
+
+def test_a_missing_corpus_is_named_as_it_was_given(run_cli: Run, copy: Path, tmp_path: Path) -> None:
+    refused = run_cli("handin", copy, "-o", tmp_path / "h.zip", "--corpus", "nowhere")
+    assert refused.exit_code == 1
+    assert refused.output == ("error: nowhere: no such folder; name a packed corpus or source files (--corpus)\n")

@@ -113,7 +113,7 @@ def test_a_run_resumes_from_an_older_checkpoint(tmp_path: Path) -> None:
     assert len(result.epochs) == 4
 
 
-def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+def test_a_finished_run_is_not_trained_again(tmp_path: Path, run_cli: Callable[..., Any]) -> None:
     run = tmp_path / "run"
     first = resumed(run, "training.epochs=1")
     kept = outcome(run)
@@ -121,7 +121,17 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     assert again.epochs == first.epochs
     assert again.remark == "Nothing was left to train: step 23 of 23 is done; raise training.epochs"
     assert outcome(run) == kept
-    assert len(resumed(run, "training.epochs=2").epochs) == 2, "and can be prolonged"
+    said = run_cli("train", "--resume", run).output
+    assert "Nothing was left to train" in said
+    assert f"\nCheckpoints, metrics and curves are in {run}\n" in said
+    heard = Warnings()
+    train(Config.load("demo", [*OVERRIDES, "training.epochs=2"]), run=run, resume="auto", reporter=heard)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rates = {line["step"]: line["learning_rate"] for line in lines if line["kind"] == "step"}
+    assert heard.messages[1] == (
+        "training.schedule.kind: cosine over 46 steps (was 23): the learning rate at the next step "
+        f"is {rates[24]:.3g} (it was {rates[23]:.3g})"
+    )
     assert str(resumed(run, "training.epochs=9", "training.max_steps=46").remark).endswith("raise training.max_steps")
     both = resumed(run, "training.epochs=2", "training.max_steps=46").remark
     assert str(both).endswith("raise training.epochs and training.max_steps")
