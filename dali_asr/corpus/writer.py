@@ -39,6 +39,7 @@ class PackedWriter:
         dtype: of the stored frames, `float32` or `float16`.
         overwrite: whether a packed corpus at `dest` is replaced.
         features: settings that the frames were computed with, as JSON (`FeatureSettings.to_json`); None if unknown.
+        recordings_folder: the folder of the recordings that `add` names; None if they are not kept.
 
     Raises:
         UsageError: `dest` exists, or frames cannot be stored as `dtype`.
@@ -57,11 +58,13 @@ class PackedWriter:
         dtype: str = "float32",
         overwrite: bool = False,
         features: dict[str, Any] | None = None,
+        recordings_folder: Path | None = None,
     ) -> None:
         check_stored_dtype(dtype)
         self.dest, self.inventory, self.dtype = Path(dest), as_inventory(inventory), dtype
         self.normalization = as_normalization(normalization)
         self._overwrite, self._features = overwrite, features
+        self._recordings_folder = recordings_folder.absolute() if recordings_folder else None
         check_destination(self.dest, overwrite=overwrite)
         self._open = False
         self._stack = ExitStack()
@@ -92,7 +95,7 @@ class PackedWriter:
             labels: `[T]` integers, indices into the inventory, −100 where a frame has none. None for all utterances
                 of a partition without labels.
             speaker: its name; for all utterances of a partition or for none.
-            recording: its path below the folder of the recordings; for all utterances of a partition or for none.
+            recording: its path below `recordings_folder`; for all utterances of a partition or for none.
 
         Raises:
             DataError: names, shapes or values do not fit, or the disk is full or cannot be written.
@@ -133,7 +136,9 @@ class PackedWriter:
             if not self._draft:
                 raise DataError(f"{self.dest}: no utterance was added; a corpus needs at least one")
             entries = tuple(map(self._entry, self._names))
-            self._draft.finish(self._lengths, self._checksums, entries, self.normalization, self._features)
+            self._draft.finish(
+                self._lengths, self._checksums, entries, self.normalization, self._features, self._recordings_folder
+            )
 
     def _entry(self, name: str) -> PartitionEntry:
         speakers, recordings = (
