@@ -17,7 +17,7 @@ from dali_asr.corpus.packed import is_packed
 from dali_asr.corpus.packing import quiet
 from dali_asr.corpus.partition import join
 from dali_asr.corpus.remote import is_at_hand, local_corpus
-from dali_asr.demo import DEMO_CORPUS
+from dali_asr.demo import DEMO_CORPUS, DEMO_RECORDING
 from dali_asr.errors import DataError, UsageError, brief
 from dali_asr.inventory import ARPABET, resolve_inventory
 from dali_asr.loading import WindowLoader
@@ -35,11 +35,15 @@ if TYPE_CHECKING:
 
 
 def corpus_path(root: str, progress: Progress = quiet) -> Path:
-    """Return the folder of a root; `demo` is the embedded corpus, and what is elsewhere is fetched into the cache.
+    """Return the path of a root: `demo` is the embedded corpus; what is elsewhere is fetched into the cache.
+
+    `demo.wav` is the embedded recording, unless there is a file of that name.
 
     Raises:
         DataError, UsageError: as `local_corpus`.
     """
+    if root == DEMO_RECORDING.name and not Path(root).exists():
+        return DEMO_RECORDING
     return DEMO_CORPUS if root == DEMO else local_corpus(root, progress)
 
 

@@ -19,7 +19,7 @@ from dali_asr.config import Config, keys, keys_named, recipe_names, recipes_fold
 from dali_asr.errors import ConfigError, DaliAsrError, UsageError
 from tests import config_table
 
-RECIPES = ["course-best", "course-full", "course-tiny", "demo", "so762-mini"]
+RECIPES = ["course-best", "course-full", "course-tiny", "demo", "english-small", "so762-mini"]
 
 BAD = """
 data: {normalization: utternce, trian: x, train: []}

@@ -25,6 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "inventory": BASE,
     "model": BASE,
     "segments": set(),
+    "pretrained": set(),
     "plan": BASE,
     "config": BASE | {"inventory", "plan", "audio"},
     "fetching": BASE,
@@ -33,7 +34,9 @@ ROOMS: dict[str, set[str]] = {
     "demo": BASE | {"inventory", "audio", "corpus"},
     "loading": BASE | {"device", "plan", "corpus"},
     "build": BASE | {"device", "inventory", "model", "plan", "config", "corpus", "demo", "loading"},
-    "runs": BASE | {"environment", "device", "inventory", "model", "config", "audio", "corpus", "loading", "build"},
+    "runs": BASE
+    | {"environment", "device", "inventory", "model", "pretrained", "config", "audio", "corpus", "loading", "build"}
+    | {"segments"},
     "training": BASE
     | {"audio", "device", "inventory", "model", "plan", "config", "corpus", "loading", "build", "runs"},
     "sweeps": BASE | {"device", "config", "corpus", "loading", "build", "runs", "training"},
@@ -42,8 +45,8 @@ ROOMS: dict[str, set[str]] = {
     "alignment": BASE
     | {"device", "inventory", "segments", "config", "audio", "corpus", "runs", "training", "inference"},
     "reports": BASE
-    | {"environment", "device", "inventory", "model", "segments", "config", "corpus", "loading", "build", "runs"}
-    | {"training", "inference"},
+    | {"audio", "environment", "device", "inventory", "model", "segments", "config", "corpus", "loading", "build"}
+    | {"runs", "training", "inference"},
     "export": BASE | {"environment", "model", "config", "corpus", "runs", "inference"},
     "bench": BASE
     | {"environment", "device", "inventory", "model", "plan", "config", "corpus", "loading", "build", "training"},

@@ -54,7 +54,7 @@ def evaluate(
         from dali_asr.device import describe_device, resolve_device
         from dali_asr.inference.evaluate import comparable_decodings, prepare_evaluation, score
         from dali_asr.inference.writers import write_evaluation
-        from dali_asr.runs.checkpoint import run_of
+        from dali_asr.runs.checkpoint import output_folder, run_of
         from dali_asr.runs.folder import read_stall
 
         report("starting", 1, 1)
@@ -72,7 +72,7 @@ def evaluate(
             device=device,
             progress=lambda done, total: report("evaluating", done, total),
         )
-        values, picture = write_evaluation(evaluation, run_of(run))
+        values, picture = write_evaluation(evaluation, output_folder(run))
     show(_symbol_table(evaluation.scores))
     silence = "silence" if evaluation.silence is None else printable(evaluation.inventory.symbols[evaluation.silence])
     show(_score_table(evaluation.scores, silence))

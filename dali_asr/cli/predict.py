@@ -5,34 +5,54 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dali_asr.cli.console import counting, printing, say
-from dali_asr.errors import UsageError
+from dali_asr.cli.console import complain, counting, printing, say, warn
+from dali_asr.errors import DataError, UsageError, printable
+
+if TYPE_CHECKING:
+    from dali_asr.inference.formats import Format, UtteranceEncoder
+    from dali_asr.inference.sources import Source
+
+Form = Literal["kaggle", "npz", "json", "ctm", "textgrid", "audacity", "html"]
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, or of a checkpoint in it.", readable=False)],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of a run, or of a checkpoint in it; or `english-small`, the model in the package.",
+            readable=False,
+        ),
+    ],
     source: Annotated[
         list[str],
         typer.Argument(
-            help="A packed corpus, source files in any layout, a link (`data fetch`), `demo`, or `.npy` files of "
-            "features; `-` reads paths from standard input, one per line."
+            help="Recordings, `.npy` files of features, and folders of them; or one corpus: packed, source files in "
+            "any layout, a link (`data fetch`), or `demo`. `-` reads paths from standard input, one per line. "
+            "`demo.wav` is in the package."
         ),
     ],
     partition: Annotated[
-        str | None, typer.Option(help="Partition of the corpus. By default the run's `data.test`.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Partition of the corpus, by default the run's `data.test`; of a folder of recordings, the folder "
+            "`train`, `dev` or `test` in it.",
+            show_default=False,
+        ),
     ] = None,
     form: Annotated[
-        Literal["kaggle", "npz", "json", "ctm", "textgrid", "audacity"],
+        Form | None,
         typer.Option(
             "--format",
             help="Of frames: kaggle (CSV of `id,label`), npz (posteriors). Of segments with times: json, ctm, or one "
-            "file per utterance: textgrid (Praat), audacity (label track).",
+            "file per utterance: textgrid (Praat), audacity (label track), html (a page to look at and listen to). By "
+            "default textgrid for recordings, otherwise kaggle.",
+            show_default=False,
         ),
-    ] = "kaggle",
+    ] = None,
     decode: Annotated[
         str | None,
         typer.Option(
@@ -52,17 +72,23 @@ def predict(
             "-o",
             "--output",
             help="The file to write, or the folder for one file per utterance; `-` for standard output. By default in "
-            "the run's folder.",
+            "the run's folder; of `english-small`, in the current one.",
             show_default=False,
         ),
     ] = None,
     checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Checkpoint to use.")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", help="Leave out files that cannot be used; the exit code is then 1."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files.")] = False,
 ) -> None:
-    """Predict the label of every frame of a partition or of single files, in order, or segments with times.
+    """Predict segments with times, or the label of every frame, of recordings or features.
 
     Examples:
+
+        dali-asr predict english-small demo.wav --format textgrid
 
         dali-asr predict runs/demo-20260101-120000 demo
 
@@ -76,44 +102,88 @@ def predict(
 
     to_stdout = output == "-"
     path = Path(output) if output and not to_stdout else None
-    if path and form not in ("textgrid", "audacity"):
+    if path and form and form not in ("textgrid", "audacity", "html"):
         check_output(path, overwrite=force)
     sources = [path for given in source for path in (_listed_paths() if given == "-" else [given])]
+    failures: list[DataError] = []
+
+    def failed(error: DataError) -> None:
+        failures.append(error)
+        complain(f"error: {printable(str(error))}")
+
     with counting() as report:
         report("starting", 0, 1)
         from dali_asr.device import describe_device, resolve_device
         from dali_asr.inference.decoding import NONE, VITERBI
-        from dali_asr.inference.formats import OF_FRAMES, PER_UTTERANCE, SUFFIXES, encode
+        from dali_asr.inference.files import FILES
+        from dali_asr.inference.formats import OF_FRAMES, WITH_POSTERIORS, encode
         from dali_asr.inference.predict import label, prepare
-        from dali_asr.inference.sources import FILES
         from dali_asr.inference.writers import check_prediction, write_prediction
-        from dali_asr.runs.checkpoint import run_of
 
         report("starting", 1, 1)
         where = resolve_device(device)
-        trained, opened = prepare(run, sources, partition=partition, checkpoint=checkpoint, packing=report)
-        end = f"-{form}" if form in PER_UTTERANCE else f".{SUFFIXES[form]}"
-        path = path or run_of(run) / f"{opened.name}{end}"
+        trained, opened = prepare(
+            run,
+            sources,
+            partition=partition,
+            checkpoint=checkpoint,
+            device=device,
+            packing=report,
+            failed=failed if keep_going else None,
+        )
+        form = form or ("textgrid" if opened.has_recordings else "kaggle")
+        path = path or _default_output(run, opened, form)
+        encoder = _encoder(form)
         labelling = label(
             trained,
             opened,
             decode=decode or (NONE if form in OF_FRAMES else VITERBI),
-            posteriors=form == "npz",
+            posteriors=form in WITH_POSTERIORS,
             device=device,
             progress=lambda done, total: report("predicting", done, total),
         )
         if to_stdout:
             with printing():
-                encode(labelling, form, sys.stdout.buffer, frame_labels=frame_labels)
+                encode(labelling, form, sys.stdout.buffer, frame_labels=frame_labels, encoder=encoder)
                 sys.stdout.buffer.flush()
-            return
-        check_prediction(path, form, opened.utterances, overwrite=force)
-        say(f"Predicting with {trained.name}, on the {describe_device(where)}")
-        write_prediction(labelling, path, form, overwrite=force, frame_labels=frame_labels)
-    of = "" if opened.name == FILES else f" of {opened.name}"
-    say(f"{opened.frame_count:,} frames of {len(opened.utterances):,} utterances{of}, written to {path}")
-    if labelling.accuracy is not None:
+        else:
+            check_prediction(path, form, opened.utterances, overwrite=force)
+            say(f"Predicting with {trained.name}, on the {describe_device(where)}")
+            write_prediction(labelling, path, form, overwrite=force, frame_labels=frame_labels, encoder=encoder)
+    if not to_stdout:
+        of = "" if opened.name == FILES else f" of {opened.name}"
+        utterances = "1 utterance" if labelling.done == 1 else f"{labelling.done:,} utterances"
+        say(f"{labelling.frames:,} frames of {utterances}{of}, written to {path}")
+    if labelling.accuracy is not None and not to_stdout:
         say(f"Frame accuracy {labelling.accuracy:.2%}")
+    if failures:
+        files = "1 file was" if len(failures) == 1 else f"{len(failures):,} files were"
+        warn(f"{files} left out, for the reasons above")
+        raise typer.Exit(1)
+
+
+def _default_output(run: Path, source: Source, form: Format) -> Path:
+    """Return where a prediction is written by default."""
+    from dali_asr.files import file_name
+    from dali_asr.inference.formats import PER_UTTERANCE, SUFFIXES
+    from dali_asr.runs.checkpoint import output_folder
+
+    if form not in PER_UTTERANCE:
+        return output_folder(run) / f"{source.name}.{SUFFIXES[form]}"
+    if source.has_recordings and len(source.utterances) == 1:
+        return output_folder(run) / file_name(source.utterances[0], f".{SUFFIXES[form]}")
+    return output_folder(run) / f"{source.name}-{form}"
+
+
+def _encoder(form: Format) -> UtteranceEncoder:
+    """Return what makes the files of a format of one file per utterance."""
+    if form == "html":
+        from dali_asr.reports.listening import utterance_page
+
+        return utterance_page
+    from dali_asr.inference.formats import encode_utterance
+
+    return encode_utterance
 
 
 def _listed_paths() -> list[str]:

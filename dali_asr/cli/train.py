@@ -21,6 +21,8 @@ from dali_asr.runs.curves import epoch_label
 from dali_asr.runs.reporter import epoch_lines, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.progress import Progress, TaskID
 
     from dali_asr.config import Config
@@ -131,6 +133,8 @@ def train(
         source = str(config_of(resume) or "demo")
     if init is not None:
         overrides = [*(overrides or ()), f"training.init={json.dumps(init)}"]
+    if source is None:
+        config = source = _recipe_of_init(overrides or ())
     checked = Config.load(source, overrides or ())
     log = _ConsoleLog()
     with (
@@ -145,6 +149,14 @@ def train(
                 raise
             time.sleep(1)  # torchrun ends all processes when the first one ends; the one that reports has to finish
             raise typer.Exit(error.exit_code) from error
+
+
+def _recipe_of_init(overrides: Sequence[str]) -> str | None:
+    """Return the recipe of the pretrained model that training starts from; a model of another shape could not."""
+    from dali_asr.pretrained import pretrained_names
+
+    started = [setting.partition("=")[2].strip("\"'") for setting in overrides if setting.startswith("training.init=")]
+    return next((name for name in started if name in pretrained_names() and not Path(name).exists()), None)
 
 
 class _ConsoleLog:

@@ -118,9 +118,8 @@ def refuse_audio(path: Path) -> None:
     if inside or path.suffix.lower() in _AUDIO:
         what = "a folder of recordings" if inside else "a recording"
         raise DataError(
-            f"{path}: is {what}, but features are needed; make a packed corpus by dali-asr features, or give arrays "
-            "[frames, features per frame] as .npy files: to predict, as they are; to train, in PARTITION/mfcc with "
-            "labels in PARTITION/transcript, or by PackedWriter"
+            f"{path}: is {what}, but features are needed; make a packed corpus of recordings with alignments by "
+            "dali-asr prepare, or without by dali-asr features; dali-asr predict labels recordings as they are"
         )
 
 

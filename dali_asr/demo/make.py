@@ -1,11 +1,11 @@
-"""Make the demo corpus: speech synthesized by flite, MFCC by DALI's audio operators.
+"""Make the demo corpus and the demo recording: speech synthesized by flite, MFCC by DALI's audio operators.
 
     apt-get install flite
     python -m dali_asr.demo.make
 
 Voices `slt`, `awb` and `kal16` speak the sentences of train and dev. Voice `rms`, which is in neither, speaks those of
-test. flite prints the end of each phone; a frame's label is the phone at its center. Frames are normalized by utterance
-and stored as float16; `dali_asr.audio.features` describes them.
+test, and one of them is the recording. flite prints the end of each phone; a frame's label is the phone at its center.
+Frames are normalized by utterance and stored as float16; `dali_asr.audio.features` describes them.
 
 Shape letters: `T` frames of an utterance, `S` samples of a recording, `D` features of a frame.
 """
@@ -22,7 +22,7 @@ import numpy as np
 
 from dali_asr.audio.features import demo_settings, mfcc
 from dali_asr.corpus import PackedWriter
-from dali_asr.demo import DEMO_CORPUS
+from dali_asr.demo import DEMO_CORPUS, DEMO_RECORDING
 from dali_asr.demo.sentences import DEV, TEST, TRAIN
 from dali_asr.inventory import ARPABET
 
@@ -37,13 +37,14 @@ PARTITIONS = {
     "test": (TEST, ("rms",)),
 }
 # flite's names of phones are ARPAbet in lower case, except these.
+RECORDED = TEST[1]
 SYMBOLS = {"pau": "[SIL]", "ax": "AH"}
 
 
-def speak(text: str, voice: str) -> tuple[NDArray[np.float32], list[tuple[float, str]]]:
-    """Return samples `[S]` in [-1, 1], and the end in seconds and the symbol of each phone."""
+def speak(text: str, voice: str, path: Path | None = None) -> tuple[NDArray[np.float32], list[tuple[float, str]]]:
+    """Return samples `[S]` in [-1, 1], and the end in seconds and the symbol of each phone; keep the WAV at a path."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "speech.wav"
+        path = path or Path(folder) / "speech.wav"
         command = ["flite", "-psdur", "-voice", voice, "-t", text, "-o", str(path)]
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         with wave.open(str(path)) as audio:
@@ -67,7 +68,8 @@ def frame_labels(phones: list[tuple[float, str]], frames: int) -> NDArray[np.int
 
 
 def main() -> None:
-    """Write the corpus into the package."""
+    """Write the corpus and the recording into the package."""
+    speak(RECORDED, "rms", DEMO_RECORDING)
     with PackedWriter(
         DEMO_CORPUS, inventory=ARPABET, normalization="utterance", dtype="float16", overwrite=True
     ) as writer:

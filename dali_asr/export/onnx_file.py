@@ -17,7 +17,7 @@ from dali_asr.export.graph import CHUNK, INPUT, build_graph
 from dali_asr.files import check_output, disk_errors, sweep, write_file
 from dali_asr.inference.trained import TrainedModel, run_config
 from dali_asr.model import parameter_count
-from dali_asr.runs.checkpoint import load_checkpoint, run_of
+from dali_asr.runs.checkpoint import load_checkpoint, output_folder, run_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,7 +63,8 @@ def export_onnx(
 
     Args:
         run: folder of a run, or of one of its checkpoints.
-        output: the file to write, `.onnx`; by default `model.onnx` in the run's folder. The card has the suffix `.md`.
+        output: the file to write, `.onnx`; by default `model.onnx` in the run's folder, for a pretrained model in the
+            current one. The card has the suffix `.md`.
         checkpoint: `best` or `last`.
         overwrite: whether existing files are replaced.
         progress: called with the progress of both stages.
@@ -76,7 +77,7 @@ def export_onnx(
     """
     _check_packages()
     folder = run_of(Path(run).expanduser())
-    path = Path(output).expanduser() if output else folder / f"model{_SUFFIX}"
+    path = Path(output).expanduser() if output else output_folder(Path(run).expanduser()) / f"model{_SUFFIX}"
     card = _check_outputs(path, overwrite=overwrite)
     trained = load_checkpoint(Path(run).expanduser(), checkpoint)
     config = run_config(folder, trained)

@@ -22,7 +22,6 @@ from dali_asr.inference.decoding import MEDIAN, NONE, VITERBI, build_decoder
 from dali_asr.inference.predict import by_utterance, classify, prepare, reduce_logits
 from dali_asr.inference.scores import TOP, Scores, error_rate, score_labels
 from dali_asr.runs.start import config_of
-from dali_asr.segments import FrameTiming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from dali_asr.inference.decoding import FrameScores
     from dali_asr.inventory import Inventory
     from dali_asr.runs.checkpoint import Checkpoint, Which
+    from dali_asr.segments import FrameTiming
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def score(
     in_top = np.empty(len(true), np.bool_)
     log_posteriors = any(name != NONE for name in names)
     batches = _batches(checkpoint, partition, resolve_device(device), in_top, observe, log_posteriors=log_posteriors)
-    offsets, period = partition.offsets, (timing or FrameTiming()).period
+    offsets, period = partition.offsets, (timing or checkpoint.description.timing).period
     for first, scores in zip(offsets.tolist(), by_utterance(batches, partition.lengths), strict=False):
         part = slice(first, first + len(scores.labels))
         for name, decoder in decoders.items():

@@ -14,6 +14,7 @@ Of segments, one file per utterance:
 
 textgrid  Praat's TextGrid in the long text format, with the tier `phones`
 audacity  a label track: start, end, label, separated by tabs
+html      a page to look at and to listen to, which `reports` makes
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from dali_asr.inference.predict import LabelledUtterance, Labelling
     from dali_asr.segments import Segment
 
-Format = Literal["kaggle", "npz", "json", "ctm", "textgrid", "audacity"]
+Format = Literal["kaggle", "npz", "json", "ctm", "textgrid", "audacity", "html"]
 SUFFIXES: dict[Format, str] = {
     "kaggle": "csv",
     "npz": "npz",
@@ -42,12 +43,35 @@ SUFFIXES: dict[Format, str] = {
     "ctm": "ctm",
     "textgrid": "TextGrid",
     "audacity": "txt",
+    "html": "html",
 }
-PER_UTTERANCE: tuple[Format, ...] = ("textgrid", "audacity")
+PER_UTTERANCE: tuple[Format, ...] = ("textgrid", "audacity", "html")
 OF_FRAMES: tuple[Format, ...] = ("kaggle", "npz")
+WITH_POSTERIORS: tuple[Format, ...] = ("npz", "html")
 
 
-def encode(labelling: Labelling, form: Format, stream: BinaryIO, *, frame_labels: bool = False) -> None:
+class UtteranceEncoder(Protocol):
+    """What makes the file of an utterance, in a format of one file per utterance."""
+
+    def __call__(self, utterance: LabelledUtterance, labelling: Labelling, form: Format) -> bytes:
+        """Return the file."""
+
+
+def encode_utterance(utterance: LabelledUtterance, labelling: Labelling, form: Format) -> bytes:
+    """Return the file of an utterance, in a format of one file per utterance other than `html`."""
+    segments = utterance.segments(labelling.inventory, labelling.timing)
+    encoder: Callable[[list[Segment]], str] = {"textgrid": _textgrid, "audacity": _audacity}[form]
+    return encoder(segments).encode()
+
+
+def encode(
+    labelling: Labelling,
+    form: Format,
+    stream: BinaryIO,
+    *,
+    frame_labels: bool = False,
+    encoder: UtteranceEncoder = encode_utterance,
+) -> None:
     """Write a labelling to a stream.
 
     Args:
@@ -55,6 +79,7 @@ def encode(labelling: Labelling, form: Format, stream: BinaryIO, *, frame_labels
         form: the format.
         stream: to write to.
         frame_labels: whether `json` holds the label of each frame, too.
+        encoder: of a format of one file per utterance; that of `html` is `reports.listening.utterance_page`.
 
     Raises:
         UsageError: the format is `npz` and utterances have no posteriors; or it writes one file per utterance.
@@ -66,18 +91,11 @@ def encode(labelling: Labelling, form: Format, stream: BinaryIO, *, frame_labels
                 "name a folder, or choose ctm or json"
             )
         for utterance in labelling.utterances:
-            stream.write(encode_utterance(utterance, labelling, form))
+            stream.write(encoder(utterance, labelling, form))
     elif form == "json":
         _json(labelling, stream, frame_labels=frame_labels)
     else:
         {"kaggle": _kaggle, "npz": _npz, "ctm": _ctm}[form](labelling, stream)
-
-
-def encode_utterance(utterance: LabelledUtterance, labelling: Labelling, form: Format) -> bytes:
-    """Return the file of an utterance, in a format of one file per utterance."""
-    segments = utterance.segments(labelling.inventory, labelling.timing)
-    encoder: Callable[[list[Segment]], str] = {"textgrid": _textgrid, "audacity": _audacity}[form]
-    return encoder(segments).encode()
 
 
 def _kaggle(labelling: Labelling, stream: BinaryIO) -> None:
@@ -139,7 +157,7 @@ def _npz(labelling: Labelling, stream: BinaryIO) -> None:
         posteriors=np.concatenate(posteriors),
         labels=np.concatenate([utterance.labels for utterance in utterances]),
         offsets=np.cumsum([0, *(len(utterance.labels) for utterance in utterances)], dtype=np.int64),
-        utterances=np.array(labelling.names),
+        utterances=np.array([utterance.name for utterance in utterances]),
         inventory=np.array(labelling.inventory.symbols),
     )
 

@@ -9,6 +9,7 @@ Shape letters: `B` frames of a batch, `T` frames of an utterance, `F` frames of 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from dali_asr.audio.devices import gpu_number
 from dali_asr.build import complete_loader
 from dali_asr.corpus.packing import quiet
 from dali_asr.device import resolve_device
@@ -24,7 +26,7 @@ from dali_asr.inference.decoding import NONE, FrameScores, build_decoder
 from dali_asr.inference.sources import open_source
 from dali_asr.inference.trained import run_config
 from dali_asr.runs.checkpoint import load_checkpoint, run_of
-from dali_asr.segments import FrameTiming, segments_of
+from dali_asr.segments import segments_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,11 +35,13 @@ if TYPE_CHECKING:
 
     from dali_asr.corpus import Partition
     from dali_asr.corpus.packing import Progress
+    from dali_asr.errors import DataError
+    from dali_asr.inference.files import Sound
     from dali_asr.inference.sources import Source
     from dali_asr.inventory import Inventory
     from dali_asr.loading import Batch
     from dali_asr.runs.checkpoint import Checkpoint, Which
-    from dali_asr.segments import Segment
+    from dali_asr.segments import FrameTiming, Segment
 
 BATCH_SIZE = 4096
 
@@ -51,16 +55,19 @@ class LabelledUtterance:
         labels: predicted labels, `[T]` int64.
         confidences: posterior probabilities of these labels, `[T]` float32.
         posteriors: of all labels, `[T, C]` float32, each row summing to 1; None unless requested.
+        sound: the recording; None of an utterance of a corpus, or of a file of features.
     """
 
     name: str
     labels: NDArray[np.int64]
     confidences: NDArray[np.float32]
     posteriors: NDArray[np.float32] | None = None
+    sound: Sound | None = None
 
     def segments(self, inventory: Inventory, timing: FrameTiming) -> list[Segment]:
-        """Return the runs of equal labels with their times and confidences."""
-        return segments_of(self.labels, inventory.symbols, timing, probabilities=self.confidences)
+        """Return the runs of equal labels with their times and confidences; the last ends with the recording."""
+        duration = self.sound.duration if self.sound else None
+        return segments_of(self.labels, inventory.symbols, timing, duration=duration, probabilities=self.confidences)
 
 
 @dataclass(eq=False)
@@ -74,6 +81,8 @@ class Labelling:
         timing: when frames are.
         names: names of all utterances.
         utterances: in the order of their names, labelled as they are asked for.
+        done: number of utterances so far.
+        frames: number of their frames.
         right: number of frames so far whose label is the true one.
         labelled: number of frames so far that have a true label.
     """
@@ -84,6 +93,8 @@ class Labelling:
     timing: FrameTiming
     names: tuple[str, ...]
     utterances: Iterator[LabelledUtterance]
+    done: int = 0
+    frames: int = 0
     right: int = 0
     labelled: int = 0
 
@@ -107,6 +118,7 @@ class Prediction:
         posteriors: posterior probabilities, `[F, C]` float32, each row summing to 1; None unless requested.
         accuracy: fraction of the labelled frames predicted right; None if no frame has a label.
         timing: when frames are.
+        sounds: the recordings of the utterances, `[U]`, None for those without.
     """
 
     partition: str
@@ -118,6 +130,7 @@ class Prediction:
     posteriors: NDArray[np.float32] | None
     accuracy: float | None
     timing: FrameTiming
+    sounds: tuple[Sound | None, ...]
 
     @property
     def symbols(self) -> NDArray[np.str_]:
@@ -127,7 +140,8 @@ class Prediction:
     def segments(self, utterance: int) -> list[Segment]:
         """Return the runs of equal labels of an utterance, given its number, with times and confidences."""
         first, end = self.offsets[utterance : utterance + 2]
-        one = LabelledUtterance(self.utterances[utterance], self.labels[first:end], self.confidences[first:end])
+        labels, confidences = self.labels[first:end], self.confidences[first:end]
+        one = LabelledUtterance(self.utterances[utterance], labels, confidences, sound=self.sounds[utterance])
         return one.segments(self.inventory, self.timing)
 
 
@@ -147,14 +161,15 @@ def predict(
     """Label every frame of a source with a trained model.
 
     Args:
-        run: folder of a run, or of one of its checkpoints.
-        source: a packed corpus, a course folder, `demo`, or `.npy` files of features `[T, D]`, not normalized.
+        run: folder of a run, or of one of its checkpoints; or `english-small`, the model in the package.
+        source: recordings, `.npy` files of features `[T, D]`, not normalized, or folders of them; a packed corpus, a
+            course folder, or `demo`.
         partition: name of the corpus's partition; by default the run's `data.test`, or the only one.
         checkpoint: `best` or `last`.
         decode: how labels follow from posteriors: `none`, the most probable label of each frame; `median:K`, the
             majority of K frames; `viterbi`, the best path of a bigram with durations.
         posteriors: whether to return posteriors.
-        timing: when frames are; by default 25 ms every 10 ms.
+        timing: when frames are; by default as the model's features say, or 25 ms every 10 ms.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         packing: called with the progress of packing a course folder.
         progress: called with the number of frames done, and of all frames.
@@ -165,7 +180,7 @@ def predict(
         UsageError: an unclear or unknown partition or decoding, or sources that cannot be combined.
         DeviceError: the device is missing or has too little memory.
     """
-    trained, opened = prepare(run, source, partition=partition, checkpoint=checkpoint, packing=packing)
+    trained, opened = prepare(run, source, partition=partition, checkpoint=checkpoint, device=device, packing=packing)
     labelling = label(
         trained, opened, decode=decode, posteriors=posteriors, timing=timing, device=device, progress=progress
     )
@@ -180,6 +195,7 @@ def predict(
         np.concatenate([u.posteriors for u in utterances if u.posteriors is not None]) if posteriors else None,
         labelling.accuracy,
         labelling.timing,
+        tuple(utterance.sound for utterance in utterances),
     )
 
 
@@ -189,14 +205,23 @@ def prepare(
     *,
     partition: str | None = None,
     checkpoint: Which = "best",
+    device: str = "auto",
     packing: Progress = quiet,
+    failed: Callable[[DataError], None] | None = None,
 ) -> tuple[Checkpoint, Source]:
-    """Load a checkpoint and open the source to label; arguments and errors as in `predict`."""
+    """Load a checkpoint and open the source to label; arguments and errors as in `predict`.
+
+    Besides, `failed` is called with the error of a file that cannot be used, which is then left out; by default it is
+    raised.
+    """
     run = Path(run).expanduser()
     trained = load_checkpoint(run, checkpoint)
     config = run_config(run_of(run), trained)
     sources = [source] if isinstance(source, (str, Path)) else list(source)
-    return trained, open_source(sources, partition, trained.description, config.data, packing)
+    opened = open_source(
+        sources, partition, trained.description, config.data, packing, failed=failed, gpu=gpu_number(device)
+    )
+    return trained, opened
 
 
 def label(
@@ -216,18 +241,18 @@ def label(
         source.name,
         checkpoint.description.inventory,
         decode,
-        timing or FrameTiming(),
+        timing or checkpoint.description.timing,
         source.utterances,
         iter(()),
     )
 
     def utterances() -> Iterator[LabelledUtterance]:
-        done = 0
         for part in source.parts:
-            scores = frame_scores(checkpoint, part, where, log_posteriors=posteriors or decode != NONE)
+            scores = _ahead(frame_scores(checkpoint, part, where, log_posteriors=posteriors or decode != NONE))
             spans = pairwise(part.offsets.tolist())
-            for name, (first, end), of_utterance in zip(
-                part.utterances, spans, by_utterance(scores, part.lengths), strict=True
+            sounds = [*source.sounds] or [None] * len(part.utterances)
+            for name, sound, (first, end), of_utterance in zip(
+                part.utterances, sounds, spans, by_utterance(scores, part.lengths), strict=True
             ):
                 labels = decoder(of_utterance)
                 true = part.labels(first, end)
@@ -235,15 +260,23 @@ def label(
                     labelling.right += int((labels == true).sum())
                     labelling.labelled += int((true >= 0).sum())
                 kept = of_utterance.log_posteriors if posteriors else None
-                yield LabelledUtterance(
-                    name, labels, of_utterance.confidences_of(labels), None if kept is None else np.exp(kept)
-                )
-                done += end - first
+                labelling.done, labelling.frames = labelling.done + 1, labelling.frames + end - first
+                probabilities = None if kept is None else np.exp(kept)
+                yield LabelledUtterance(name, labels, of_utterance.confidences_of(labels), probabilities, sound)
                 if progress:
-                    progress(done, source.frame_count)
+                    progress(labelling.frames, source.frame_count)
 
     labelling.utterances = utterances()
     return labelling
+
+
+def _ahead(batches: Iterator[FrameScores]) -> Iterator[FrameScores]:
+    """Yield batches, and let the model make the next one while one is decoded."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
 
 
 @torch.inference_mode()

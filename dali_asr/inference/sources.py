@@ -1,8 +1,9 @@
-"""Opening what a model is applied to: a partition of a corpus, or single files of features, part by part."""
+"""Opening what a model is applied to: a partition of a corpus, or recordings and files of features, part by part."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dali_asr.build import corpus_path
@@ -10,30 +11,24 @@ from dali_asr.corpus import Corpus, PackSettings
 from dali_asr.corpus.archive import is_archive
 from dali_asr.corpus.archive_names import archive_partitions
 from dali_asr.corpus.cache import is_cached
-from dali_asr.corpus.features import is_npy_name, read_features, read_features_shape, refuse_audio
 from dali_asr.corpus.layouts import layout_title, partition_names
 from dali_asr.corpus.packed import is_packed
 from dali_asr.corpus.packing import quiet
+from dali_asr.corpus.regular import reading
 from dali_asr.errors import CheckpointError, DataError, SymbolError, UsageError
-from dali_asr.inventory import is_text
+from dali_asr.inference.files import FILES, Files, check_feature_dim, files_in, is_recording_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Sequence
 
     from dali_asr.config import DataConfig
     from dali_asr.corpus import Partition
     from dali_asr.corpus.packing import Progress
+    from dali_asr.inference.files import Sound
     from dali_asr.runs.description import ModelDescription
 
 
 _MAX_SHOWN = 6  # symbols in a message
-_ZEROED = (
-    "repair the file, or write zeros there with numpy.nan_to_num(frames, posinf=0, neginf=0), as training with "
-    "data.zero_nonfinite does"
-)
-FILES = "files"  # the name of the partition that single files make up
-_PART = 1 << 17  # frames of single files that are in memory at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +41,16 @@ class Source:
         frame_count: number of all frames.
         parts: partitions of consecutive utterances, which together hold all. Those of single files are read as they
             are asked for, so that memory does not grow with the number of files.
+        sounds: the recordings of the utterances of the part under way, None for those without; empty if all are.
+        has_recordings: whether there are any.
     """
 
     name: str
     utterances: tuple[str, ...]
     frame_count: int
     parts: Iterable[Partition]
+    sounds: Sequence[Sound | None] = field(default_factory=list)
+    has_recordings: bool = False
 
     @classmethod
     def of(cls, partition: Partition) -> Source:
@@ -65,68 +64,63 @@ def open_source(
     description: ModelDescription,
     data: DataConfig,
     progress: Progress = quiet,
+    *,
+    failed: Callable[[DataError], None] | None = None,
+    gpu: int | None = None,
 ) -> Source:
     """Open a source, normalized as the features that the model was trained on.
 
     Args:
-        sources: `.npy` files of features `[T, D]`; or one folder: a packed corpus, source files in any layout, an
-            archive of a course folder, or a folder of such files; or `demo`.
-        partition: name of the corpus's partition; by default `data.test` if the corpus has it, or its only one.
+        sources: recordings, `.npy` files of features `[T, D]`, and folders of such files; or one corpus: a packed
+            corpus, source files in any layout, an archive of a course folder, or `demo`.
+        partition: name of the corpus's partition; by default `data.test` if the corpus has it, or its only one. Or the
+            folder `train`, `dev` or `test` of a folder of recordings.
         description: description of the model.
         data: the section of the run's configuration that says how features are stored.
         progress: called with the progress of packing source files.
+        failed: called with the error of a file that cannot be used, which is then left out; by default it is raised.
+        gpu: number of the GPU that computes the features of recordings; by default the CPU does.
 
     Raises:
         DataError: files are missing, damaged or of another D; or the corpus has another normalization.
         UsageError: an unclear or unknown partition, or sources that cannot be combined.
-        CheckpointError: the corpus and the model have different inventories.
+        CheckpointError: the corpus and the model have different inventories, or there are recordings and the model
+            does not know how its features were computed.
     """
     paths = [corpus_path(str(source), progress) for source in sources]
-    for path in paths:
-        refuse_audio(path)
-    if len(paths) == 1 and paths[0].is_dir() and not (is_packed(paths[0]) or layout_title(paths[0])):
-        paths = sorted(path for path in paths[0].iterdir() if is_npy_name(path.name)) or paths
-    if all(path.suffix == ".npy" for path in paths):
-        if partition:
+    report = failed or _raise
+    given = [_files_of(path, partition, report) for path in paths]
+    if all(given):
+        files = [file for of_path in given for file in of_path or ()]
+        if partition and (any(map(Path.is_file, paths)) or any(path.suffix == ".npy" for path in files)):
             raise UsageError(f"partition {partition}: single files have no partitions; leave it out")
-        return _open_files(paths, description, data)
+        return _source_of(Files(files, description, data, report, gpu))
     if len(paths) > 1:
-        raise UsageError(f"{paths[0]}: several sources must all be .npy files; give one corpus at a time")
+        corpus = paths[given.index(None)]
+        raise UsageError(
+            f"{corpus}: several sources must all be recordings, .npy files, or folders of them; "
+            "give one corpus at a time"
+        )
     return Source.of(_open_corpus(paths[0], partition, description, data, progress))
 
 
-def _open_files(paths: Sequence[Path], description: ModelDescription, data: DataConfig) -> Source:
-    lengths = []
-    for path in paths:
-        length, feature_dim = read_features_shape(path)
-        _check_feature_dim(path, feature_dim, description, data.root)
-        if not is_text(path.stem):
-            raise DataError(f"{path.stem!r}.npy: its name is not UTF-8; rename it")
-        lengths.append(length)
-    names = tuple(path.stem for path in paths)
-    return Source(FILES, names, sum(lengths), _parts(paths, lengths, description, data))
+def _raise(error: DataError) -> None:
+    raise error
 
 
-def _parts(
-    paths: Sequence[Path], lengths: Sequence[int], description: ModelDescription, data: DataConfig
-) -> Iterator[Partition]:
-    """Yield partitions of consecutive files, each of at most `_PART` frames unless one file has more."""
-    first = 0
-    while first < len(paths):
-        end, frames = first + 1, lengths[first]
-        while end < len(paths) and frames + lengths[end] <= _PART:
-            frames += lengths[end]
-            end += 1
-        corpus = Corpus.from_arrays(
-            [read_features(path, zero_nonfinite=data.zero_nonfinite, remedy=_ZEROED) for path in paths[first:end]],
-            inventory=description.inventory,
-            normalization=description.normalization,
-            dtype=data.dtype or "float32",
-            names=[path.stem for path in paths[first:end]],
-            partition=FILES,
-        )
-        yield corpus.partition(FILES)
-        first = end
+def _files_of(path: Path, partition: str | None, failed: Callable[[DataError], None]) -> list[Path] | None:
+    """Return the recordings and `.npy` files that a path stands for; None if it is that of a corpus."""
+    if path.suffix == ".npy" or (is_recording_name(path) and not path.is_dir()):
+        return [path]
+    with reading(path):
+        if not path.is_dir() or is_packed(path) or layout_title(path):
+            return None
+        return files_in(path, partition, failed) or None
+
+
+def _source_of(files: Files) -> Source:
+    has_recordings = any(is_recording_name(path) for path in files.paths)
+    return Source(FILES, files.names, files.frame_count, files.parts(), files.sounds, has_recordings)
 
 
 def _open_corpus(
@@ -143,7 +137,7 @@ def _open_corpus(
         _check_corpus(path, corpus, description)
     else:
         corpus = _open_unpacked(path, names, chosen, description, data, progress)
-    _check_feature_dim(path, corpus.feature_dim, description, data.root)
+    check_feature_dim(path, corpus.feature_dim, description, data.root)
     return corpus.partition(chosen)
 
 
@@ -206,12 +200,4 @@ def _check_corpus(path: Path, corpus: Corpus, description: ModelDescription) -> 
             f"{path}: normalized by {corpus.normalization.kind}, the checkpoint was trained on features "
             f"normalized by {description.normalization.kind}, or by other statistics; give the source files "
             "instead, or pack it again"
-        )
-
-
-def _check_feature_dim(path: Path, feature_dim: int, description: ModelDescription, root: str) -> None:
-    if feature_dim != description.feature_dim:
-        raise DataError(
-            f"{path}: {feature_dim} features per frame, the checkpoint was trained on {description.feature_dim}; "
-            f"compute them as those of {root}, on which it was trained"
         )

@@ -169,7 +169,7 @@ def load_model(run: str | Path, *, checkpoint: Which = "best", device: str = "au
     """Load a trained model.
 
     Args:
-        run: folder of a run, or of one of its checkpoints.
+        run: folder of a run, or of one of its checkpoints; or `english-small`, the model in the package.
         checkpoint: `best` or `last`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
 

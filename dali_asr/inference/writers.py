@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dali_asr.inference.evaluate import Evaluation
-    from dali_asr.inference.formats import Format
+    from dali_asr.inference.formats import Format, UtteranceEncoder
     from dali_asr.inference.predict import Labelling
 
 
@@ -59,7 +59,13 @@ def check_prediction(path: Path, form: Format, names: Sequence[str], *, overwrit
 
 
 def write_prediction(
-    labelling: Labelling, path: Path, form: Format, *, overwrite: bool = False, frame_labels: bool = False
+    labelling: Labelling,
+    path: Path,
+    form: Format,
+    *,
+    overwrite: bool = False,
+    frame_labels: bool = False,
+    encoder: UtteranceEncoder = encode_utterance,
 ) -> None:
     """Write a prediction to a file, or a file per utterance to a folder, as its utterances are labelled.
 
@@ -71,6 +77,7 @@ def write_prediction(
         form: the format.
         overwrite: whether files are replaced.
         frame_labels: whether `json` holds the label of each frame, too.
+        encoder: as of `encode`.
 
     Raises:
         UsageError: as `check_prediction` and `encode`.
@@ -81,13 +88,12 @@ def write_prediction(
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with new_file(path) as file:
-                encode(labelling, form, file, frame_labels=frame_labels)
+                encode(labelling, form, file, frame_labels=frame_labels, encoder=encoder)
         return
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         for utterance in labelling.utterances:
-            content = encode_utterance(utterance, labelling, form)
-            write_file(path / file_name(utterance.name, f".{SUFFIXES[form]}"), content)
+            write_file(path / file_name(utterance.name, f".{SUFFIXES[form]}"), encoder(utterance, labelling, form))
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from dali_asr.reports.figures import draw_metric, draw_posteriorgram
 from dali_asr.reports.record import ABSENT, compare_recipe, read_record, settings
 from dali_asr.reports.run_pages import write_page
 from dali_asr.reports.sounds import Sounds
-from dali_asr.segments import FrameTiming
+from dali_asr.runs.checkpoint import output_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,8 +94,7 @@ def report(
     )
     path = output or page_path(record, opened.name)
     check_output(path, overwrite=overwrite)
-    features = trained.description.features
-    sounds = Sounds(opened, features.timing if features else FrameTiming(), _MAX_SOUND, recordings)
+    sounds = Sounds(opened, trained.description.timing, _MAX_SOUND, recordings)
     examples = Examples(opened, _EXAMPLES)
     evaluation = score(
         trained,
@@ -113,7 +112,7 @@ def report(
 
 def page_path(record: Record, partition: str) -> Path:
     """Return the default place of a report about a run on a partition."""
-    return record.path / f"report-{partition.replace('+', '-')}.html"
+    return output_folder(record.path) / f"report-{partition.replace('+', '-')}.html"
 
 
 def _contents(

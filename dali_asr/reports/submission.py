@@ -23,7 +23,7 @@ from dali_asr.files import sweep
 from dali_asr.inference.formats import SUFFIXES
 from dali_asr.inference.predict import label, prepare
 from dali_asr.inference.writers import write_prediction
-from dali_asr.runs.checkpoint import CONFIG, find_checkpoint, is_checkpoint, run_of
+from dali_asr.runs.checkpoint import CONFIG, find_checkpoint, is_checkpoint, output_folder, run_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -72,12 +72,12 @@ def find_submission(
         CheckpointError, DataError, UsageError, DeviceError: as `predict`; or the run has no test partition.
     """
     run = Path(run).expanduser()
-    weights = run if is_checkpoint(run) else find_checkpoint(run, checkpoint)
+    weights = run if is_checkpoint(run) else find_checkpoint(run_of(run), checkpoint)
     data = Config.load(run_of(run) / CONFIG).data
     name = partition or data.test
     if name is None:
         raise UsageError(f"{run}: its data.test names no partition; name the one to predict (partition=NAME)")
-    path = run_of(run) / f"{name}.{SUFFIXES['kaggle']}"
+    path = output_folder(run) / f"{name}.{SUFFIXES['kaggle']}"
     with reading(path):
         if source is None and path.is_file() and path.stat().st_mtime >= weights.stat().st_mtime:
             return Submission(path, made=False)

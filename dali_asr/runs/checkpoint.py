@@ -7,6 +7,8 @@
         segments.json        counts of the label segments trained on, for Viterbi decoding; not in every checkpoint
         SHA256SUMS           checksums of the other files, in the format of `sha256sum`
 
+Weights may be stored as float16, as those of pretrained models are; they are read as float32.
+
 A folder is written aside, flushed and renamed, so a checkpoint appears whole or not at all. Checksums find damage;
 strict models (`state`) refuse values of the wrong kind even if the checksums match.
 """
@@ -19,6 +21,7 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
@@ -31,12 +34,11 @@ from dali_asr.corpus.regular import reading
 from dali_asr.corpus.segment_counts import SegmentCounts
 from dali_asr.errors import CheckpointError, DataError, UsageError
 from dali_asr.files import new_folder, remove_folder, write_file
+from dali_asr.pretrained import find_pretrained, is_pretrained, pretrained_names
 from dali_asr.runs.description import ModelDescription
 from dali_asr.runs.state import CHECKPOINT_NAME, StoredCheckpoint, check_weights, one_line, parse_training
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dali_asr.model import MLP
     from dali_asr.runs.state import TrainingState
 
@@ -137,8 +139,14 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def run_of(path: Path) -> Path:
-    """Return the run's folder, given that or the folder of one of its checkpoints."""
-    return path.parent.parent if is_checkpoint(path) else path
+    """Return the run's folder, given that, the folder of one of its checkpoints, or the name of a pretrained model."""
+    return path.parent.parent if is_checkpoint(path) else find_pretrained(path) or path
+
+
+def output_folder(path: Path) -> Path:
+    """Return where what is made of a run is written by default: its folder; of a pretrained model, the current one."""
+    folder = run_of(path)
+    return Path() if is_pretrained(folder) else folder
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -164,7 +172,10 @@ def find_checkpoint(run: Path, which: Which) -> Path:
     with reading(run):
         is_folder = run.is_dir()
     if not is_folder:
-        raise CheckpointError(f"{run}: no such folder; give the folder of a run, as dali-asr train prints it")
+        raise CheckpointError(
+            f"{run}: no such folder; give the folder of a run, as dali-asr train prints it, or a pretrained model "
+            f"({', '.join(pretrained_names())})"
+        )
     found = list_checkpoints(run)
     if not found:
         if (run / CONFIG).is_file():
@@ -190,13 +201,13 @@ def load_checkpoint(run: Path, which: Which = "best") -> Checkpoint:
     """Read a checkpoint of a run.
 
     Args:
-        run: the run's folder; or a checkpoint's, which then overrides `which`.
+        run: the run's folder, or the name of a pretrained model; or a checkpoint's, which then overrides `which`.
         which: `best` or `last`.
 
     Raises:
         CheckpointError: the folder is not a run, has no such checkpoint, or the checkpoint is damaged.
     """
-    return read_checkpoint(run if is_checkpoint(run) else find_checkpoint(run, which))
+    return read_checkpoint(run if is_checkpoint(run) else find_checkpoint(run_of(run), which))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -208,7 +219,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     about = _read_about(path)
     values = about.model_dump()
     try:
-        weights = load_tensors(_read_checked(path, _MODEL))
+        stored = load_tensors(_read_checked(path, _MODEL))
     except SafetensorError as error:
         raise CheckpointError(f"{path / _MODEL}: damaged ({error}); {remedy(path)}") from error
     try:
@@ -217,6 +228,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             expected = description.build().state_dict()
     except (KeyError, TypeError, ValueError, RuntimeError, DataError, UsageError) as error:
         raise CheckpointError(f"{path / _ABOUT}: invalid (model: {error}); {remedy(path)}") from error
+    weights = {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in stored.items()}
     try:
         check_weights(weights, expected)
     except ValueError as error:

@@ -9,6 +9,7 @@ from dali_asr.audio.settings import FeatureSettings
 from dali_asr.corpus import Normalization
 from dali_asr.inventory import Inventory
 from dali_asr.model import ACTIVATIONS, MLP, HiddenLayer
+from dali_asr.segments import FrameTiming
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class ModelDescription:
     def window(self) -> int:
         """The number of frames in a window, W."""
         return sum(self.context) + 1
+
+    @property
+    def timing(self) -> FrameTiming:
+        """When frames are; 25 ms every 10 ms at 16 kHz if it is not known how they were computed."""
+        return self.features.timing if self.features else FrameTiming()
 
     def build(self) -> MLP:
         """Return the model, freshly initialized."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from dali_asr.corpus.regular import reading
 from dali_asr.errors import CheckpointError, UsageError
+from dali_asr.pretrained import is_pretrained
 from dali_asr.runs.checkpoint import CONFIG, find_checkpoint, is_checkpoint, list_checkpoints, run_of
 from dali_asr.runs.folder import check_folder, is_run
 
@@ -79,6 +80,8 @@ def _find(config: RunConfig, run: str | Path | None, recipe: str, resume: str | 
     if resume is None:
         return Start(named) if named else _new(config, recipe)
     given = Path(resume).expanduser()
+    if is_pretrained(run_of(given)):
+        raise UsageError(f"resume {resume}: a pretrained model is no run; start from it (training.init={resume})")
     of_checkpoint = is_checkpoint(given) and not again
     path = run_of(given)
     if run is not None and Path(run).expanduser().absolute() != path.absolute():

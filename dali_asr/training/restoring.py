@@ -68,16 +68,28 @@ def start_from(setup: Setup, source: str) -> None:
             f"training.init: trained on features normalized by {other.description.normalization.kind}, here by "
             f"{description.normalization.kind}; set data.normalization to match, or pack a packed corpus again with it"
         )
+    if _is_unknown_alike(other.description, description):
+        setup.warnings.append(
+            "training.init: it is not known how the features of one of the two corpora were computed; if otherwise than "
+            "those of the other, the weights are of little use"
+        )
     model.load_state_dict(weights)
 
 
 def _differences_of_weights(theirs: ModelDescription, ours: ModelDescription) -> list[str]:
-    """Return the differences of two models apart from labels, normalization and dropout."""
+    """Return the differences of two models apart from labels, normalization and dropout, and features if unknown."""
     hidden = theirs.hidden
     if len(hidden) == len(ours.hidden):
         hidden = tuple(replace(a, dropout=b.dropout) for a, b in zip(hidden, ours.hidden, strict=True))
     comparable = replace(theirs, hidden=hidden, inventory=ours.inventory, normalization=ours.normalization)
+    if _is_unknown_alike(theirs, ours):
+        comparable = replace(comparable, features=ours.features)
     return comparable.differences(ours)
+
+
+def _is_unknown_alike(theirs: ModelDescription, ours: ModelDescription) -> bool:
+    """Return whether it is not known if the features of two models are computed alike."""
+    return theirs.features != ours.features and None in (theirs.features, ours.features)
 
 
 def restore_checkpoint(path: Path, setup: Setup, stepper: Stepper, world: World) -> tuple[Checkpoint, TrainingState]:

@@ -197,7 +197,7 @@ def test_unclear_sources_are_refused(run: Path, course: Path, tmp_path: Path) ->
         predict(run, course, partition="tset")
     with pytest.raises(UsageError, match="single files have no partitions"):
         predict(run, course / "test/mfcc/u00.npy", partition="test")
-    with pytest.raises(UsageError, match=r"several sources must all be \.npy files"):
+    with pytest.raises(UsageError, match=r"several sources must all be recordings, \.npy files, or folders of them"):
         predict(run, [course, course])
     with pytest.raises(DataError, match="no such folder"):
         predict(run, tmp_path / "nowhere")
@@ -271,7 +271,7 @@ def test_files_flow(run: Path, course: Path, monkeypatch: pytest.MonkeyPatch) ->
     """The first utterance is labelled before the last file is read, and parts change no label."""
     files = sorted((course / "test/mfcc").iterdir())
     whole = predict(run, files)
-    monkeypatch.setattr("dali_asr.inference.sources._PART", 6)
+    monkeypatch.setattr("dali_asr.inference.files._PART", 6)
     trained, opened = prepare(run, files)
     heard: list[tuple[int, int]] = []
     flow = label(trained, opened, progress=lambda *done: heard.append(done))

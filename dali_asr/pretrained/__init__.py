@@ -1,0 +1,28 @@
+"""Models in the package, each a run's folder that holds a checkpoint and its configuration, with a model card.
+
+Where a run is expected, the name of a model stands for its folder, unless there is a file or folder of that name.
+Weights that are matrices are stored as float16 and read as float32. `benchmarks/pretrained.py` makes a model's folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PRETRAINED = Path(__file__).parent
+
+
+def pretrained_names() -> list[str]:
+    """Return the names of the models in the package."""
+    return sorted(path.parent.name for path in PRETRAINED.glob("*/config.yaml"))
+
+
+def find_pretrained(run: Path) -> Path | None:
+    """Return the folder of the model that a path names; None if it names none, or something that exists."""
+    if len(run.parts) != 1 or run.exists() or str(run) not in pretrained_names():
+        return None
+    return PRETRAINED / run
+
+
+def is_pretrained(folder: Path) -> bool:
+    """Return whether a folder is that of a model in the package, or in it."""
+    return PRETRAINED in folder.parents
