@@ -70,7 +70,8 @@ class Sounds:
         if not self._faults:
             return ""
         first, others = next(iter(self._faults.values())), len(self._faults) - 1
-        return f"{first}{f' (and {others:,} more)' if others else ''}; the page has no sound of it"
+        lacks = f"it and {others:,} more" if others else "it"
+        return f"{first}; the page lacks the sound of {lacks}: say where recordings are now (recordings=FOLDER)"
 
     def stretch(self, utterance: int, first: int, end: int, beside: float = 0.0) -> Sound | None:
         """Return the sound of some frames of an utterance, of at most ten seconds; None if it has no recording.
@@ -111,11 +112,13 @@ def check_recordings(folder: Path | None, partitions: Iterable[Partition]) -> No
     if folder is None:
         return
     if not folder.is_dir():
-        raise UsageError(f"recordings {folder}: no such folder; give the one that the corpus was prepared from")
+        raise UsageError(
+            f"{folder}: no such folder; give the one that the corpus was prepared from (recordings=FOLDER)"
+        )
     if not any(partition.origins.recordings for partition in partitions):
         raise UsageError(
-            f"recordings {folder}: the corpus names no recordings, as one that `dali-asr prepare` makes does; leave "
-            "it out"
+            f"{folder}: the corpus names no recordings, as those that `dali-asr prepare` makes do; leave it out "
+            "(recordings=FOLDER)"
         )
 
 
