@@ -5,7 +5,7 @@
     offsets.npy     [U + 1]   int64, first row of each utterance, and F
     checksums.npy   [U, 2]    uint64, XXH3 of each utterance's frames and labels as they are stored
     corpus.json               version, normalization, dtype, inventory, partitions, XXH3 of offsets and checksums;
-                              if the features were computed here, their settings; if the recordings are known, where
+                              if they are known, settings of the features and the folder of the recordings
 
 A partition is a run of utterances. The last key of `corpus.json` is the XXH3 of all bytes before it. Everything is
 verified as it is read: frames and labels per utterance, the other files when the corpus is opened.

@@ -43,6 +43,7 @@ class PackedWriter:
 
     Raises:
         UsageError: `dest` exists, or frames cannot be stored as `dtype`.
+        DataError: the path of `recordings_folder` is not Unicode text.
 
     Example:
         with PackedWriter("corpus", inventory=Inventory(("silence", "speech"))) as writer:
@@ -58,13 +59,15 @@ class PackedWriter:
         dtype: str = "float32",
         overwrite: bool = False,
         features: dict[str, Any] | None = None,
-        recordings_folder: Path | None = None,
+        recordings_folder: str | Path | None = None,
     ) -> None:
         check_stored_dtype(dtype)
         self.dest, self.inventory, self.dtype = Path(dest), as_inventory(inventory), dtype
         self.normalization = as_normalization(normalization)
         self._overwrite, self._features = overwrite, features
-        self._recordings_folder = recordings_folder.absolute() if recordings_folder else None
+        self._recordings_folder = Path(recordings_folder).absolute() if recordings_folder else None
+        if not is_text(str(self._recordings_folder)):
+            raise DataError(f"{recordings_folder}: its path is not Unicode text; rename it")
         check_destination(self.dest, overwrite=overwrite)
         self._open = False
         self._stack = ExitStack()

@@ -32,7 +32,7 @@ class Sound:
     Attributes:
         address: of the sound, which holds all of it; empty if it is left out.
         seconds: its duration.
-        left_out: why it is left out, or what is: a few words, empty if it is whole.
+        left_out: why it is left out, or which part is not: a few words, empty if it is whole.
     """
 
     address: str = ""
