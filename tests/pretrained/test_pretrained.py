@@ -63,7 +63,9 @@ def test_a_folder_of_the_name_is_meant_rather_than_the_model(tmp_path: Path, mon
     assert run_of(Path(NAME)) == FOLDER
     assert output_folder(Path(NAME)) == Path()
     assert run_of(tmp_path / NAME) == tmp_path / NAME
-    with pytest.raises(CheckpointError, match=r"english-smal: no such folder; .* or a pretrained model \(english-small\)"):
+    with pytest.raises(
+        CheckpointError, match=r"english-smal: no such folder; .* or a pretrained model \(english-small\)"
+    ):
         load_model("english-smal")
     Path(NAME).mkdir()
     assert run_of(Path(NAME)) == output_folder(Path(NAME)) == Path(NAME)
@@ -81,7 +83,9 @@ def test_training_starts_from_the_model_and_does_not_resume_it(tmp_path: Path) -
     linear = [name for name, one in before.items() if one.ndim == 2]
     for name in linear:
         assert torch.allclose(before[name], after[name], rtol=0, atol=1e-6), name
-    with pytest.raises(UsageError, match=r"a pretrained model is no run; start from it \(training\.init=english-small\)"):
+    with pytest.raises(
+        UsageError, match=r"a pretrained model is no run; start from it \(training\.init=english-small\)"
+    ):
         train(Config.load(NAME, overrides), resume=NAME)
 
 
