@@ -42,6 +42,8 @@ ROOMS: dict[str, set[str]] = {
     "sweeps": BASE | {"device", "config", "corpus", "loading", "build", "runs", "training"},
     "inference": BASE
     | {"audio", "device", "inventory", "model", "segments", "config", "corpus", "loading", "build", "runs"},
+    "alignment": BASE
+    | {"device", "inventory", "segments", "config", "audio", "corpus", "runs", "training", "inference"},
     "reports": BASE
     | {"audio", "environment", "device", "inventory", "model", "segments", "config", "corpus", "loading", "build"}
     | {"runs", "training", "inference"},

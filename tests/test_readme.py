@@ -89,7 +89,7 @@ def execute(folder: Path, run_cli: Callable[..., Any], monkeypatch: pytest.Monke
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     monkeypatch.setitem(measure._MATRIX_SIZE, "cpu", 256)
     # A process of its own would import torch again.
-    monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(jobs))
+    monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor", lambda jobs, *_, **__: ThreadPoolExecutor(jobs))
     for name in ("OF_FRAMES", "OF_SEGMENTS"):
         monkeypatch.setattr(auditing, name, replace(getattr(auditing, name), epochs=1))
 
@@ -352,6 +352,19 @@ def test_the_figures_of_sweeps_are_the_recorded_ones() -> None:
     assert f"the steps were {min(ratios):.2f} to {max(ratios):.2f} times as fast together" in text
     assert values["device"] == "cpu"
     assert median(ratios) < 1.05, "or the text has to change"
+
+
+def test_the_figures_of_features_are_the_recorded_ones() -> None:
+    (recorded,) = (ROOT / "benchmarks/results").glob("features_*.json")
+    values = json.loads(recorded.read_text())
+    rows = [
+        line.split(" | ")[1:] for line in BENCHMARKS.splitlines() if line.startswith(("| `dali-asr f", "| `librosa."))
+    ]
+    for name, row in zip(("course", "kaldi", "librosa"), rows, strict=True):
+        seconds, core_seconds = median(values[name]["seconds"]), median(values[name]["core_seconds"])
+        rate = values["seconds_of_audio"] / seconds
+        expected = f"{seconds:.1f} | {core_seconds:.1f} | {rate:,.0f} | {values[name]['peak_MiB']:,.0f} |"
+        assert " | ".join(row) == expected
 
 
 def test_the_figures_of_decoding_are_the_recorded_ones() -> None:

@@ -15,6 +15,7 @@ import typer
 
 from dali_asr import __version__
 from dali_asr.cli import (
+    align,
     audit,
     bench,
     cache,
@@ -135,6 +136,7 @@ app.command("handin")(handin.handin)
 app.command("export")(export_model.export)
 app.command("sweep")(sweep.sweep)
 app.command("features")(features.features)
+app.command("align")(align.align)
 app.command("audit")(audit.audit)
 app.command("doctor")(doctor.doctor)
 data.app.command("submit")(submit.submit)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 _COMMAND = re.compile(
-    r"dali-asr (prepare|train|sweep|predict|evaluate|report|compare|audit|features|profile|export|handin|data|cache|"
-    r"config|bench) .*$"
+    r"dali-asr (align|prepare|train|sweep|predict|evaluate|report|compare|audit|features|profile|export|handin|data|"
+    r"cache|config|bench) .*$"
 )
 _NO_BREAK = "\0"  # stands in no text that is printed
 
@@ -58,6 +58,7 @@ _OPTIONS = {
     "corpus=FOLDER": "--corpus",
     "max_parameters=N": "--max-parameters",
     "name=NAME": "--name",
+    "dictionary=FILE": "--dictionary",
     "folds=N": "--folds",
     "speaker_pattern ": "--speaker-pattern ",
     "(fold=": "(data.fold, or data pack --fold: ",

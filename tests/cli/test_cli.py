@@ -54,7 +54,7 @@ def test_train_and_predict_print_results_and_the_next_command(run_cli: Run, tmp_
     result = run_cli("train", "--run-folder", run, *small)
     assert result.exit_code == 0, result.output
     assert re.search(r"^Training [\d,]+ parameters on the", result.output)
-    assert "epoch 1  dev" in result.output
+    assert "epoch 1 (cut short)  dev" in result.output
     assert f"Next: dali-asr predict {run} demo --partition test" in result.output
     assert (run / "console.log").read_text() == result.output
     more = run_cli("train", "--resume", run, *small, "--set", "training.max_steps=7", "--set", "training.log_every=3")

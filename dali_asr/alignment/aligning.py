@@ -1,0 +1,262 @@
+"""Aligning recordings with their transcripts by a trained model.
+
+    recordings ─▶ features ─▶ log posteriors ─┐
+    transcripts ─▶ words ─▶ pronunciations ───┴─▶ best path ─▶ words and phones with times
+
+Shape letters: `C` labels, `D` durations.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dali_asr.alignment.dictionary import LISTED, Dictionary, load_dictionary
+from dali_asr.alignment.sources import open_recordings
+from dali_asr.alignment.transcripts import Transcript, read_transcripts
+from dali_asr.alignment.utterance import MIN_DURATION, AlignedUtterance, align_utterance
+from dali_asr.alignment.viterbi import NoPathError
+from dali_asr.alignment.words import split_words
+from dali_asr.corpus.packing import quiet
+from dali_asr.errors import DataError, brief
+from dali_asr.runs.checkpoint import load_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from dali_asr.alignment.dictionary import Entry
+    from dali_asr.alignment.sources import AlignmentSource, Scored
+    from dali_asr.corpus.packing import Progress
+    from dali_asr.corpus.segment_counts import SegmentCounts
+    from dali_asr.runs.checkpoint import Checkpoint, Which
+
+PRIOR_SCALE = 0.8  # of 0, 0.3, 0.6, 0.8 and 1 the best on speakers who were not trained on
+SHORT_SHARE = 0.15  # of a label's phones in training that are shorter than its minimum duration; likewise
+_MIN_COUNT = 20  # phones that a label's durations are estimated from
+_MAX_SHOWN = 5  # words in a message
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Something that was not aligned.
+
+    Attributes:
+        name: of the recording.
+        reason: why, and what to do, on one line with the file.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A word that the dictionary does not list.
+
+    Attributes:
+        origin: how its pronunciation was made; see `Entry`.
+        pronunciation: the first one, as text.
+    """
+
+    word: str
+    origin: str
+    pronunciation: str
+
+
+@dataclass(frozen=True)
+class AlignedRecording:
+    """A recording whose transcript was aligned.
+
+    Attributes:
+        name: of the recording.
+        utterance: when words and phones were said.
+        guesses: words that are not in the dictionary, each as often as it occurs.
+    """
+
+    name: str
+    utterance: AlignedUtterance
+    guesses: list[Guess]
+
+
+@dataclass(eq=False)
+class Aligning:
+    """Recordings, aligned as they are asked for.
+
+    Attributes:
+        total: number of recordings.
+        results: to be iterated once; afterwards, what follows is complete.
+        failures: recordings that were not aligned, and transcripts without recording.
+        guesses: words that the dictionary does not list, with the number of times they occur.
+    """
+
+    total: int
+    results: Iterator[AlignedRecording]
+    failures: list[Failure] = field(default_factory=list)
+    guesses: Counter[Guess] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """What the search is given beside posteriors and words."""
+
+    log_priors: NDArray[np.float32] | None
+    min_durations: NDArray[np.int64]
+
+
+def align(
+    run: str | Path,
+    recordings: str | Path,
+    transcripts: str | Path,
+    *,
+    dictionary: str | Path | None = None,
+    partition: str | None = None,
+    checkpoint: Which = "best",
+    device: str = "auto",
+    packing: Progress = quiet,
+) -> Aligning:
+    """Align recordings with their transcripts. What cannot be aligned does not keep others from it.
+
+    Args:
+        run: folder of a run, or of one of its checkpoints.
+        recordings: a recording or a folder of recordings; a file or folder of `.npy` features `[T, D]`; or a corpus.
+        transcripts: a file or folder; see `transcripts`.
+        dictionary: further words, in the format of CMUdict or of the Montreal Forced Aligner.
+        partition: of the corpus.
+        checkpoint: `best` or `last`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        packing: called with the progress of packing source files.
+
+    Raises:
+        CheckpointError: the run or checkpoint is damaged.
+        DataError: recordings, transcripts or the dictionary cannot be read, or no recording has a transcript.
+        UsageError: there is no dictionary, or the partition is unclear.
+        DeviceError: there is no such device.
+    """
+    run = Path(run).expanduser()
+    trained = load_checkpoint(run, checkpoint)
+    texts = read_transcripts(Path(transcripts).expanduser())
+    words = load_dictionary(trained.description.inventory, dictionary)
+    source = open_recordings(
+        run,
+        trained,
+        Path(recordings).expanduser(),
+        partition=partition,
+        which=checkpoint,
+        device=device,
+        packing=packing,
+    )
+    if not any(_transcript_of(name, texts) for name in source.names):
+        raise DataError(
+            f"{transcripts}: none of its {len(texts):,} transcripts is of a recording in {recordings}; their names are "
+            f"such as {brief(next(iter(texts)))}, those of the recordings such as {brief(next(iter(source.names), ''))}"
+        )
+    aligning = Aligning(len(source.names), iter(()))
+    aligning.failures += [Failure("", str(error)) for error in source.refused]
+    aligning.results = _results(aligning, source, texts, words, _rules(trained))
+    return aligning
+
+
+def _rules(checkpoint: Checkpoint) -> _Rules:
+    """Return priors and minimum durations from what the checkpoint counted in training, if it did."""
+    counts, size = checkpoint.segments, len(checkpoint.description.inventory)
+    if counts is None or not counts.frames.sum():
+        return _Rules(None, np.full(size, MIN_DURATION))
+    shares = (counts.frames + 1) / (counts.frames + 1).sum()
+    return _Rules((PRIOR_SCALE * np.log(shares)).astype(np.float32), min_durations(counts))
+
+
+def min_durations(counts: SegmentCounts) -> NDArray[np.int64]:
+    """Return each label's minimum duration in frames, `[C]`, from the durations of its phones in training."""
+    upto = np.cumsum(counts.durations, axis=1)  # [C, D]
+    total = upto[:, -1]
+    quantiles = (upto >= SHORT_SHARE * total[:, None]).argmax(axis=1) + 1
+    return np.where(total < _MIN_COUNT, MIN_DURATION, np.maximum(quantiles, MIN_DURATION))
+
+
+def _transcript_of(name: str, texts: dict[str, Transcript]) -> Transcript | None:
+    return texts.get(name) or texts.get(name.rpartition("/")[2])
+
+
+def _results(
+    aligning: Aligning, source: AlignmentSource, texts: dict[str, Transcript], dictionary: Dictionary, rules: _Rules
+) -> Iterator[AlignedRecording]:
+    used = set()
+    for name, where, scored in zip(source.names, source.where, source.scored, strict=True):
+        transcript = _transcript_of(name, texts)
+        try:
+            if transcript:
+                used.add(transcript.name)
+            if isinstance(scored, DataError):
+                raise scored
+            if not transcript:
+                raise DataError(f"{where}: has no transcript; add one of the name {name.rpartition('/')[2]!r}")
+            entries = transcript_entries(transcript, dictionary)
+            yield _aligned(aligning, name, where, scored, entries, source, dictionary, rules)
+        except DataError as error:
+            aligning.failures.append(Failure(name, str(error)))
+    for text in texts.values():
+        if text.name not in used:
+            reason = f"{text.where}: no recording has the name {text.name!r}; add it, or remove the transcript"
+            aligning.failures.append(Failure(text.name, reason))
+
+
+def transcript_entries(transcript: Transcript, dictionary: Dictionary) -> list[tuple[str, Entry]]:
+    """Return the words of a transcript with their pronunciations.
+
+    Raises:
+        DataError: there are no words, none is in the dictionary, or one cannot even be guessed.
+    """
+    words = split_words(transcript.text)
+    if not words:
+        raise DataError(f"{transcript.where}: the transcript has no words; write what was said")
+    found = [(word, entry) for word in words if (entry := dictionary.find(word))]
+    if len(found) < len(words):
+        known = {word for word, _ in found}
+        missing = [word for word in dict.fromkeys(words) if word not in known]
+        raise DataError(
+            f"{transcript.where}: {', '.join(missing[:_MAX_SHOWN])}: not in the dictionary, and no word of English "
+            "letters or number that could be guessed; add the pronunciation (dictionary=FILE)"
+        )
+    if all(entry.is_guess for _, entry in found):
+        raise DataError(
+            f"{transcript.where}: no word is in the dictionary ({', '.join(words[:_MAX_SHOWN])}); is it English? Add "
+            "the pronunciations (dictionary=FILE)"
+        )
+    return found
+
+
+def _aligned(
+    aligning: Aligning,
+    name: str,
+    where: str,
+    scored: Scored,
+    entries: list[tuple[str, Entry]],
+    source: AlignmentSource,
+    dictionary: Dictionary,
+    rules: _Rules,
+) -> AlignedRecording:
+    try:
+        utterance = align_utterance(
+            scored.log_posteriors,
+            [(word, entry.pronunciations) for word, entry in entries],
+            dictionary.inventory,
+            source.timing,
+            duration=scored.duration,
+            log_priors=rules.log_priors,
+            min_durations=rules.min_durations,
+        )
+    except NoPathError as error:
+        raise DataError(f"{where}: {error}; check that the transcript belongs to the recording") from error
+    guesses = [
+        Guess(word, entry.origin, dictionary.symbols(entry.pronunciations[0]))
+        for word, entry in entries
+        if entry.origin != LISTED
+    ]
+    aligning.guesses.update(guesses)
+    return AlignedRecording(name, utterance, guesses)

@@ -1,0 +1,157 @@
+"""What is aligned: recordings, `.npy` files of features, or a partition of a corpus, with a model's log posteriors.
+
+Shape letters: `T` frames of a recording, `C` labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dali_asr.audio.devices import gpu_number
+from dali_asr.audio.extract import Failed, extract
+from dali_asr.audio.recordings import SUFFIXES, find_recordings
+from dali_asr.audio.settings import FeatureSettings
+from dali_asr.corpus.features import is_npy_name, read_features
+from dali_asr.corpus.packing import quiet
+from dali_asr.device import resolve_device
+from dali_asr.errors import DataError
+from dali_asr.inference.predict import by_utterance, frame_scores, prepare
+from dali_asr.inference.trained import TrainedModel, run_config
+from dali_asr.runs.checkpoint import run_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from dali_asr.audio.recordings import Recording
+    from dali_asr.corpus.packing import Progress
+    from dali_asr.runs.checkpoint import Checkpoint, Which
+    from dali_asr.segments import FrameTiming
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A recording with what the model says of it.
+
+    Attributes:
+        log_posteriors: `[T, C]` float32.
+        duration: in seconds; None of features without a recording, which end with their last frame.
+    """
+
+    log_posteriors: NDArray[np.float32]
+    duration: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class AlignmentSource:
+    """What is aligned.
+
+    Attributes:
+        names: of the recordings; those of several partitions begin with the partition, as `dev/NAME`.
+        where: the file of each, or what else tells where it is.
+        timing: when frames are.
+        scored: the recordings in the order of their names; an error for those that cannot be used.
+        refused: errors of what is left out from the beginning.
+    """
+
+    names: Sequence[str]
+    where: Sequence[str]
+    timing: FrameTiming
+    scored: Iterator[Scored | DataError]
+    refused: Sequence[DataError] = ()
+
+
+def open_recordings(
+    run: Path,
+    checkpoint: Checkpoint,
+    source: Path,
+    *,
+    partition: str | None = None,
+    which: Which = "best",
+    device: str = "auto",
+    packing: Progress = quiet,
+) -> AlignmentSource:
+    """Open what is to be aligned.
+
+    Args:
+        run: folder of the run, or of one of its checkpoints.
+        checkpoint: the one that is used.
+        source: a recording or a folder of recordings; a file or folder of `.npy` features; or a corpus.
+        partition: of the corpus.
+        which: `best` or `last`, as the checkpoint.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        packing: called with the progress of packing source files.
+
+    Raises:
+        DataError, UsageError, CheckpointError, DeviceError: it cannot be opened, or does not fit the model.
+    """
+    features = checkpoint.description.features or FeatureSettings()
+    config = run_config(run_of(run), checkpoint)
+    if _holds_recordings(source):
+        found, refused = find_recordings(source)
+        several = len({recording.partition for recording in found}) > 1
+        names = [f"{one.partition}/{one.name}" if several else one.name for one in found]
+        model = TrainedModel.of(checkpoint, config.data.dtype or "float32", resolve_device(device))
+        _check_features(features, model)
+        scored = _of_recordings(found, features, model, gpu_number(device))
+        return AlignmentSource(names, [str(one.path) for one in found], features.timing, scored, refused)
+    files = _feature_files(source)
+    if files:
+        model = TrainedModel.of(checkpoint, config.data.dtype or "float32", resolve_device(device))
+        return AlignmentSource(
+            [path.stem for path in files], [str(path) for path in files], features.timing, _of_files(files, model)
+        )
+    opened = prepare(run, source, partition=partition, checkpoint=which, packing=packing)[1]
+    where = [f"{source}, partition {opened.name}"] * len(opened.utterances)
+
+    def of_corpus() -> Iterator[Scored]:
+        for part in opened.parts:
+            batches = frame_scores(checkpoint, part, resolve_device(device), log_posteriors=True)
+            for scores in by_utterance(batches, part.lengths):
+                assert scores.log_posteriors is not None
+                yield Scored(scores.log_posteriors)
+
+    return AlignmentSource(opened.utterances, where, features.timing, of_corpus())
+
+
+def _holds_recordings(source: Path) -> bool:
+    if source.is_file():
+        return source.suffix.lower() in SUFFIXES
+    return source.is_dir() and any(path.suffix.lower() in SUFFIXES for path in source.rglob("*"))
+
+
+def _feature_files(source: Path) -> list[Path]:
+    """Return the `.npy` files that a source is or directly holds."""
+    if source.is_file():
+        return [source] if is_npy_name(source.name) else []
+    return sorted(path for path in source.iterdir() if is_npy_name(path.name)) if source.is_dir() else []
+
+
+def _check_features(features: FeatureSettings, model: TrainedModel) -> None:
+    if features.feature_dim != model.feature_dim:
+        raise DataError(
+            f"align: the model was trained on {model.feature_dim} features per frame of unknown settings; give the "
+            "features of the recordings as .npy files, or train on a corpus that `dali-asr prepare` made"
+        )
+
+
+def _of_recordings(
+    recordings: Sequence[Recording], features: FeatureSettings, model: TrainedModel, gpu: int | None
+) -> Iterator[Scored | DataError]:
+    for result in extract([one.path for one in recordings], features, keep_going=True, gpu=gpu):
+        if isinstance(result, Failed):
+            yield result.error
+        else:
+            yield Scored(model.log_probabilities(result.frames), result.samples / features.sample_rate)
+
+
+def _of_files(files: Sequence[Path], model: TrainedModel) -> Iterator[Scored | DataError]:
+    for path in files:
+        try:
+            yield Scored(model.log_probabilities(read_features(path)))
+        except DataError as error:
+            yield error

@@ -1,0 +1,113 @@
+"""Transcripts: the words of recordings, in files of several layouts.
+
+    transcripts.tsv     NAME, tab, perhaps SPEAKER, tab, WORDS
+    metadata.csv        NAME|WORDS or NAME|WORDS|WORDS WITH NUMBERS SPELLED OUT, as in LJSpeech
+    SPEAKER-BOOK.trans.txt   NAME WORDS, as in LibriSpeech
+    NAME.lab, NAME.txt  WORDS, one file per recording
+
+In a folder, files of the first three layouts are read wherever they are; if there are none, those of the last.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dali_asr.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TABLES = ("transcripts.tsv", "metadata.csv")
+_LIBRISPEECH = ".trans.txt"
+_SINGLE = (".lab", ".txt")
+_AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus")
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was said in a recording.
+
+    Attributes:
+        name: of the recording.
+        text: its words.
+        where: file and line.
+    """
+
+    name: str
+    text: str
+    where: str
+
+
+def read_transcripts(source: Path) -> dict[str, Transcript]:
+    """Read the transcripts of a file or folder, by the names of their recordings.
+
+    Raises:
+        DataError: there are none, a file cannot be read, a line is not of the layout, or a name occurs twice.
+    """
+    found: dict[str, Transcript] = {}
+    for path in _files(source):
+        for transcript in _read(path):
+            first = found.setdefault(transcript.name, transcript)
+            if first is not transcript:
+                raise DataError(
+                    f"{transcript.where}: {transcript.name!r} has a transcript at {first.where} already; remove one"
+                )
+    if not found:
+        raise DataError(f"{source}: holds no transcripts; give {', '.join(_TABLES)}, *{_LIBRISPEECH}, *.lab or *.txt")
+    return found
+
+
+def _files(source: Path) -> list[Path]:
+    if not source.is_dir():
+        return [source]
+    paths = sorted(Path(where) / file for where, _, files in os.walk(source) for file in files)
+    tables = [path for path in paths if path.name in _TABLES or path.name.endswith(_LIBRISPEECH)]
+    return tables or [path for path in paths if path.suffix in _SINGLE and not path.name.startswith(".")]
+
+
+def _read(path: Path) -> Iterator[Transcript]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DataError(f"{path}: {reason}; give transcripts as UTF-8 text") from error
+    if path.name.endswith(_LIBRISPEECH):
+        yield from _lines(path, text, None)
+    elif path.suffix == ".tsv":
+        yield from _lines(path, text, "\t")
+    elif path.suffix == ".csv":
+        yield from _lines(path, text, "|")
+    elif path.suffix in _SINGLE:
+        yield Transcript(path.stem, " ".join(text.split()), str(path))
+    else:
+        raise DataError(f"{path}: no known layout of transcripts; name it .tsv, .csv, {_LIBRISPEECH}, .lab or .txt")
+
+
+def _lines(path: Path, text: str, separator: str | None) -> Iterator[Transcript]:
+    """Yield the transcripts of lines, whose first field is the name and whose last one is the words.
+
+    Args:
+        path: of the file, for messages.
+        text: of the file.
+        separator: of fields; None for spaces after a name without any.
+    """
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        name, *rest = line.split(separator, 1) if separator is None else line.split(separator)
+        if separator and not rest:
+            shown = {"\t": "a tab", "|": "|"}[separator]
+            raise DataError(
+                f"{path}, line {number}: {line[:40]!r} has one field; write the name, {shown}, and the words"
+            )
+        words = rest[-1].strip() if rest else ""
+        yield Transcript(_without_suffix(name.strip()), words, f"{path}, line {number}")
+
+
+def _without_suffix(name: str) -> str:
+    """Return the name of a recording whose file's name is given."""
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a name, not a path
+    return stem if suffix.lower() in _AUDIO else name

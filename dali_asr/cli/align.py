@@ -1,0 +1,133 @@
+"""`dali-asr align`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from dali_asr.cli.commands import Overrides
+from dali_asr.cli.console import complain, counting, say, show, warn
+from dali_asr.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dali_asr.alignment.bootstrap import Round
+
+_MAX_LISTED = 20
+
+
+def align(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or of a checkpoint in it.", readable=False)],
+    recordings: Annotated[
+        Path,
+        typer.Argument(
+            help="A recording or a folder of recordings; a file or folder of `.npy` features; or a corpus.",
+            readable=False,
+        ),
+    ],
+    transcripts: Annotated[
+        Path,
+        typer.Argument(
+            help="Words of the recordings: `transcripts.tsv`, LJSpeech's `metadata.csv`, LibriSpeech's `*.trans.txt`, "
+            "or a folder of these or of `NAME.lab` or `NAME.txt`.",
+            readable=False,
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.", show_default=False)],
+    dictionary: Annotated[
+        Path | None,
+        typer.Option(
+            help="Pronunciations of further words, in the format of CMUdict or of the Montreal Forced Aligner.",
+            show_default=False,
+            readable=False,
+        ),
+    ] = None,
+    partition: Annotated[str | None, typer.Option(help="Partition of the corpus.", show_default=False)] = None,
+    checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Checkpoint to use.")] = "best",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    bootstrap: Annotated[
+        Literal["pocketsphinx"] | None,
+        typer.Option(help="Train the model first, on an alignment by pocketsphinx; RUN is then a new folder."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="With --bootstrap, how often to train and align again.", min=1)] = 1,
+    overrides: Overrides = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an earlier alignment.")] = False,
+) -> None:
+    """Find when the words of recordings and their phones were said (forced alignment).
+
+    Writes TextGrids with the tiers words, phones and confidence, and tables of what was aligned, what failed, and which
+    pronunciations were guessed. The exit code is 1 if anything failed; the others are aligned all the same.
+
+    Examples:
+
+        dali-asr align RUN recordings recordings/transcripts.tsv -o aligned
+
+        dali-asr align RUN LJSpeech-1.1/wavs LJSpeech-1.1/metadata.csv -o aligned --dictionary names.dict
+
+        dali-asr align runs/new recordings recordings -o aligned --bootstrap pocketsphinx --rounds 2
+    """  # noqa: D412
+    with counting() as report:
+        report("starting", 0, 1)
+        from dali_asr.alignment.aligning import align as start
+        from dali_asr.alignment.writing import FAILED, GUESSES, check_alignment_folder, write_alignment
+
+        report("starting", 1, 1)
+        check_alignment_folder(output, overwrite=force)
+        if bootstrap:
+            from dali_asr.alignment.bootstrap import bootstrap as train_rounds
+            from dali_asr.config import Config
+
+            config = Config.load(None, [*(overrides or ()), f"loader.device={device}"])
+            done = train_rounds(
+                run, recordings, transcripts, rounds=rounds, dictionary=dictionary, config=config, progress=report
+            )
+            run = done[-1].run or run
+        elif overrides:
+            raise UsageError("--set: goes with --bootstrap, which trains; leave it out")
+        aligning = start(
+            run,
+            recordings,
+            transcripts,
+            dictionary=dictionary,
+            partition=partition,
+            checkpoint=checkpoint,
+            device=device,
+            packing=report,
+        )
+        summary = write_alignment(aligning, output, overwrite=force, progress=report)
+    if bootstrap:
+        show(_round_table(done))
+    for guess, count in aligning.guesses.most_common(_MAX_LISTED):
+        times = "" if count == 1 else f", {count:,} times"
+        warn(printable(f"not in the dictionary: {guess.word}{times}; said as {guess.pronunciation} ({guess.origin})"))
+    if len(aligning.guesses) > _MAX_LISTED:
+        warn(f"and {len(aligning.guesses) - _MAX_LISTED:,} more words in {output / GUESSES}")
+    for failure in aligning.failures[:_MAX_LISTED]:
+        complain(f"error: {printable(failure.reason)}")
+    if len(aligning.failures) > _MAX_LISTED:
+        warn(f"and {len(aligning.failures) - _MAX_LISTED:,} more errors in {output / FAILED}")
+    say(
+        f"Aligned {summary.aligned:,} recordings of {summary.seconds / 60:,.1f} minutes, {summary.words:,} words, "
+        f"{summary.phones:,} phones: {output}"
+    )
+    if summary.confidence is not None:
+        say(f"Mean log posterior {summary.mean_log_posterior:.2f}, mean confidence of phones {summary.confidence:.2f}")
+    if aligning.failures:
+        say(f"{len(aligning.failures):,} failed: {output / FAILED}")
+        raise typer.Exit(1)
+
+
+def _round_table(rounds: Sequence[Round]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("round")
+    for name in ("aligned", "mean log posterior", "boundaries moved > 20 ms"):
+        table.add_column(name, justify="right")
+    for each in rounds:
+        posterior = "–" if each.mean_log_posterior is None else f"{each.mean_log_posterior:.3f}"
+        moved = "–" if each.moved is None else f"{each.moved:.1%}"
+        table.add_row(str(each.number) if each.number else "pocketsphinx", f"{each.aligned:,}", posterior, moved)
+    return table

@@ -1,0 +1,164 @@
+"""Alignment as a whole: frames that name their phones, whose times are known."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from praatio import textgrid
+
+from dali_asr.alignment.aligning import min_durations
+from dali_asr.alignment.utterance import align_utterance
+from dali_asr.alignment.viterbi import NoPathError
+from dali_asr.config import Config
+from dali_asr.corpus.segment_counts import SegmentCounts
+from dali_asr.inventory import Inventory
+from dali_asr.segments import FrameTiming
+from dali_asr.training import train
+
+SYMBOLS = ("[SIL]", "AA", "B", "K", "S")
+TIMING = FrameTiming()
+WORDS: list[tuple[str, list[tuple[int, ...]]]] = [("bob", [(2, 1, 2)]), ("kaa", [(3, 1), (3, 1, 4)])]
+
+
+def frames_of(labels: NDArray[Any], seed: int = 0) -> NDArray[np.float32]:
+    """Return features that tell the labels."""
+    noise = np.random.default_rng(seed).normal(0, 0.3, (len(labels), len(SYMBOLS)))
+    features: NDArray[np.float32] = (noise + 3 * np.eye(len(SYMBOLS))[labels]).astype(np.float32)
+    return features
+
+
+def spans(labels: list[int], durations: list[int]) -> NDArray[np.int64]:
+    return np.repeat(labels, durations)
+
+
+def test_times_of_a_known_path() -> None:
+    """A silence, `bob`, `kaa` as its second pronunciation without a silence before it, a silence."""
+    durations = [10, 4, 7, 3, 5, 9, 6, 20]
+    truth = spans([0, 2, 1, 2, 3, 1, 4, 0], durations)
+    scores = np.log(np.full((len(truth), 5), 0.05) + 0.75 * np.eye(5)[truth])
+    found = align_utterance(scores, WORDS, Inventory(SYMBOLS), TIMING, duration=0.66)
+    edges = TIMING.edges(len(truth))[np.cumsum([0, *durations])]
+    edges[0], edges[-1] = 0, 0.66
+    assert [s.label for s in found.phones] == ["[SIL]", "B", "AA", "B", "K", "AA", "S", "[SIL]"]
+    assert np.allclose([s.start for s in found.phones], edges[:-1])
+    assert np.allclose([s.end for s in found.phones], edges[1:])
+    assert np.allclose([s.confidence for s in found.phones if s.confidence], 0.8)
+    assert [(s.label, s.start, s.end) for s in found.words] == [
+        ("", 0.0, pytest.approx(edges[1])),
+        ("bob", pytest.approx(edges[1]), pytest.approx(edges[4])),
+        ("kaa", pytest.approx(edges[4]), pytest.approx(edges[7])),
+        ("", pytest.approx(edges[7]), 0.66),
+    ]
+    assert (found.labels == truth).all()
+
+
+def test_boundaries_lie_where_log_posteriors_cross() -> None:
+    """The second phone trails by 3 nats in the frame before the boundary and leads by 1 in the frame after it."""
+    scores = np.full((10, 5), -9.0)
+    scores[:5, 2], scores[5:, 1] = -1.0, -1.0
+    scores[4, 1], scores[5, 2] = -4.0, -2.0
+    words: list[tuple[str, list[tuple[int, ...]]]] = [("ba", [(2, 1)])]
+    found = align_utterance(scores, words, Inventory(SYMBOLS), TIMING)
+    centers = TIMING.centers(10)
+    assert found.phones[0].end == pytest.approx(centers[4] + 0.75 * (centers[5] - centers[4]))
+    plain = align_utterance(scores, words, Inventory(SYMBOLS), TIMING, refine=False)
+    assert plain.phones[0].end == pytest.approx(TIMING.edges(10)[5])
+
+
+def test_minimum_durations_yield_to_short_recordings() -> None:
+    scores = np.zeros((4, 5))
+    with pytest.raises(NoPathError, match="at least 5 phones, the recording 4 frames"):
+        align_utterance(scores, WORDS, Inventory(SYMBOLS), TIMING)
+    found = align_utterance(np.zeros((11, 5)), WORDS, Inventory(SYMBOLS), TIMING)
+    assert min(np.diff(np.flatnonzero(np.diff(found.labels, prepend=-1, append=-1)))) == 2
+
+
+def test_minimum_durations_are_quantiles_of_training() -> None:
+    counts = SegmentCounts.empty(3)
+    durations = np.random.default_rng(0).integers(1, 30, 400)
+    for label, count in ((0, 400), (1, 5)):
+        counts.durations[label] += np.bincount(durations[:count] - 1, minlength=1000)
+    assert min_durations(counts).tolist() == [int(np.quantile(durations, 0.15, method="inverted_cdf")), 3, 3]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run that has learned the symbols of frames."""
+    root = tmp_path_factory.mktemp("align")
+    rng = np.random.default_rng(0)
+    for folder in ("mfcc", "transcript"):
+        (root / "course" / "train" / folder).mkdir(parents=True)
+    for number in range(3):
+        labels = spans(rng.integers(0, 5, 40).tolist(), rng.integers(3, 12, 40).tolist())
+        np.save(root / "course/train/mfcc" / f"{number}.npy", frames_of(labels, number))
+        symbols = np.array(["[SOS]", *np.array(SYMBOLS)[labels], "[EOS]"])
+        np.save(root / "course/train/transcript" / f"{number}.npy", symbols)
+    config = {
+        "data": {
+            "root": str(root / "course"),
+            "dev": None,
+            "test": None,
+            "inventory": [*SYMBOLS, "[SOS]", "[EOS]"],
+            "normalization": "none",
+        },
+        "loader": {"context": 1, "batch_size": 16, "device": "cpu"},
+        "model": {"hidden": [16]},
+        "training": {"epochs": 3, "optimizer": {"learning_rate": 0.01}},
+    }
+    return train(Config.check(config), run=root / "run").run
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_what_can_be_aligned_is_and_the_rest_is_listed(run: Path, tmp_path: Path, run_cli: Callable[..., Any]) -> None:
+    truth = spans([0, 2, 1, 2, 0, 3, 1, 0], [10, 4, 7, 4, 12, 5, 9, 20])
+    folder, out = tmp_path / "features", tmp_path / "out"
+    folder.mkdir()
+    names = ("a b", "имя", "short", "numbers", "silent", "no transcript", "foreign", "unknown", "wrong")
+    for number, name in enumerate(names):
+        np.save(folder / f"{name}.npy", frames_of(truth[: 3 if name == "short" else None], number))
+    np.save(folder / "wrong.npy", np.zeros(3))
+    lines = ["a b\tBob, kaa!", "имя\tBOB kosob", "short\tbob kaa", "numbers\tbob 5", "silent\t...", "foreign\tbob кот"]
+    lines += ["unknown\tsobok", "wrong\tbob", "no recording\tbob"]
+    (tmp_path / "words.tsv").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "own.dict").write_text("bob B AA B\nkaa K AA\n")
+    arguments = ("align", run, folder, tmp_path / "words.tsv", "-o", out, "--dictionary", tmp_path / "own.dict")
+    result = run_cli(*arguments)
+    assert result.exit_code == 1, result.output
+    assert "Aligned 2 recordings of 0.0 minutes, 4 words" in result.output
+    assert "8 failed" in result.output
+    grid = textgrid.openTextgrid(str(out / "a b.TextGrid"), includeEmptyIntervals=True)
+    assert grid.tierNames == ("words", "phones", "confidence")
+    assert [entry.label for entry in grid.getTier("words").entries] == ["", "bob", "", "kaa", ""]
+    starts = [entry.start for entry in grid.getTier("phones").entries]
+    expected = TIMING.edges(len(truth))[np.flatnonzero(np.diff(truth, prepend=-1))]
+    assert np.abs(np.array(starts) - [0, *expected[1:]]).max() <= 0.0051  # refined within the frames at a boundary
+    failed = {row["recording"]: row["reason"] for row in rows(out / "failed.csv")}
+    remedies = {
+        "short": r"at least 5 phones, the recording 3 frames; check that the transcript belongs to the recording",
+        "numbers": "words.tsv, line 4: 5: not in the dictionary",
+        "silent": "words.tsv, line 5: the transcript has no words; write what was said",
+        "no transcript": "has no transcript; add one of the name 'no transcript'",
+        "foreign": "line 6: кот: not in the dictionary, and no word of English letters",
+        "unknown": "line 7: no word is in the dictionary (sobok); is it English?",
+        "wrong": "wrong.npy: ",
+        "no recording": "line 9: no recording has the name 'no recording'; add it, or remove the transcript",
+    }
+    assert set(failed) == set(remedies)
+    for name, remedy in remedies.items():
+        assert remedy in failed[name], name
+    assert [row["recording"] for row in rows(out / "aligned.csv")] == ["a b", "имя"]
+    guess = {"word": "kosob", "count": "1", "origin": "letters", "pronunciation": "K AA S AA B"}
+    assert rows(out / "guesses.csv") == [guess]
+    assert "exists; choose another folder, or overwrite it (--force)" in run_cli(*arguments).output
+    (tmp_path / "words.tsv").write_text("nobody\tbob\n")
+    assert "none of its 1 transcripts is of a recording in" in run_cli(*arguments, "--force").output
