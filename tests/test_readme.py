@@ -84,6 +84,12 @@ def make_recordings(folder: Path) -> None:
             (folder / f"{partition}/s{speaker}.phn").write_text("0 8000 h#\n8000 16000 iy\n")
 
 
+def shape(text: str) -> str:
+    """Replace the numbers, dates and devices that a command prints."""
+    text = re.sub(r"the (CPU|cuda).*?\)", "the DEVICE", text)
+    return re.sub(r"[\d.,]+(-\d+)?", "N", text)
+
+
 def shell(command: str, folder: Path) -> str:
     """Run a command by the shell, with this environment's programs first."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -148,10 +154,6 @@ def test_the_main_job_prints_what_the_readme_shows(folder: Path) -> None:
     printed = shell(INSTALL[0].split(" && ")[1], folder)
     shown = blocks(README, "text")
 
-    def shape(text: str) -> str:
-        text = re.sub(r"the (CPU|cuda).*?\)", "the DEVICE", text)
-        return re.sub(r"[\d.,]+(-\d+)?", "N", text)
-
     assert shape(printed) == shape(shown[0])
     accuracies = [float(a) for a in re.findall(r"dev .*accuracy ([\d.]+)%", printed)]
     assert accuracies[-1] > 75
@@ -162,7 +164,8 @@ def test_the_main_job_prints_what_the_readme_shows(folder: Path) -> None:
 
 def test_every_other_command_of_the_readme_runs(folder: Path, execute: Callable[[str], str]) -> None:
     printed = {command: execute(quickly(command)) for command in commands(README)[2:]}
-    assert printed["dali-asr predict english-small demo.wav --format textgrid"] == blocks(README, "text")[2]
+    labelled = printed["dali-asr predict english-small demo.wav --format textgrid"]
+    assert shape(labelled) == shape(blocks(README, "text")[2])
     lines = (folder / "submission.csv").read_text().splitlines()
     assert lines[0] == "id,label"
     assert len(lines) == 1 + 240

@@ -298,28 +298,46 @@ def reduce_logits(logits: torch.Tensor, *, log_posteriors: bool) -> FrameScores:
 
 
 def by_utterance(batches: Iterable[FrameScores], lengths: NDArray[np.int64]) -> Iterator[FrameScores]:
-    """Cut consecutive batches of frames into utterances of the lengths `[U]`."""
-    waiting: list[FrameScores] = []
+    """Cut consecutive batches of frames into utterances of the lengths `[U]`.
+
+    The batches of a long utterance are copied into arrays of its length as they come: kept, they would lie scattered
+    among the memory of windows, which then could not be used again.
+    """
     source = iter(batches)
+    batch, at = next(source), 0
     for length in lengths.tolist():
-        missing = length - sum(len(scores.labels) for scores in waiting)
-        while missing > 0:
-            waiting.append(next(source))
-            missing -= len(waiting[-1].labels)
-        whole = _joined(waiting)
-        yield _part(whole, slice(0, length))
-        waiting = [_part(whole, slice(length, None))]
+        if at == len(batch.labels):
+            batch, at = next(source), 0
+        whole = _part(batch, slice(at, at + length))
+        at += len(whole.labels)
+        if (done := len(whole.labels)) < length:
+            whole = _grown(whole, length)
+        while done < length:
+            batch = next(source)
+            part = _part(batch, slice(0, length - done))
+            at = len(part.labels)
+            _copy(part, whole, done)
+            done += at
+        yield whole
 
 
-def _joined(scores: Sequence[FrameScores]) -> FrameScores:
-    if len(scores) == 1:
-        return scores[0]
-    kept = [one.log_posteriors for one in scores if one.log_posteriors is not None]
-    return FrameScores(
-        np.concatenate([one.labels for one in scores]),
-        np.concatenate([one.confidences for one in scores]),
-        np.concatenate(kept) if kept else None,
+def _grown(scores: FrameScores, length: int) -> FrameScores:
+    """Return scores in arrays of a greater length, whose rest is not filled yet."""
+    kept = scores.log_posteriors
+    whole = FrameScores(
+        np.empty(length, scores.labels.dtype),
+        np.empty(length, scores.confidences.dtype),
+        None if kept is None else np.empty((length, kept.shape[1]), kept.dtype),
     )
+    _copy(scores, whole, 0)
+    return whole
+
+
+def _copy(part: FrameScores, whole: FrameScores, first: int) -> None:
+    frames = slice(first, first + len(part.labels))
+    whole.labels[frames], whole.confidences[frames] = part.labels, part.confidences
+    if part.log_posteriors is not None and whole.log_posteriors is not None:
+        whole.log_posteriors[frames] = part.log_posteriors
 
 
 def _part(scores: FrameScores, frames: slice) -> FrameScores:
