@@ -149,6 +149,29 @@ def read_blocks(path: Path, length: int, overlap: int = 0) -> Iterator[NDArray[n
         raise damaged(path, error) from error
 
 
+def read_stretch(path: Path, start: float, end: float) -> tuple[NDArray[np.float32], int]:
+    """Return the samples of a part of a recording, downmixed to one channel, and their rate in Hz.
+
+    Args:
+        path: the file.
+        start: in seconds.
+        end: in seconds; what lies beyond the recording is left out.
+
+    Raises:
+        DataError: the file cannot be read, is damaged, or ends before the part begins.
+    """
+    header = read_header(path)
+    first, stop = (min(round(time * header.sample_rate), header.samples) for time in (start, end))
+    if first >= stop:
+        raise DataError(f"{path}: has no samples from {start:g} seconds on; record it again, or remove it")
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            file.seek(first)
+            return _read_mono(file, stop - first), header.sample_rate
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise damaged(path, error) from error
+
+
 def damaged(path: Path, error: Exception) -> DataError:
     """Return the error of a recording whose samples cannot be decoded."""
     return DataError(

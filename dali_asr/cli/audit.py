@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dali_asr.cli.console import counting, say
+from dali_asr.cli.console import counting, say, warn
 from dali_asr.errors import printable
 
 
@@ -27,19 +27,27 @@ def audit(
         typer.Option(
             metavar="REGEX",
             help="Finds the speaker in an utterance's name by its one group, so that no speaker is in two folds. By "
-            "default LibriSpeech's names give the speaker; others are folded by utterance.",
+            "default the corpus names the speakers, or else LibriSpeech's names do; others are folded by utterance.",
             show_default=False,
         ),
     ] = None,
     budget: Annotated[
         float, typer.Option(help="List at most this fraction of the segments, boundaries and utterances.")
     ] = 0.05,
+    recordings: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the corpus's recordings, if they are no longer where it was prepared from them.",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Overwrite an earlier audit.")] = False,
 ) -> None:
     """Find where the labels of a corpus are wrong: as a page, CSV and TextGrids.
 
-    Small models are trained on all folds but one and judge the labels of that one.
+    Small models are trained on all folds but one and judge the labels of that one. The page has sound if the corpus was
+    made by `prepare`.
 
     Examples:
 
@@ -56,6 +64,7 @@ def audit(
         from dali_asr.reports.audit import KINDS
         from dali_asr.reports.audit import audit as find
         from dali_asr.reports.audit.writing import check_audit_folder, write_audit
+        from dali_asr.reports.sounds import check_recordings
 
         report("starting", 1, 1)
         path = corpus_path(corpus)
@@ -63,6 +72,7 @@ def audit(
         folder = output or Path(f"audit-{name}")
         check_audit_folder(folder, overwrite=force)
         opened = Corpus.open(path, progress=report)
+        check_recordings(recordings, opened.partitions.values())
         found = find(
             opened,
             partitions=partition or (),
@@ -72,7 +82,9 @@ def audit(
             device=device,
             progress=report,
         )
-        write_audit(found, folder, name, overwrite=force, progress=report)
+        remark = write_audit(found, folder, name, overwrite=force, recordings=recordings, progress=report)
+    if remark:
+        warn(remark)
     say(
         f"{printable(name)}: {len(found.partition.utterances):,} utterances, {len(found.segments):,} segments; "
         f"{found.folds} folds by {found.grouped_by} label {found.accuracy:.1%} of the frames as given"

@@ -58,6 +58,7 @@ _OPTIONS = {
     "corpus=FOLDER": "--corpus",
     "max_parameters=N": "--max-parameters",
     "name=NAME": "--name",
+    "recordings=FOLDER": "--recordings",
     "dictionary=FILE": "--dictionary",
     "folds=N": "--folds",
     "speaker_pattern ": "--speaker-pattern ",

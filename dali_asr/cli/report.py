@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dali_asr.cli.console import counting, say
+from dali_asr.cli.console import counting, say, warn
 
 
 def report(
@@ -33,13 +33,20 @@ def report(
         str | None,
         typer.Option(help="A labelled partition. By default the run's `data.dev`.", show_default=False),
     ] = None,
+    recordings: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the corpus's recordings, if they are no longer where it was prepared from them.",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Overwrite the page.")] = False,
 ) -> None:
     """Write a page about a run that opens without a network.
 
     It shows curves, the confusion matrix, scores of each phoneme, speed, the configuration and what differs from the
-    recipe, and the posteriors of the utterances that are labelled worst and best.
+    recipe, and the posteriors of the utterances that are labelled worst and best, with sound if the corpus was made by `prepare`.
 
     Examples:
 
@@ -58,10 +65,13 @@ def report(
             output=output,
             partition=partition,
             checkpoint=checkpoint,
+            recordings=recordings,
             device=device,
             progress=progress,
             overwrite=force,
         )
+    if made.remark:
+        warn(made.remark)
     evaluation = made.evaluation
     say(f"{evaluation.checkpoint} on {evaluation.partition}: frame accuracy {evaluation.scores.accuracy:.2%}")
     say(f"Report: {made.path}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dali_asr.corpus.arrays import partitions_from_arrays
 from dali_asr.corpus.cache import open_cached
 from dali_asr.corpus.normalize import Normalization
+from dali_asr.corpus.origins import Origins
 from dali_asr.corpus.packed import Manifest, is_packed, open_arrays
 from dali_asr.corpus.packing import PackSettings, quiet
 from dali_asr.corpus.partition import Partition, join
@@ -161,7 +162,8 @@ class Corpus:
         partitions, first = {}, 0
         for entry in manifest.partitions:
             block = arrays.block(first, entry.utterances, labelled=entry.labelled)
-            partitions[entry.name] = Partition(entry.name, manifest.inventory, entry.utterances, (block,))
+            origins = Origins(entry.speakers, entry.recordings, manifest.recordings_folder)
+            partitions[entry.name] = Partition(entry.name, manifest.inventory, entry.utterances, (block,), origins)
             first += len(entry.utterances)
         return cls(partitions, manifest.inventory, manifest.normalization, folder, manifest.features)
 

@@ -105,6 +105,7 @@ class PackedDraft:
         partitions: tuple[PartitionEntry, ...],
         normalization: Normalization,
         features: dict[str, Any] | None = None,
+        recordings_folder: Path | None = None,
     ) -> None:
         """Write headers, offsets, checksums and the manifest, in the order of the utterances.
 
@@ -117,7 +118,9 @@ class PackedDraft:
         self.write_at(LABELS, memoryview(header_bytes((total,), self.inventory.label_dtype)), 0)
         small = {OFFSETS: _npy_bytes(offsets), CHECKSUMS: _npy_bytes(np.array(checksums, np.uint64))}
         digits = {name: checksum_digits(content) for name, content in small.items()}
-        manifest = Manifest(self.dtype.name, normalization, self.inventory, partitions, digits, features)
+        manifest = Manifest(
+            self.dtype.name, normalization, self.inventory, partitions, digits, features, recordings_folder
+        )
         for name, content in (small | {MANIFEST: manifest.to_bytes()}).items():
             self.write_at(name, memoryview(content), 0)
 

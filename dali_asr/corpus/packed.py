@@ -5,7 +5,7 @@
     offsets.npy     [U + 1]   int64, first row of each utterance, and F
     checksums.npy   [U, 2]    uint64, XXH3 of each utterance's frames and labels as they are stored
     corpus.json               version, normalization, dtype, inventory, partitions, XXH3 of offsets and checksums;
-                              if the features were computed here, their settings
+                              if they are known, settings of the features and the folder of the recordings
 
 A partition is a run of utterances. The last key of `corpus.json` is the XXH3 of all bytes before it. Everything is
 verified as it is read: frames and labels per utterance, the other files when the corpus is opened.
@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +37,6 @@ from dali_asr.segments import FrameTiming
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -58,7 +58,7 @@ class PartitionEntry:
         utterances: their names, in order.
         labelled: whether the frames have labels.
         speakers: of each utterance; empty if they are not known.
-        recordings: of each utterance, a path below the folder that it was prepared from; empty if there are none.
+        recordings: of each utterance, a path below the manifest's `recordings_folder`; empty if there are none.
     """
 
     name: str
@@ -86,6 +86,7 @@ class Manifest:
         checksums: of `offsets.npy` and `checksums.npy`, 16 hexadecimal digits each.
         features: settings that the features were computed with, as JSON; its `timing` says when frames are. None if
             unknown.
+        recordings_folder: absolute path of the folder that the corpus was prepared from; None if unknown.
     """
 
     dtype: str
@@ -94,6 +95,7 @@ class Manifest:
     partitions: tuple[PartitionEntry, ...]
     checksums: dict[str, str]
     features: dict[str, Any] | None = None
+    recordings_folder: Path | None = None
 
     def to_bytes(self) -> bytes:
         """Return the content of `corpus.json`."""
@@ -106,6 +108,7 @@ class Manifest:
             "partitions": [partition.to_json() for partition in self.partitions],
             "checksums": self.checksums,
             **({} if self.features is None else {"features": self.features}),
+            **({} if self.recordings_folder is None else {"recordings_folder": str(self.recordings_folder)}),
         }
         content = json.dumps(values, ensure_ascii=False).removesuffix("}").encode()
         return content + f', "checksum": "{checksum_digits(content)}"}}\n'.encode()
@@ -143,7 +146,9 @@ class Manifest:
         features = values.get("features")
         if features is not None:
             FrameTiming(**features["timing"])
-        return cls(values["dtype"], normalization, Inventory(symbols), partitions, checksums, features)
+        folder = values.get("recordings_folder")
+        where = None if folder is None else Path(folder)
+        return cls(values["dtype"], normalization, Inventory(symbols), partitions, checksums, features, where)
 
 
 @dataclass(frozen=True, eq=False)

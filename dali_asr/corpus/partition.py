@@ -6,7 +6,7 @@ Shape letters: `T` frames of an utterance, `F` frames of a partition, `U` uttera
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dali_asr.corpus.blocks import MemoryBlock
+from dali_asr.corpus.origins import Origins, join_origins
 from dali_asr.corpus.views import PickedBlock, WithheldBlock
 from dali_asr.errors import DataError, UsageError
 from dali_asr.segments import NO_LABEL
@@ -38,12 +39,14 @@ class Partition:
         inventory: the label set.
         utterances: names `[U]`.
         blocks: where the data lies, in memory or in files; together they hold the utterances in order.
+        origins: speakers and recordings of the utterances, as far as they are known.
     """
 
     name: str
     inventory: Inventory
     utterances: tuple[str, ...]
     blocks: tuple[Block, ...]
+    origins: Origins = Origins()
 
     @classmethod
     def from_memory(
@@ -77,7 +80,8 @@ class Partition:
         labels = None
         if self.labelled:
             labels = self._encoded(self.labels())
-        return Partition.from_memory(self.name, self.inventory, self.utterances, self.lengths, frames, labels)
+        made = Partition.from_memory(self.name, self.inventory, self.utterances, self.lengths, frames, labels)
+        return replace(made, origins=self.origins)
 
     def pick(self, utterances: ArrayLike) -> Partition:
         """Return a partition of some utterances, in the order of this one; its frames are numbered anew.
@@ -99,7 +103,7 @@ class Partition:
             blocks += [PickedBlock(block, inside)] if len(inside) else []
             start = end
         names = tuple(self.utterances[number] for number in picked)
-        return Partition(self.name, self.inventory, names, tuple(blocks))
+        return Partition(self.name, self.inventory, names, tuple(blocks), self.origins.pick(picked))
 
     def withhold(self, frames: NDArray[np.bool_]) -> Partition:
         """Return this partition with the labels of some frames withheld, as if they had none.
@@ -114,7 +118,7 @@ class Partition:
             part = frames[start:end]
             blocks.append(WithheldBlock(block, part, self.inventory.unlabelled) if block.labelled else block)
             start = end
-        return Partition(self.name, self.inventory, self.utterances, tuple(blocks))
+        return replace(self, blocks=tuple(blocks))
 
     def __repr__(self) -> str:
         return f"Partition({self.name!r}, {len(self.utterances)} utterances, {self.frame_count} frames)"
@@ -298,4 +302,5 @@ def join(partitions: Sequence[Partition]) -> Partition:
         partitions[0].inventory,
         tuple(utterance for p in partitions for utterance in p.utterances),
         tuple(block for p in partitions for block in p.blocks),
+        join_origins([p.origins for p in partitions], [len(p.utterances) for p in partitions]),
     )

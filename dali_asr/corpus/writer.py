@@ -40,9 +40,11 @@ class PackedWriter:
         dtype: of the stored frames, `float32` or `float16`.
         overwrite: whether a packed corpus at `dest` is replaced.
         features: settings that the frames were computed with, as JSON (`FeatureSettings.to_json`); None if unknown.
+        recordings_folder: the folder of the recordings that `add` names; None if they are not kept.
 
     Raises:
         UsageError: `dest` exists, or frames cannot be stored as `dtype`.
+        DataError: the path of `recordings_folder` is not Unicode text.
 
     Example:
         with PackedWriter("corpus", inventory=Inventory(("silence", "speech"))) as writer:
@@ -58,11 +60,15 @@ class PackedWriter:
         dtype: str = "float32",
         overwrite: bool = False,
         features: dict[str, Any] | None = None,
+        recordings_folder: str | Path | None = None,
     ) -> None:
         check_stored_dtype(dtype)
         self.dest, self.inventory, self.dtype = Path(dest), as_inventory(inventory), dtype
         self.normalization = as_normalization(normalization)
         self._overwrite, self._features = overwrite, features
+        self._recordings_folder = Path(recordings_folder).absolute() if recordings_folder else None
+        if not is_text(str(self._recordings_folder)):
+            raise DataError(f"{recordings_folder}: its path is not Unicode text; rename it")
         check_destination(self.dest, overwrite=overwrite)
         self._open = False
         self._stack = ExitStack()
@@ -93,7 +99,7 @@ class PackedWriter:
             labels: `[T]` integers, indices into the inventory, −100 where a frame has none. None for all utterances
                 of a partition without labels.
             speaker: its name; for all utterances of a partition or for none.
-            recording: its path below the folder of the recordings; for all utterances of a partition or for none.
+            recording: its path below `recordings_folder`; for all utterances of a partition or for none.
 
         Raises:
             DataError: names, shapes or values do not fit, or the disk is full or cannot be written.
@@ -134,7 +140,9 @@ class PackedWriter:
             if not self._draft:
                 raise DataError(f"{self.dest}: no utterance was added; a corpus needs at least one")
             entries = tuple(map(self._entry, self._names))
-            self._draft.finish(self._lengths, self._checksums, entries, self.normalization, self._features)
+            self._draft.finish(
+                self._lengths, self._checksums, entries, self.normalization, self._features, self._recordings_folder
+            )
 
     def _entry(self, name: str) -> PartitionEntry:
         speakers, recordings = (

@@ -26,6 +26,7 @@ class Example:
 
     Attributes:
         name: of the utterance.
+        position: number of the utterance in its partition.
         frames: number of its labelled frames.
         accuracy: fraction of them predicted right.
         true: true labels of the first frames, `[T]` int64; negative for frames without a label.
@@ -34,6 +35,7 @@ class Example:
     """
 
     name: str
+    position: int
     frames: int
     accuracy: float
     true: NDArray[np.int64]
@@ -108,7 +110,7 @@ class Examples:
         if self._judged[at] and (low or high):
             name = self._partition.utterances[at]
             true = self._true[start : min(end, start + MAX_FRAMES)]
-            example = Example(name, frames, accuracy, true, self._posteriors(), end - start <= MAX_FRAMES)
+            example = Example(name, at, frames, accuracy, true, self._posteriors(), end - start <= MAX_FRAMES)
             if low:
                 self._worst = sorted([*self._worst, example], key=lambda e: e.accuracy)[: self._count]
             if high:

@@ -7,18 +7,16 @@ Shape letters: `S` samples, `T` frames, `F` frequencies, `C` labels.
 
 from __future__ import annotations
 
-import base64
-import io
 import struct
 import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import soundfile
 
 from dali_asr.audio.recordings import read_blocks, read_header
 from dali_asr.errors import printable
 from dali_asr.reports.page import render
+from dali_asr.reports.sounds import data_address, flac_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +57,7 @@ def utterance_page(utterance: LabelledUtterance, labelling: Labelling, form: For
     sound, spectrogram, top = None, None, 0.0
     if utterance.sound:
         samples, rate = _read(utterance.sound.path)
-        sound, top = _flac(samples, rate), min(_MAX_FREQUENCY, rate / 2) / 1000
+        sound, top = flac_address(samples, rate), min(_MAX_FREQUENCY, rate / 2) / 1000
         spectrogram = _tiles(_shades(_log_power(samples, rate, timing, frames)), edges, duration)
     page = render(
         "listening.html",
@@ -89,13 +87,6 @@ def utterance_page(utterance: LabelledUtterance, labelling: Labelling, form: For
 
 def _read(path: Path) -> tuple[NDArray[np.float32], int]:
     return np.concatenate(list(read_blocks(path, 1 << 20))), read_header(path).sample_rate
-
-
-def _flac(samples: NDArray[np.float32], rate: int) -> str:
-    """Return a sound as the address of a FLAC file with 16 bits."""
-    file = io.BytesIO()
-    soundfile.write(file, np.clip(samples, -1, 1), rate, format="FLAC", subtype="PCM_16")
-    return _address("audio/flac", file.getvalue())
 
 
 def _log_power(samples: NDArray[np.float32], rate: int, timing: FrameTiming, frames: int) -> NDArray[np.float32]:
@@ -130,7 +121,7 @@ def _tiles(picture: NDArray[np.uint8], edges: NDArray[np.float64], duration: flo
             part = picture[:, start : start + _TILE]
             left, right = edges[start], edges[start + part.shape[1]]
             yield {
-                "address": _address("image/png", grey_png(part)),
+                "address": data_address("image/png", grey_png(part)),
                 "left": 100 * left / duration,
                 "width": 100 * (right - left) / duration,
             }
@@ -150,10 +141,6 @@ def grey_png(picture: NDArray[np.uint8]) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     data = zlib.compress(lines.tobytes(), 9)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-
-
-def _address(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _ticks(duration: float) -> list[dict[str, Any]]:

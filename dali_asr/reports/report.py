@@ -18,20 +18,25 @@ from dali_asr.reports.examples import Examples
 from dali_asr.reports.figures import draw_metric, draw_posteriorgram
 from dali_asr.reports.record import ABSENT, compare_recipe, read_record, settings
 from dali_asr.reports.run_pages import write_page
+from dali_asr.reports.sounds import Sounds
 from dali_asr.runs.checkpoint import output_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from markupsafe import Markup
 
     from dali_asr.corpus.packing import Progress
     from dali_asr.inference.evaluate import Evaluation
     from dali_asr.inference.scores import SymbolScores
     from dali_asr.reports.examples import Example
     from dali_asr.reports.record import Record
+    from dali_asr.reports.sounds import Sound
     from dali_asr.runs.checkpoint import Checkpoint, Which
 
 _MAX_SYMBOLS = 80  # of the confusion matrix
 _EXAMPLES = 3  # utterances of either kind
+_MAX_SOUND = 3_000_000  # bytes of the page
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +46,12 @@ class Report:
     Attributes:
         path: the page.
         evaluation: the scores that it shows.
+        remark: a line about recordings that are missing or cannot be read; empty if there are none.
     """
 
     path: Path
     evaluation: Evaluation
+    remark: str = ""
 
 
 def report(
@@ -54,6 +61,7 @@ def report(
     output: Path | None = None,
     partition: str | None = None,
     checkpoint: Which = "best",
+    recordings: Path | None = None,
     device: str = "auto",
     progress: Progress = quiet,
     overwrite: bool = False,
@@ -66,6 +74,7 @@ def report(
         output: the page; by default `report-PARTITION.html` in the run's folder.
         partition: a labelled partition; by default the run's `data.dev`.
         checkpoint: `best` or `last`.
+        recordings: folder of the corpus's recordings, if they were moved since it was prepared from them.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         progress: called with a stage, the work done, and of all.
         overwrite: whether a file is replaced.
@@ -73,7 +82,7 @@ def report(
     Raises:
         CheckpointError: the run is damaged, of another version, was never evaluated, or does not fit the corpus.
         DataError: the partition has no labels, the corpus is missing or damaged, or the disk cannot be written.
-        UsageError: the page exists; an unknown partition or device name.
+        UsageError: the page exists; an unknown partition or device name; or the corpus names no recordings.
         DeviceError: the device is missing or has too little memory.
     """
     record = read_record(run)
@@ -85,6 +94,7 @@ def report(
     )
     path = output or page_path(record, opened.name)
     check_output(path, overwrite=overwrite)
+    sounds = Sounds(opened, trained.description.timing, _MAX_SOUND, recordings)
     examples = Examples(opened, _EXAMPLES)
     evaluation = score(
         trained,
@@ -95,9 +105,9 @@ def report(
         observe=examples.add,
     )
     progress("drawing", 0, 1)
-    write_page(path, "report.html", overwrite=overwrite, **_contents(record, trained, evaluation, examples))
+    write_page(path, "report.html", overwrite=overwrite, **_contents(record, trained, evaluation, examples, sounds))
     progress("drawing", 1, 1)
-    return Report(path, evaluation)
+    return Report(path, evaluation, sounds.remark)
 
 
 def page_path(record: Record, partition: str) -> Path:
@@ -105,7 +115,9 @@ def page_path(record: Record, partition: str) -> Path:
     return output_folder(record.path) / f"report-{partition.replace('+', '-')}.html"
 
 
-def _contents(record: Record, checkpoint: Checkpoint, evaluation: Evaluation, examples: Examples) -> dict[str, Any]:
+def _contents(
+    record: Record, checkpoint: Checkpoint, evaluation: Evaluation, examples: Examples, sounds: Sounds
+) -> dict[str, Any]:
     """Return what the template inserts."""
     compared, theirs = compare_recipe(record)
     ours = settings(record.config)
@@ -126,9 +138,10 @@ def _contents(record: Record, checkpoint: Checkpoint, evaluation: Evaluation, ex
         "compared": compared,
         "config": [(key, ours.get(key, ABSENT), theirs.get(key)) for key in dict.fromkeys((*ours, *theirs))],
         "groups": [
-            ("worst", _pictures(examples.worst, evaluation)),
-            ("best", _pictures(examples.best, evaluation)),
+            ("worst", _pictures(examples.worst, evaluation, sounds)),
+            ("best", _pictures(examples.best, evaluation, sounds)),
         ],
+        "sounds_known": sounds.known,
     }
 
 
@@ -137,8 +150,17 @@ def _parameters(checkpoint: Checkpoint) -> int:
         return parameter_count(checkpoint.description.build())
 
 
-def _pictures(examples: list[Example], evaluation: Evaluation) -> list[tuple[Example, Any]]:
-    return [(example, draw_posteriorgram(example, evaluation.inventory.symbols)) for example in examples]
+def _pictures(
+    examples: list[Example], evaluation: Evaluation, sounds: Sounds
+) -> list[tuple[Example, Markup, Sound | None]]:
+    return [
+        (
+            example,
+            draw_posteriorgram(example, evaluation.inventory.symbols),
+            sounds.stretch(example.position, 0, len(example.true)),
+        )
+        for example in examples
+    ]
 
 
 @dataclass(frozen=True)

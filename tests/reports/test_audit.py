@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise, product
 from pathlib import Path
@@ -12,12 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from praatio import textgrid
 
 from dali_asr import Corpus, PackedWriter
+from dali_asr.corpus.origins import Origins
 from dali_asr.errors import DataError, UsageError
 from dali_asr.reports.audit import Audit, audit
 from dali_asr.reports.audit.boundaries import MAX_SHIFT, MIN_SHIFT, boundary_shifts
@@ -57,7 +62,9 @@ def corpus() -> Corpus:
     frames[15][20:60], labels[15][20:60] = frames[15][20], labels[15][20]
     frames[17][:, 2] = np.minimum(frames[17][:, 2], np.quantile(frames[17][:, 2], 0.7))
     names = [f"s{number % 4}-{number:02d}" for number in range(UTTERANCES)]
-    return Corpus.from_arrays({"x": frames}, {"x": labels}, SYMBOLS, names={"x": names})
+    made = Corpus.from_arrays({"x": frames}, {"x": labels}, SYMBOLS, names={"x": names})
+    origins = Origins(speakers=tuple(name[:2] for name in names))
+    return replace(made, partitions={"x": replace(made.partition("x"), origins=origins)})
 
 
 @pytest.fixture(scope="module")
@@ -195,12 +202,53 @@ def test_the_command_writes_a_folder(
 
 def test_speakers_are_never_in_two_folds_and_folds_are_of_one_size() -> None:
     names = [f"{number % 7}-1-{number}" for number in range(70)]
-    groups, kind = speakers(names, None)
-    assert kind == "speaker"
+    groups = speakers(names).groups
     folds = assign_folds(groups, np.full(70, 100), 3)
     assert all(len({f for f, g in zip(folds, groups, strict=True) if g == s}) == 1 for s in set(groups))
     assert sorted(np.bincount(folds)) == [20, 20, 30]
-    assert speakers(["1-1-1", "1-1-2"], None)[1] == speakers(["a", "b"], None)[1] == "utterance"
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern", "known", "groups", "said"),
+    [
+        ("1-1-1 1-1-2 2-1-1", None, "", "1 1 2", "speaker (2; as in LibriSpeech's names)"),
+        ("1-1-1 1-1-2 2-1-1", None, "a b b", "a b b", "speaker (2; the corpus names them)"),
+        ("1-1-1 1-1-2 2-1-1", r"-(\d)$", "a b b", "1 2 1", r"speaker (2; by the pattern -(\d)$)"),
+        ("1-1-1 1-1-2 2-1-1", None, "a a a", "0 1 2", "utterance"),
+        ("1-1-1 1-1-2", None, "", "0 1", "utterance"),
+        ("u u", None, "", "0 1", "utterance"),
+    ],
+)
+def test_speakers_are_told_by_pattern_corpus_and_names(
+    names: str, pattern: str | None, known: str, groups: str, said: str
+) -> None:
+    found = speakers(names.split(), pattern, known.split())
+    assert (" ".join(found.groups), str(found)) == (groups, said)
+
+
+def test_the_page_plays_the_stretch_of_each_finding(found: Audit, tmp_path: Path) -> None:
+    """A finding is heard with half a second on either side; a sample of the recordings tells its own time."""
+    assert str(found.grouped_by) == "speaker (4; the corpus names them)"
+    names = found.partition.utterances
+    soundfile.write(tmp_path / "r.wav", np.arange(8_800) / 8_800, 8_000, subtype="PCM_16")
+    recordings = tuple("gone.wav" if name == "s3-03" else "r.wav" for name in names)
+    partition = replace(found.partition, origins=Origins((), recordings, tmp_path))
+    remark = write_audit(replace(found, partition=partition), tmp_path / "a", "test")
+    assert re.match(rf"{tmp_path}/gone.wav: No such file or directory; the page lacks the sound of it: say", remark)
+    page = (tmp_path / "a/index.html").read_text()
+    assert "speaker (4; the corpus names them)" in page
+    findings = [f for f in found.ordered() if page.count(f"{f.rank}. {f.partition}/{f.utterance}, ")]
+    missing = [f for f in findings if f.utterance == "s3-03"]
+    assert page.count("No sound: its recording is missing or cannot be read.") == len(missing) > 0
+    heard = [f for f in findings if f.utterance != "s3-03"]
+    sounds = re.findall(r'aria-label="Sound of finding (\d+), (\w+)" src="data:audio/flac;base64,([^"]*)"', page)
+    assert [(int(rank), kind) for rank, kind, _ in sounds] == [(f.rank, f.kind) for f in heard]
+    for finding, (*_, content) in zip(heard, sounds, strict=True):
+        samples, rate = soundfile.read(io.BytesIO(base64.b64decode(content)))
+        start = 0.0075 + 0.01 * finding.start - 0.5 if finding.start else 0.0
+        end = min(0.0075 + 0.01 * finding.end + 0.5, 1.1)
+        assert len(samples) / rate == pytest.approx(end - max(start, 0), abs=3e-4)
+        assert samples[0] * 1.1 == pytest.approx(max(start, 0), abs=3e-4)
 
 
 @given(arrays(np.float32, (24, 3), elements=st.floats(-9, 0, width=16)), st.integers(1, 23))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import errno
+import io
 import json
 import os
 import re
@@ -14,10 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 
-from dali_asr import predict
+from dali_asr import PackedWriter, predict
 from dali_asr.config import Config
 from dali_asr.corpus import Corpus
 from dali_asr.demo import DEMO_CORPUS
@@ -244,6 +247,39 @@ def test_damaged_old_and_cut_short_runs_are_said_in_one_line(
     (copy / "metrics.jsonl").write_text(lines + '{"kind": "st')  # a kill in the middle of a line
     report(copy, device="cpu", overwrite=True)
     assert "cut short: 2 of 9 epochs are complete" in (copy / PAGE).read_text(encoding="utf-8")
+
+
+def test_utterances_can_be_heard(run: Path, run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    """The sound is that of the frames shown; a recording that is missing is said once."""
+    demo = Corpus.open(DEMO_CORPUS).partition("dev").pick([0, 1])
+    labels = demo.labels()
+    assert labels is not None
+    with PackedWriter(
+        tmp_path / "corpus",
+        inventory=demo.inventory,
+        normalization="utterance",
+        dtype="float16",
+        recordings_folder=tmp_path / "gone",
+    ) as writer:
+        for number, frames in enumerate(demo.frames()):
+            part = labels[slice(*demo.offsets[number : number + 2])]
+            writer.add("dev", demo.utterances[number], frames, part, recording=f"{number}.wav")
+    soundfile.write(tmp_path / "1.wav", np.arange(160_000) / 160_000, 16_000, subtype="PCM_16")
+    page = tmp_path / "page.html"
+    done = run_cli("report", run, tmp_path / "corpus", "--recordings", tmp_path, "-o", page)
+    assert done.exit_code == 0, done.output
+    assert done.stderr.splitlines() == [
+        f"warning: {tmp_path}/0.wav: No such file or directory; the page lacks the sound of it: say where recordings "
+        "are now (--recordings)"
+    ]
+    content = page.read_text(encoding="utf-8")
+    assert content.count("No sound: its recording is missing or cannot be read.") == 1
+    ((name, flac),) = re.findall(r'aria-label="Sound of ([^"]*)" src="data:audio/flac;base64,([^"]*)"', content)
+    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(flac)))
+    shown = min(int(demo.lengths[1]), MAX_FRAMES)
+    assert name == demo.utterances[1]
+    assert len(samples) == pytest.approx((0.0075 + 0.01 * shown) * rate, abs=1)
+    np.testing.assert_allclose(samples, np.arange(len(samples)) / 160_000, atol=4e-5)
 
 
 def test_curves_of_many_steps_are_means_of_as_many() -> None:

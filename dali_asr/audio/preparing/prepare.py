@@ -169,6 +169,7 @@ class _Plan:
             dtype=self.settings.dtype,
             overwrite=self.overwrite,
             features=self.settings.features.to_json(),
+            recordings_folder=self.source,
         )
 
     def add(self, writer: PackedWriter, chosen: _Chosen, extracted: Extracted) -> None:

@@ -15,7 +15,7 @@ from dali_asr.errors import DataError, UsageError
 from dali_asr.reports.audit.boundaries import boundary_shifts
 from dali_asr.reports.audit.features import clipped_features, constant_runs, duplicates, sketch
 from dali_asr.reports.audit.findings import KINDS, Finding, Kind, ranked
-from dali_asr.reports.audit.folds import OF_FRAMES, OF_SEGMENTS, assign_folds, fold_posteriors, speakers
+from dali_asr.reports.audit.folds import OF_FRAMES, OF_SEGMENTS, Grouping, assign_folds, fold_posteriors, speakers
 from dali_asr.reports.audit.segments import Segments, as_frames, label_doubt
 from dali_asr.reports.audit.transcripts import transcript_evidence
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dali_asr.corpus import Corpus, Partition
+    from dali_asr.segments import FrameTiming
 
     Progress = Callable[[str, int, int], None]
 
@@ -45,7 +46,8 @@ class Audit:
         segments: the segments of the given labels.
         findings: by kind, in the order of `KINDS`; the most doubtful first.
         folds: number of folds.
-        grouped_by: `speaker` or `utterance`: what is never in two folds.
+        grouped_by: what is never in two folds, and how it is known.
+        timing: when frames are.
     """
 
     partition: Partition
@@ -55,7 +57,8 @@ class Audit:
     segments: Segments
     findings: dict[Kind, list[Finding]]
     folds: int
-    grouped_by: str
+    grouped_by: Grouping
+    timing: FrameTiming
 
     @property
     def accuracy(self) -> float:
@@ -89,7 +92,8 @@ def audit(
         partitions: to audit together; by default all that are labelled.
         folds: number of folds.
         speaker_pattern: regular expression with one group that finds the speaker in an utterance's name, so that no
-            speaker is in two folds. By default LibriSpeech's names give the speaker; others are folded by utterance.
+            speaker is in two folds. By default the corpus names the speakers, or else LibriSpeech's names of
+            utterances do; without either, folds are by utterance.
         budget: fraction of the segments, of the boundaries and of the utterances that are listed at most.
         silence: symbol of silence; None for the usual ones.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -107,10 +111,10 @@ def audit(
     where = resolve_device(device)
     names = list(partitions) or [name for name, partition in corpus.partitions.items() if partition.labelled]
     partition, partition_of, labels = _labelled(corpus, names, folds)
-    groups, grouped_by = speakers(partition.utterances, speaker_pattern)
-    folds_of = assign_folds(groups, partition.lengths, folds)
+    grouping = speakers(partition.utterances, speaker_pattern, partition.origins.speakers)
+    folds_of = assign_folds(grouping.groups, partition.lengths, folds)
     found: dict[Kind, list[Finding]] = {kind: [] for kind in KINDS}
-    builder = _Builder(partition, partition_of, labels, budget)
+    builder = _Builder(partition, partition_of, labels, budget, corpus.timing.period)
     builder.check_features(found, progress)
 
     def report(stage: str) -> Callable[[int, int], None]:
@@ -126,7 +130,7 @@ def audit(
     doubted = builder.segments(found, segments, of_segments, wrong)
     builder.boundaries(found, segments, log_posteriors, wrong, doubted)
     count = int(folds_of.max()) + 1
-    return Audit(partition, partition_of, labels, log_posteriors, segments, found, count, grouped_by)
+    return Audit(partition, partition_of, labels, log_posteriors, segments, found, count, grouping, corpus.timing)
 
 
 def _labelled(corpus: Corpus, names: Sequence[str], folds: int) -> tuple[Partition, list[str], NDArray[np.int64]]:
@@ -158,6 +162,7 @@ class _Builder:
     partition_of: list[str]
     labels: NDArray[np.int64]
     budget: float
+    period: float
 
     def finding(
         self, kind: Kind, number: int, span: tuple[int, int] | None, score: float, note: str, **symbols: str
@@ -301,7 +306,7 @@ class _Builder:
             a, b = (symbols[segments.labels[left[at] + side]] for side in (0, 1))
             direction = "later" if moved > 0 else "earlier"
             span = (min(boundary, boundary + moved), max(boundary, boundary + moved))
-            note = f"{a} should end {abs(moved) * 10} ms {direction}"
+            note = f"{a} should end {abs(moved) * 1000 * self.period:.0f} ms {direction}"
             number = int(segments.utterances[left[at]])
             made.append(
                 self.finding("boundary", number, span, gain[at], note, label=f"{a}|{b}", folds=b if moved < 0 else a)

@@ -31,22 +31,44 @@ _MIN_BATCHES, _MIN_STEPS = 16, 160  # per epoch and of all, so that a small corp
 _PREDICTED = 4096  # windows per batch
 
 
-def speakers(names: Sequence[str], pattern: str | None) -> tuple[list[str], str]:
-    """Return the speaker of each utterance, and whether utterances are grouped by `speaker` or `utterance`.
+@dataclass(frozen=True)
+class Grouping:
+    """What is never in two folds.
 
-    Without a pattern, names as LibriSpeech's give the speaker; other names, and those of one speaker, stand alone.
+    Attributes:
+        groups: the group of each utterance, `[U]`.
+        how: they are told: `the corpus names them`; empty if every utterance stands alone.
+    """
+
+    groups: tuple[str, ...]
+    how: str = ""
+
+    def __str__(self) -> str:
+        """Return what the folds are by, in words."""
+        return f"speaker ({len(set(self.groups)):,}; {self.how})" if self.how else "utterance"
+
+
+def speakers(names: Sequence[str], pattern: str | None = None, known: Sequence[str] = ()) -> Grouping:
+    """Return the speaker of each utterance.
+
+    Without a pattern they are those that the corpus names, or else names as LibriSpeech's give the speaker. Other
+    utterances, and those of one speaker, stand alone.
 
     Args:
-        names: of the utterances.
+        names: of the utterances, `[U]`.
         pattern: a regular expression with one group, the speaker, that is searched for in each name.
+        known: the speakers that the corpus names, `[U]`; empty if it names none.
 
     Raises:
         UsageError: the pattern is invalid, fits not every name, or finds one speaker only.
     """
     if pattern is None:
-        found = [re.fullmatch(_LIBRISPEECH, name) for name in names]
-        groups = [match[1] for match in found if match]
-        return (groups, "speaker") if len(groups) == len(names) and len(set(groups)) > 1 else (list(names), "utterance")
+        if len(set(known)) > 1:
+            return Grouping(tuple(known), "the corpus names them")
+        found = [match[1] for match in (re.fullmatch(_LIBRISPEECH, name) for name in names) if match]
+        if len(found) == len(names) and len(set(found)) > 1 and not known:
+            return Grouping(tuple(found), "as in LibriSpeech's names")
+        return Grouping(tuple(str(number) for number in range(len(names))))
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -64,7 +86,7 @@ def speakers(names: Sequence[str], pattern: str | None) -> tuple[list[str], str]
             f"speaker_pattern {pattern!r}: finds one speaker, {brief(groups[0])}, in all utterances; folds need two, "
             "leave it out to fold by utterance"
         )
-    return groups, "speaker"
+    return Grouping(tuple(groups), f"by the pattern {pattern}")
 
 
 def assign_folds(groups: Sequence[str], lengths: NDArray[np.int64], count: int) -> NDArray[np.int64]:

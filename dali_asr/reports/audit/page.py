@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dali_asr.corpus import FRAME_PERIOD
 from dali_asr.reports.audit.findings import KINDS
 from dali_asr.reports.audit.spans import frame_edges, label_spans, smoothed_labels
 from dali_asr.reports.page import render, shades
@@ -18,28 +17,31 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dali_asr.reports.audit.auditing import Audit
-    from dali_asr.reports.audit.findings import Finding
+    from dali_asr.reports.audit.findings import Finding, Kind
+    from dali_asr.reports.sounds import Sound, Sounds
 
 SHOWN = {"segment": 60, "boundary": 40, "transcript": 30}  # pictures
 _SHOWN_OF_OTHERS = 20
 _BESIDE = 40  # frames on each side of a finding
 _MAX_FRAMES = 400  # of a picture
+_HEARD_BESIDE = 0.5  # seconds on each side of a finding
 _MAX_ROWS = 10  # labels of a posteriorgram
 _FRAME, _ROW = 6, 14  # units of a picture
 
 
-def audit_page(audit: Audit, name: str) -> str:
+def audit_page(audit: Audit, name: str, sounds: Sounds) -> str:
     """Return the page as HTML, which needs nothing else.
 
     Args:
         audit: what was found.
         name: of the corpus.
+        sounds: of the audited partition.
     """
     kinds = []
+    heard = _heard(audit, sounds)
     for kind, meaning in KINDS.items():
         findings = audit.findings[kind]
-        shown = findings[: SHOWN.get(kind, _SHOWN_OF_OTHERS)]
-        pictures = [_described(audit, finding) for finding in shown]
+        pictures = [_described(audit, finding, heard[finding]) for finding in _shown(audit, kind)]
         kinds.append({"kind": kind, "meaning": meaning, "count": len(findings), "findings": pictures})
     return render(
         "audit.html",
@@ -48,16 +50,28 @@ def audit_page(audit: Audit, name: str) -> str:
         hours=audit.partition.hours,
         segments=len(audit.segments),
         folds=audit.folds,
-        grouped_by=audit.grouped_by,
+        grouped_by=str(audit.grouped_by),
+        sounds_known=sounds.known,
         accuracy=audit.accuracy,
         kinds=kinds,
     )
 
 
-def _described(audit: Audit, finding: Finding) -> dict[str, Any]:
-    edges = frame_edges(finding.end)
+def _shown(audit: Audit, kind: Kind) -> list[Finding]:
+    """Return the findings of a kind that the page shows."""
+    return audit.findings[kind][: SHOWN.get(kind, _SHOWN_OF_OTHERS)]
+
+
+def _heard(audit: Audit, sounds: Sounds) -> dict[Finding, Sound | None]:
+    """Return the sounds of all findings shown; if some must be left out, those of the last of each kind."""
+    shown = sorted((finding for kind in KINDS for finding in _shown(audit, kind)), key=lambda finding: finding.rank)
+    return {f: sounds.stretch(f.position, f.start, f.end, beside=_HEARD_BESIDE) for f in shown}
+
+
+def _described(audit: Audit, finding: Finding, sound: Sound | None) -> dict[str, Any]:
+    edges = frame_edges(finding.end, audit.timing)
     seconds = f"{edges[finding.start]:.2f} to {edges[finding.end]:.2f} s"
-    return {"finding": finding, "seconds": seconds, "picture": _picture(audit, finding)}
+    return {"finding": finding, "seconds": seconds, "picture": _picture(audit, finding), "sound": sound}
 
 
 def _picture(audit: Audit, finding: Finding) -> dict[str, Any]:
@@ -82,7 +96,7 @@ def _picture(audit: Audit, finding: Finding) -> dict[str, Any]:
         "rows": [symbols[label] for label in rows],
         "shades": shades(posteriors[:, rows].T, _FRAME, _ROW),
         "ticks": [
-            ((frame - low) * _FRAME, f"{frame * FRAME_PERIOD:.1f}")
+            ((frame - low) * _FRAME, f"{frame * audit.timing.period:.1f}")
             for frame in range(-(-low // 20) * 20, high, 20)
             if (high - frame) * _FRAME > 20
         ],

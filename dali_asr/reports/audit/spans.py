@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dali_asr.segments import FrameTiming
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from dali_asr.segments import FrameTiming
 
 _CHANGE = 4.0  # nats that a change of label costs
 
 
-def frame_edges(frames: int) -> list[float]:
+def frame_edges(frames: int, timing: FrameTiming) -> list[float]:
     """Return the times in seconds at which the first frames begin, and the last ends; the first begins at 0."""
-    return [0.0, *FrameTiming().edges(frames)[1:].tolist()]
+    return [0.0, *timing.edges(frames)[1:].tolist()]
 
 
 def label_spans(values: NDArray[Any]) -> list[tuple[int, int, Any]]:

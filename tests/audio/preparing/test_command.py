@@ -69,6 +69,7 @@ def test_what_is_printed(folder: Path, run_cli: Callable[..., Any]) -> None:
     manifest = Manifest.read(folder / "corpus")
     assert manifest.features is not None
     assert manifest.features["preset"] == "kaldi"
+    assert manifest.recordings_folder == folder / "recordings"
     assert sorted(r for p in manifest.partitions for r in p.recordings) == [
         f"{n}.flac" for n in ("ann_1", "bob_1", "bob_2", "cid_1")
     ]
