@@ -48,11 +48,12 @@ def compare(
         dali-asr compare runs/* --partition dev-clean --html compared.html
     """  # noqa: D412
     from dali_asr.files import check_output
+    from dali_asr.pretrained import find_pretrained
 
     if html:
         check_output(html, overwrite=force)
     for run in runs:  # before torch is imported, which takes seconds
-        if not run.expanduser().is_dir():
+        if not (run.expanduser().is_dir() or find_pretrained(run)):
             raise CheckpointError(f"{run}: no such folder; give the folder of a run, as dali-asr train prints it")
     with counting() as progress:
         progress("starting", 0, 1)
