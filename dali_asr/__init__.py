@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dali_asr.loading import Batch, WindowLoader
     from dali_asr.model import MLP, HiddenLayer
     from dali_asr.plan import Bands, Masking
+    from dali_asr.segments import FrameTiming, Segment, segments_of
     from dali_asr.training import train
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ __all__ = [
     "Batch",
     "Config",
     "Corpus",
+    "FrameTiming",
     "HiddenLayer",
     "Inventory",
     "Masking",
@@ -43,6 +45,7 @@ __all__ = [
     "PackSettings",
     "PackedWriter",
     "Partition",
+    "Segment",
     "TrainedModel",
     "WindowLoader",
     "evaluate",
@@ -51,6 +54,7 @@ __all__ = [
     "load_model",
     "pack_corpus",
     "predict",
+    "segments_of",
     "train",
 ]
 
@@ -60,6 +64,7 @@ _HOME = {
     "Batch": "loading",
     "Config": "config",
     "Corpus": "corpus",
+    "FrameTiming": "segments",
     "HiddenLayer": "model",
     "Inventory": "inventory",
     "Masking": "plan",
@@ -67,6 +72,7 @@ _HOME = {
     "PackSettings": "corpus",
     "PackedWriter": "corpus",
     "Partition": "corpus",
+    "Segment": "segments",
     "TrainedModel": "inference.trained",
     "WindowLoader": "loading",
     "evaluate": "inference.evaluate",
@@ -75,6 +81,7 @@ _HOME = {
     "load_model": "inference.trained",
     "pack_corpus": "corpus",
     "predict": "inference.predict",
+    "segments_of": "segments",
     "train": "training",
 }
 

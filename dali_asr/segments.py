@@ -15,15 +15,20 @@ Shape letters: `S` samples of a recording, `T` frames.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from dali_asr.errors import DataError, UsageError, brief
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
+
+NO_LABEL = -100  # of a frame that has none; torch's ignore_index
 
 
 class Segment(NamedTuple):
@@ -62,11 +67,13 @@ class FrameTiming:
         """Check the values.
 
         Raises:
-            ValueError: a value is not positive.
+            UsageError: a value is not a positive integer, or `centered` is not a boolean.
         """
-        for name in ("sample_rate", "window", "hop"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is not positive")
+        for name, unit in (("sample_rate", "Hz"), ("window", "samples"), ("hop", "samples")):
+            object.__setattr__(self, name, _positive(name, getattr(self, name), unit))
+        if not isinstance(self.centered, (bool, np.bool_)):
+            raise UsageError(f"centered: {brief(self.centered)}; expected True or False")
+        object.__setattr__(self, "centered", bool(self.centered))
 
     @property
     def period(self) -> float:
@@ -109,27 +116,32 @@ def covering_segments(segments: Sequence[Segment], timing: FrameTiming, frames: 
 
 
 def segments_of(
-    labels: NDArray[np.integer],
+    labels: ArrayLike,
     symbols: Sequence[str],
     timing: FrameTiming,
     *,
     duration: float | None = None,
-    probabilities: NDArray[np.floating] | None = None,
+    probabilities: ArrayLike | None = None,
 ) -> list[Segment]:
-    """Return the runs of equal labels as segments that follow one another without gaps.
+    """Return the runs of equal labels as segments, in order of time.
 
-    The first begins at 0, the last ends with the recording.
+    Frames without a label are in no segment: they leave a gap. Where all frames are labelled, segments follow one
+    another without gaps. A segment of the first frame begins at 0, one of the last frame ends with the recording.
 
     Args:
-        labels: label of each frame, `[T]`.
-        symbols: symbol of each label.
+        labels: label of each frame, `[T]` integers; −100 where a frame has none.
+        symbols: symbol of each label, C of them.
         timing: of the frames.
-        duration: of the recording in seconds; the last segment ends with its last frame if None.
+        duration: of the recording in seconds; a segment of the last frame ends with this frame if None.
         probabilities: probability of each frame's label, `[T]`; its mean becomes a segment's confidence.
+
+    Raises:
+        DataError: a label is neither −100 nor one of 0 to C − 1, or shapes or dtypes do not fit.
     """
+    labels = _checked_labels(labels, len(symbols))
     if not len(labels):
         return []
-    first = np.flatnonzero(np.diff(labels, prepend=labels[0] - 1))
+    first = np.flatnonzero(np.append(True, labels[1:] != labels[:-1]))
     end = np.append(first[1:], len(labels))
     edges = timing.edges(len(labels))
     edges[0] = 0.0
@@ -137,9 +149,39 @@ def segments_of(
         edges[-1] = max(duration, edges[-2])
     confidences = [None] * len(first)
     if probabilities is not None:
-        sums = np.add.reduceat(probabilities.astype(np.float64), first)
+        given = np.asarray(probabilities, np.float64)
+        if given.shape != labels.shape:
+            raise DataError(f"segments_of: probabilities {list(given.shape)}; expected {list(labels.shape)}, as labels")
+        sums = np.add.reduceat(given, first)
         confidences = (sums / (end - first)).tolist()
     return [
         Segment(float(edges[a]), float(edges[b]), symbols[labels[a]], confidence)
         for a, b, confidence in zip(first, end, confidences, strict=True)
+        if labels[a] != NO_LABEL
     ]
+
+
+def _checked_labels(labels: ArrayLike, symbols: int) -> NDArray[np.int64]:
+    """Return labels as int64 `[T]`, after checking them against the number of symbols."""
+    given = np.asarray(labels)
+    if given.ndim != 1 or (len(given) and given.dtype.kind not in "iu"):
+        raise DataError(f"segments_of: labels are {given.dtype} {list(given.shape)}; expected integers [frames]")
+    checked = given.astype(np.int64)
+    wrong = ((checked < 0) | (checked >= symbols)) & (checked != NO_LABEL)
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise DataError(
+            f"segments_of: label {given[at]} at frame {at}; the symbols have labels 0 to {symbols - 1}, and "
+            f"{NO_LABEL} stands for none"
+        )
+    return checked
+
+
+def _positive(name: str, value: object, unit: str) -> int:
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise UsageError(f"{name}: {brief(value)}; expected a positive integer number of {unit}")
+    return number

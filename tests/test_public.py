@@ -24,7 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "device": {"errors"},
     "inventory": BASE,
     "model": BASE,
-    "segments": set(),
+    "segments": {"errors"},
     "pretrained": set(),
     "plan": BASE,
     "config": BASE | {"inventory", "plan", "audio"},
@@ -41,7 +41,7 @@ ROOMS: dict[str, set[str]] = {
     | {"audio", "device", "inventory", "model", "plan", "config", "corpus", "loading", "build", "runs"},
     "sweeps": BASE | {"device", "config", "corpus", "loading", "build", "runs", "training"},
     "inference": BASE
-    | {"audio", "device", "inventory", "model", "segments", "config", "corpus", "loading", "build", "runs"},
+    | {"audio", "device", "inventory", "model", "segments", "plan", "config", "corpus", "loading", "build", "runs"},
     "alignment": BASE
     | {"device", "inventory", "segments", "config", "audio", "corpus", "runs", "training", "inference"},
     "reports": BASE

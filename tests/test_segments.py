@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dali_asr.errors import DataError, UsageError
 from dali_asr.segments import FrameTiming, Segment, covering_segments, segments_of
 
 timings = st.builds(
@@ -68,8 +70,40 @@ def test_segments_reach_from_the_start_to_the_end_of_a_recording() -> None:
     assert segments_of(labels[:0], ["SIL"], FrameTiming()) == []
 
 
-def test_a_timing_is_of_positive_numbers() -> None:
-    for changed in ({"sample_rate": 0}, {"window": 0}, {"hop": -1}):
-        (name, value), *_ = changed.items()
-        with pytest.raises(ValueError, match=f"{name}: {value} is not positive"):
-            FrameTiming(**changed)  # type: ignore[arg-type]
+@given(timings, st.lists(st.sampled_from([-100, 0, 1]), max_size=40))
+def test_frames_without_a_label_are_in_no_segment(timing: FrameTiming, labels: list[int]) -> None:
+    segments = segments_of(labels, "ab", timing)
+    found = covering_segments(segments, timing, len(labels))
+    assert [segments[at].label if at >= 0 else None for at in found] == [{0: "a", 1: "b"}.get(n) for n in labels]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, -1], "label -1 at frame 1; the symbols have labels 0 to 1, and -100 stands for none"),
+        (np.array([0, 1, 2], np.uint8), "label 2 at frame 2"),
+        ([0.0, 1.0], r"labels are float64 \[2\]; expected integers"),
+        ([[0, 1]], r"labels are int64 \[1, 2\]"),
+    ],
+)
+def test_labels_that_no_symbol_has_are_refused(labels: Any, message: str) -> None:
+    with pytest.raises(DataError, match=f"segments_of: {message}"):
+        segments_of(labels, "ab", FrameTiming())
+    with pytest.raises(DataError, match=r"probabilities \[1\]; expected \[2\]"):
+        segments_of([0, 1], "ab", FrameTiming(), probabilities=[0.5])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"sample_rate": 0}, "sample_rate: 0; expected a positive integer number of Hz"),
+        ({"window": True}, "window: True; expected a positive integer number of samples"),
+        ({"hop": 0.01}, "hop: 0.01; expected a positive integer number of samples"),
+        ({"hop": "160"}, "hop: '160'; expected"),
+        ({"centered": "no"}, "centered: 'no'; expected True or False"),
+    ],
+)
+def test_a_timing_is_of_positive_integers(changed: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        FrameTiming(**changed)
+    assert type(FrameTiming(hop=np.int32(80)).hop) is int

@@ -254,7 +254,7 @@ def _run(config: Config, run: Path | None, resume: str | None, recipe: str, term
         best = max(evaluated, key=lambda epoch: float(epoch["dev"]["accuracy"]))
         say(f"Best: epoch {epoch_label(best)}, dev accuracy {best['dev']['accuracy']:.2%}")
     if _trails(result.epochs):
-        say("Train accuracy is the mean over an epoch, with dropout and masks; dev accuracy is taken after it, without")
+        say(_why_it_trails(config))
     say(f"Trained in {terminal.seconds:.0f} s; checkpoints, metrics and curves are in {result.run}")
     say(f"Next: {_next_command(config, result.run)}")
     if evaluated:
@@ -266,6 +266,15 @@ def _trails(epochs: list[dict[str, Any]]) -> bool:
     last = epochs[-1] if epochs else {}
     train, dev = ((last.get(name) or {}).get("accuracy") for name in ("train", "dev"))
     return train is not None and dev is not None and train < dev
+
+
+def _why_it_trails(config: Config) -> str:
+    from dali_asr.build import build_hidden
+
+    dropout = any(layer.dropout for layer in build_hidden(config.model))
+    only_trained = " and ".join(["dropout"] * dropout + ["masks"] * (config.loader.masking is not None))
+    train, dev = (f", with {only_trained}", ", without") if only_trained else ("", "")
+    return f"Train accuracy is the mean over an epoch{train}; dev accuracy is taken after it{dev}"
 
 
 def _describe(loader: WindowLoader) -> str:

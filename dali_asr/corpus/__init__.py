@@ -6,8 +6,10 @@ from dali_asr.corpus.normalize import Normalization
 from dali_asr.corpus.pack import pack_corpus
 from dali_asr.corpus.packed import verify
 from dali_asr.corpus.packing import PackSettings
-from dali_asr.corpus.partition import FRAME_PERIOD, NO_LABEL, Partition
+from dali_asr.corpus.partition import FRAME_PERIOD, Partition
+from dali_asr.corpus.segment_counts import count_segments
 from dali_asr.corpus.writer import PackedWriter
+from dali_asr.segments import NO_LABEL
 
 __all__ = [
     "FRAME_PERIOD",
@@ -17,6 +19,7 @@ __all__ = [
     "PackSettings",
     "PackedWriter",
     "Partition",
+    "count_segments",
     "export_corpus",
     "pack_corpus",
     "verify",

@@ -114,18 +114,19 @@ class Corpus:
         """Make a corpus from arrays in memory.
 
         Args:
-            frames: `[T, D]` floats per utterance: a list for one partition, or a dict of lists by partition.
+            frames: `[T, D]` floats per utterance: a list (or another iterable) for one partition, or a dict of
+                lists by partition.
             labels: `[T]` integers per utterance, −100 where a frame has none, in the same form. A dict may leave out
                 partitions without labels; None if there are no labels at all.
             inventory: the label set, or its symbols in label order; by default the numbers up to the highest label.
             normalization: `none`, `utterance`, `global`, or a `Normalization` with statistics.
             train: partitions whose statistics `global` uses; by default the first one.
             dtype: of the stored frames, `float32` or `float16`.
-            names: of the utterances, in the form of `frames`; by default `0`, `1`, ...
+            names: of the utterances, in the form of `frames`, unique in a partition; by default `0`, `1`, ...
             partition: name of the partition if `frames` is a list.
 
         Raises:
-            DataError: shapes or values do not fit.
+            DataError: shapes, values or names do not fit.
             UsageError: there are no utterances, or the arguments do not fit each other.
         """
         made = partitions_from_arrays(

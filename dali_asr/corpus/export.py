@@ -20,10 +20,10 @@ from dali_asr.corpus.layouts import layout_title
 from dali_asr.corpus.layouts.array_files import ARRAYS
 from dali_asr.corpus.layouts.course import COURSE, FEATURES, TRANSCRIPTS
 from dali_asr.corpus.layouts.kaldi import ALIGNMENT, KALDI, NONE, PHONES, SCP, kaldi_library
-from dali_asr.corpus.partition import NO_LABEL
 from dali_asr.errors import DataError, UsageError
 from dali_asr.files import disk_errors, new_folder, sweep
 from dali_asr.inventory import END_SYMBOL, START_SYMBOL
+from dali_asr.segments import NO_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 _AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aiff", ".sph")
 
@@ -36,6 +36,7 @@ def read_features_shape(path: Path) -> tuple[int, int]:
 
 
 _REMEDY = "repair the file, or have such values zeroed (zero_nonfinite=True)"
+REMEDY_OF_ARRAYS = "repair the frames, or set such values to zero: numpy.nan_to_num(frames, posinf=0, neginf=0)"
 
 
 def read_features(path: Path, *, zero_nonfinite: bool = False, remedy: str = _REMEDY) -> NDArray[Any]:
@@ -79,6 +80,23 @@ def check_features(where: Path | str, shape: tuple[int, ...], dtype: np.dtype[An
         raise DataError(f"{where}: has shape {shape}, no frames; remove it and its transcript")
     if dtype.kind != "f" or dtype.itemsize > 8:
         raise DataError(f"{where}: has dtype {dtype}; features must be float16, float32 or float64")
+
+
+def as_array(where: str, what: str, values: ArrayLike) -> NDArray[Any]:
+    """Return values as an array; `where` and `what` are named in the error.
+
+    Raises:
+        DataError: NumPy cannot read them: rows of several lengths, or a tensor on a GPU, of bfloat16 or with gradient.
+    """
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        if hasattr(values, "detach"):
+            remedy = f"tensor.detach(){'.float()' if what == 'frames' else ''}.cpu().numpy()"
+        else:
+            remedy = "an array, whose rows have one length"
+        cause = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
+        raise DataError(f"{where}: {what} cannot be read by NumPy ({cause}); give {remedy}") from error
 
 
 def finite(

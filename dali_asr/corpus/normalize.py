@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from dali_asr.corpus.features import REMEDY_OF_ARRAYS, as_array, finite
 from dali_asr.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 Kind = Literal["utterance", "global", "none"]
 
@@ -41,7 +42,7 @@ class Normalization:
     partitions: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, utterances: Iterable[NDArray[Any]], partitions: Sequence[str] = ()) -> Normalization:
+    def of(cls, utterances: Iterable[ArrayLike], partitions: Sequence[str] = ()) -> Normalization:
         """Return the `global` normalization with the statistics of utterances.
 
         Args:
@@ -182,14 +183,15 @@ class Moments:
         return Normalization("global", tuple(self.mean.tolist()), tuple(deviation.tolist()), partitions)
 
 
-def _checked_moments(number: int, frames: NDArray[Any]) -> Moments:
-    features = np.asarray(frames)
-    if features.ndim != 2 or 0 in features.shape or features.dtype.kind != "f" or not np.isfinite(features).all():
+def _checked_moments(number: int, frames: ArrayLike) -> Moments:
+    where = f"Normalization.of: utterance {number}"
+    features = as_array(where, "frames", frames)
+    if features.ndim != 2 or 0 in features.shape or features.dtype.kind != "f":
         raise DataError(
-            f"Normalization.of: utterance {number}: {features.dtype} {list(features.shape)}; "
+            f"{where}: {features.dtype} {list(features.shape)}; "
             "give a list of finite floats [frames, features per frame], one array per utterance"
         )
-    return Moments.of(features)
+    return Moments.of(finite(where, features, zero_nonfinite=False, remedy=REMEDY_OF_ARRAYS))
 
 
 def _finite(value: object) -> float:

@@ -6,7 +6,7 @@ Shape letters: `T` frames of an utterance, `F` frames of a partition, `U` uttera
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from dali_asr.corpus.blocks import MemoryBlock
 from dali_asr.corpus.origins import Origins, join_origins
 from dali_asr.corpus.views import PickedBlock, WithheldBlock
 from dali_asr.errors import DataError, UsageError
+from dali_asr.segments import NO_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from dali_asr.inventory import Inventory
 
 FRAME_PERIOD = 0.010  # seconds
-NO_LABEL = -100  # torch's ignore_index
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class Partition:
     inventory: Inventory
     utterances: tuple[str, ...]
     blocks: tuple[Block, ...]
-    origins: Origins = Origins()
+    origins: Origins = field(default_factory=Origins)
 
     @classmethod
     def from_memory(

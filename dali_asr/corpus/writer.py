@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dali_asr.corpus.draft import PackedDraft, check_destination, new_draft
+from dali_asr.corpus.features import REMEDY_OF_ARRAYS, as_array, finite
 from dali_asr.corpus.normalize import Kind, Normalization, as_normalization
 from dali_asr.corpus.packed import STORED_DTYPES, PartitionEntry, check_partition_name
-from dali_asr.corpus.partition import NO_LABEL
 from dali_asr.errors import DataError, UsageError
 from dali_asr.inventory import as_inventory, is_text
+from dali_asr.segments import NO_LABEL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from types import TracebackType
 
     from numpy.typing import ArrayLike, NDArray
@@ -172,12 +173,9 @@ class PackedWriter:
 
     def _check_names(self, partition: str, utterance: str, where: str, *, labelled: bool) -> None:
         check_partition_name(partition)
-        if not isinstance(utterance, str) or not is_text(utterance):
-            raise DataError(f"{partition}: utterance {utterance!r}: invalid name; give a string of Unicode text")
+        check_utterance_name(partition, utterance, self._names.get(partition, {}))
         if partition not in self._names:
             return
-        if utterance in self._names[partition]:
-            raise DataError(f"{where}: was added before; give every utterance of a partition a name of its own")
         if partition != next(reversed(self._names)):
             raise DataError(
                 f"{where}: other partitions were added after {partition}; add all utterances of a partition in a row"
@@ -197,6 +195,20 @@ def check_stored_dtype(dtype: str) -> None:
         raise UsageError(f"dtype {dtype!r}; frames are stored as {' or '.join(STORED_DTYPES)}")
 
 
+def check_utterance_name(partition: str, utterance: object, before: Collection[str]) -> None:
+    """Check that an utterance's name can be stored, and that no utterance `before` it in its partition has it.
+
+    Raises:
+        DataError: it is not text, or not unique.
+    """
+    if not isinstance(utterance, str) or not is_text(utterance):
+        raise DataError(f"{partition}: utterance {utterance!r}: invalid name; give a string of Unicode text")
+    if utterance in before:
+        raise DataError(
+            f"{partition}/{utterance}: was added before; give every utterance of a partition a name of its own"
+        )
+
+
 def check_utterance(
     where: str, frames: ArrayLike, labels: ArrayLike | None, inventory: Inventory
 ) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
@@ -205,16 +217,15 @@ def check_utterance(
     Raises:
         DataError: shapes, dtypes or values do not fit.
     """
-    features = np.asarray(frames)
+    features = as_array(where, "frames", frames)
     if features.ndim == 2 and not len(features):
         raise DataError(f"{where}: has no frames; leave it out")
     if features.ndim != 2 or 0 in features.shape or features.dtype.kind != "f":
         raise DataError(f"{where}: {features.dtype} {list(features.shape)}; frames must be floats [T, D]")
-    if not np.isfinite(features).all():
-        raise DataError(f"{where}: frames hold NaN or infinity; repair or zero them first")
+    finite(where, features, zero_nonfinite=False, remedy=REMEDY_OF_ARRAYS)
     if labels is None:
         return features, None
-    given = np.asarray(labels)
+    given = as_array(where, "labels", labels)
     if given.shape != features.shape[:1] or given.dtype.kind not in "iu":
         raise DataError(
             f"{where}: labels are {given.dtype} {list(given.shape)}; expected integers [{len(features)}], one per frame"

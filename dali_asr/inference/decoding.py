@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from dali_asr.corpus.segment_counts import SegmentCounts
     from dali_asr.runs.checkpoint import Checkpoint
 
 NONE, VITERBI = "none", "viterbi"
@@ -70,30 +71,49 @@ def build_decoder(decode: str, checkpoint: Checkpoint) -> Callable[[FrameScores]
         UsageError: no such decoding, or an inventory too large for `viterbi`.
         CheckpointError: the checkpoint has no counts of segments, which `viterbi` needs.
     """
+    symbols = len(checkpoint.description.inventory)
+    if decode == VITERBI and checkpoint.segments is None and symbols <= MAX_LABELS:
+        raise CheckpointError(
+            f"{checkpoint.name}: saved by an earlier version, without the counts of segments that viterbi needs; "
+            "train the run again, or choose a majority of frames (decode='median:5')"
+        )
+    return decoder_of(decode, symbols, checkpoint.segments)
+
+
+def decoder_of(decode: str, symbols: int, counts: SegmentCounts | None) -> Callable[[FrameScores], NDArray[np.int64]]:
+    """Return the function that gives the labels of an utterance, as `build_decoder`.
+
+    Args:
+        decode: as there.
+        symbols: size of the inventory, C.
+        counts: of the segments that the model was trained on; None if there are none.
+
+    Raises:
+        UsageError: no such decoding, or no counts or an inventory too large for `viterbi`.
+    """
     if decode == NONE:
         return lambda scores: scores.labels
     if decode == VITERBI:
-        return _build_viterbi(checkpoint)
-    found = _MEDIAN.fullmatch(decode)
+        return _build_viterbi(symbols, counts)
+    found = _MEDIAN.fullmatch(str(decode))
     if not found or int(found[1]) % 2 == 0:
         raise UsageError(f"decode {brief(decode)}; expected none, viterbi, or median:K with an odd number of frames K")
     window = int(found[1])
     return lambda scores: majority(scores.labels, window)
 
 
-def _build_viterbi(checkpoint: Checkpoint) -> Callable[[FrameScores], NDArray[np.int64]]:
-    symbols = len(checkpoint.description.inventory)
+def _build_viterbi(symbols: int, counts: SegmentCounts | None) -> Callable[[FrameScores], NDArray[np.int64]]:
     if symbols > MAX_LABELS:
         raise UsageError(
             f"decode viterbi: the inventory has {symbols:,} symbols, viterbi takes up to {MAX_LABELS:,}; "
             "choose a majority of frames (decode='median:5')"
         )
-    if checkpoint.segments is None:
-        raise CheckpointError(
-            f"{checkpoint.name}: saved by an earlier version, without the counts of segments that viterbi needs; "
-            "train the run again, or choose a majority of frames (decode='median:5')"
+    if counts is None or not counts.frames.any():
+        raise UsageError(
+            "decode viterbi: no counts of segments, which it needs; give the model those of its training partition "
+            "(segment_counts=count_segments(PARTITION)), or choose a majority of frames (decode='median:5')"
         )
-    viterbi = Viterbi(checkpoint.segments)
+    viterbi = Viterbi(counts)
 
     def decode(scores: FrameScores) -> NDArray[np.int64]:
         assert scores.log_posteriors is not None

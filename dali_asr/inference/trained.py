@@ -13,23 +13,30 @@ import torch
 from torch import nn
 
 from dali_asr.config import Config
-from dali_asr.corpus.writer import check_utterance, store
+from dali_asr.corpus.normalize import as_normalization
+from dali_asr.corpus.writer import check_stored_dtype, check_utterance, store
 from dali_asr.device import resolve_device
-from dali_asr.errors import CheckpointError, DataError, UsageError
+from dali_asr.errors import CheckpointError, DataError, UsageError, brief
 from dali_asr.inference.convolution import Convolution
-from dali_asr.inventory import resolve_inventory
+from dali_asr.inference.decoding import MEDIAN, VITERBI, FrameScores, decoder_of
+from dali_asr.inventory import as_inventory, resolve_inventory
 from dali_asr.model import MLP
+from dali_asr.plan.spec import both_sides, checked_integer
 from dali_asr.runs.checkpoint import CONFIG, load_checkpoint, run_of
+from dali_asr.segments import FrameTiming, segments_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
     from dali_asr.audio.settings import FeatureSettings
     from dali_asr.corpus import Normalization
+    from dali_asr.corpus.normalize import Kind
+    from dali_asr.corpus.segment_counts import SegmentCounts
     from dali_asr.inventory import Inventory
     from dali_asr.runs.checkpoint import Checkpoint, Which
+    from dali_asr.segments import Segment
 
 _BATCH_SIZE = 4096
 
@@ -40,48 +47,67 @@ class TrainedModel(nn.Module):
     `load_model` makes one of a run. A network of your own, trained on the batches of a `WindowLoader`, gives labels and
     segments in the same way:
 
+        from dali_asr.corpus import count_segments
+
         model = TrainedModel(
             network, corpus.inventory, context=loader.spec.context, feature_dim=corpus.feature_dim,
-            normalization=corpus.normalization,
+            normalization=corpus.normalization, segment_counts=count_segments(corpus.partition("train")),
         )
-        labels = model.classify(frames)
-        segments = segments_of(labels, model.inventory.symbols, FrameTiming())  # of dali_asr.segments
+        labels = model.classify(frames)  # [T], the most probable label of each frame
+        for segment in model.segments(frames, timing=corpus.timing):
+            print(segment.start, segment.end, segment.label, segment.confidence)
 
     Args:
         model: the network, on its device, from windows `[B, W, D]` to logits `[B, C]`; left in evaluation mode.
-        inventory: the label set, of C symbols.
-        context: frames (left, right) around a window's own; W = left + 1 + right.
+        inventory: the label set, of C symbols, or its symbols in label order.
+        context: frames on each side of a window's own, or (left, right); W = left + 1 + right.
         feature_dim: features per frame, D.
-        normalization: applied to features before they are cut into windows.
+        normalization: applied to features before they are cut into windows: `none`, `utterance`, or a `Normalization`
+            with statistics.
         features: how features are computed from recordings; None if unknown.
         frame_dtype: the dtype that normalized features are rounded to, float32 or float16.
+        segment_counts: counts of the segments that the model was trained on, which `viterbi` needs; None if there are
+            none.
 
     Attributes:
-        model, inventory, context, feature_dim, normalization, features: as given.
+        model, feature_dim, features, segment_counts: as given.
+        inventory: the label set.
+        context: frames (left, right) around a window's own.
+        normalization: applied to features.
         frame_dtype: as given, as a NumPy dtype.
 
     Raises:
-        UsageError: the network does not map a window to C logits.
+        UsageError: an argument is invalid, or the network does not map a window to C logits.
         DataError: the statistics of the normalization have another D.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        inventory: Inventory,
+        inventory: Inventory | Sequence[str],
         *,
-        context: tuple[int, int],
+        context: int | tuple[int, int],
         feature_dim: int,
-        normalization: Normalization,
+        normalization: Kind | Normalization,
         features: FeatureSettings | None = None,
         frame_dtype: str = "float32",
+        segment_counts: SegmentCounts | None = None,
     ) -> None:
         super().__init__()
-        self.model, self.inventory = model, inventory
-        self.context, self.feature_dim = context, feature_dim
-        self.normalization, self.features = normalization, features
-        self.frame_dtype = np.dtype(frame_dtype)
-        normalization.check("TrainedModel", feature_dim)
+        if not isinstance(model, nn.Module):
+            raise UsageError(f"TrainedModel: received {brief(model)}; give a network, which is a torch.nn.Module")
+        check_stored_dtype(frame_dtype)
+        self.model, self.inventory = model, as_inventory(inventory)
+        self.context = both_sides(context, where="TrainedModel")
+        self.feature_dim = checked_integer("feature_dim", feature_dim, 1, where="TrainedModel")
+        self.normalization, self.features = as_normalization(normalization), features
+        self.frame_dtype, self.segment_counts = np.dtype(frame_dtype), segment_counts
+        self.normalization.check("TrainedModel", feature_dim)
+        if segment_counts is not None and len(segment_counts.frames) != len(self.inventory):
+            raise UsageError(
+                f"TrainedModel: segment_counts of {len(segment_counts.frames)} labels, an inventory of "
+                f"{len(self.inventory)}; count the segments of a partition with this inventory"
+            )
         self.eval()
         self._check_network()
 
@@ -97,6 +123,7 @@ class TrainedModel(nn.Module):
             normalization=description.normalization,
             features=description.features,
             frame_dtype=dtype,
+            segment_counts=checkpoint.segments,
         )
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
@@ -122,6 +149,30 @@ class TrainedModel(nn.Module):
     def log_probabilities(self, frames: ArrayLike) -> NDArray[np.float32]:
         """Return the logarithms of `posteriors`, which do not underflow, `[T, C]`; arguments as in `classify`."""
         return np.concatenate([logits.log_softmax(dim=1).cpu().numpy() for logits in self._logits(frames)])
+
+    def segments(
+        self, frames: ArrayLike, *, decode: str | None = None, timing: FrameTiming | None = None
+    ) -> list[Segment]:
+        """Return the segments of an utterance, with their times in seconds and their confidences.
+
+        Args:
+            frames: `[T, D]` floats, not normalized.
+            decode: how labels follow from posteriors: `none`, the most probable label of each frame; `median:K`, the
+                majority of K frames; `viterbi`, the best path of a bigram with durations. By default `viterbi` where
+                the model has `segment_counts`, otherwise `median:5`.
+            timing: when frames are; by default that of `features`, or 25 ms every 10 ms if they are unknown.
+
+        Raises:
+            UsageError: no such decoding, or the model lacks what it needs.
+            DataError: shape, dtype or values do not fit.
+        """
+        chosen = decode or (MEDIAN if self.segment_counts is None else VITERBI)
+        decoder = decoder_of(chosen, len(self.inventory), self.segment_counts)
+        log_posteriors = self.log_probabilities(frames)
+        scores = FrameScores(log_posteriors.argmax(axis=1), np.exp(log_posteriors.max(axis=1)), log_posteriors)
+        labels = decoder(scores)
+        when = timing or (self.features.timing if self.features else FrameTiming())
+        return segments_of(labels, self.inventory.symbols, when, probabilities=scores.confidences_of(labels))
 
     @property
     def _device(self) -> torch.device:

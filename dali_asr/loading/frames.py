@@ -248,4 +248,4 @@ def choose_layout(
             f"{partition.name}: its frames exceed the memory that is free on {device}; set memory_budget to "
             "the same value on every rank to stream them"
         )
-    return Layout.fit(partition.offsets, spec.gap, rows, size)
+    return Layout.fit(partition.offsets, spec.gap, rows, size, memory_budget)

@@ -57,8 +57,12 @@ class Layout:
         return cls(bounds, offsets[bounds], chunk_frames, chunks_per_group)
 
     @classmethod
-    def fit(cls, offsets: NDArray[np.int64], gap: int, max_rows: int, row_bytes: int) -> Layout:
+    def fit(
+        cls, offsets: NDArray[np.int64], gap: int, max_rows: int, row_bytes: int, budget: int | None = None
+    ) -> Layout:
         """Cut a partition so that two groups, with `gap` rows between utterances, take at most `max_rows` rows.
+
+        The error names the `budget` in bytes that the rows follow from, if there is one.
 
         Raises:
             UsageError: two chunks alone take more.
@@ -68,9 +72,10 @@ class Layout:
         taken = np.cumsum(np.sort(chunks.rows(gap))[::-1])
         per_group = int(np.searchsorted(taken, max_rows // 2 - gap, side="right"))
         if not per_group:
+            memory = "memory for frames" if budget is None else "memory_budget"
             raise UsageError(
-                f"memory for frames: {max_rows * row_bytes:,} bytes, but two chunks of utterances may take "
-                f"{2 * (int(taken[0]) + gap) * row_bytes:,}; raise memory_budget, or free memory"
+                f"loader: {memory} {max_rows * row_bytes if budget is None else budget:,} bytes, but two chunks of "
+                f"utterances may take {2 * (int(taken[0]) + gap) * row_bytes:,}; raise memory_budget, or free memory"
             )
         return cls.split(offsets, chunk_frames, per_group)
 

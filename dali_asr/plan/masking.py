@@ -63,7 +63,15 @@ COUNT, WIDTH = InclusiveRange(0), InclusiveRange(1)
 
 @dataclass(frozen=True)
 class Bands:
-    """Number and width of the bands that are masked in a window; both are drawn uniformly from inclusive ranges."""
+    """Number and width of the bands that are masked in a window; both are drawn uniformly from inclusive ranges.
+
+    Attributes:
+        count: minimum and maximum number of bands per window; (0, 0) turns them off.
+        width: minimum and maximum width of a band: in features (frequency) or in frames (time).
+
+    Raises:
+        UsageError: a range is not two integers in ascending order.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _PYDANTIC
 
@@ -82,7 +90,16 @@ class Bands:
 
 @dataclass(frozen=True)
 class Masking:
-    """Masks in frequency and time, drawn anew for every window or batch."""
+    """Masks in frequency and time, drawn anew for every window or batch.
+
+    Attributes:
+        frequency: bands of features; by default up to 2, of 3 features.
+        time: spans of frames; by default up to 2, of 3 to 7 frames.
+        scope: `window`, each window has masks of its own; `batch`, all windows of a batch share one set.
+
+    Raises:
+        UsageError: `frequency` or `time` are not `Bands`, or there is no such scope.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _PYDANTIC
 

@@ -9,18 +9,19 @@ import json
 import operator
 import re
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, Literal, cast, get_args
 
-from dali_asr.errors import UsageError, brief
+import numpy as np
+
+from dali_asr.errors import UsageError, brief, did_you_mean
 from dali_asr.plan.masking import Bands, Masking
 from dali_asr.plan.steps import MIN_WINDOWS_PER_RANK, Steps
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 
-BYTES = r"(\d+(?:\.\d+)?) ?(?:([KMG])(i?)B)?"  # a text that `as_bytes` takes
+BYTES = r"(\d+(?:\.\d+)?) ?(?:([KMGkmg])([Ii]?)[Bb])?"  # a text that `as_bytes` takes
 MAX_ROWS = 1 << 31  # DALI numbers rows by int32
 MAX_EPOCHS = (1 << 32) - 1  # an epoch is one word of the draws' counter, and the source runs one epoch ahead
 
@@ -62,8 +63,8 @@ class LoaderSpec:
 
     def __post_init__(self) -> None:
         self._set("context", both_sides(self.context))
-        self._set("shuffle", bool(self.shuffle))
-        self._set("drop_last", bool(self.drop_last))
+        for name in ("shuffle", "drop_last"):
+            self._set(name, checked_boolean(name, getattr(self, name)))
         self._set("masking", as_masking(self.masking))
         for name, minimum, limit in (
             ("frame_count", 1, 1 << 62),
@@ -141,8 +142,10 @@ class LoaderSpec:
             )
 
 
-def checked_integer(name: str, value: object, minimum: int, limit: int = 1 << 62) -> int:
+def checked_integer(name: str, value: object, minimum: int, limit: int = 1 << 62, *, where: str = "loader") -> int:
     """Return a value as a plain integer; NumPy's integers are accepted, floats and booleans are not.
+
+    The error names what the value is given to: `where`.
 
     Raises:
         UsageError: not an integer, or outside [minimum, limit).
@@ -152,11 +155,22 @@ def checked_integer(name: str, value: object, minimum: int, limit: int = 1 << 62
             raise TypeError
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError as error:
-        raise UsageError(f"loader: {name} {value!r}; expected an integer") from error
+        raise UsageError(f"{where}: {name} {brief(value)}; expected an integer") from error
     if not minimum <= number < limit:
         upper = "or more" if limit >= 1 << 62 else f"to {limit - 1}"
-        raise UsageError(f"loader: {name} {number}; expected {minimum} {upper}")
+        raise UsageError(f"{where}: {name} {number}; expected {minimum} {upper}")
     return number
+
+
+def checked_boolean(name: str, value: object) -> bool:
+    """Return a value as a plain boolean; NumPy's are accepted, what is merely true or false is not.
+
+    Raises:
+        UsageError: not a boolean.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise UsageError(f"loader: {name} {brief(value)}; expected True or False")
+    return bool(value)
 
 
 def as_dtype(dtype: object) -> Dtype:
@@ -186,20 +200,22 @@ def as_bytes(name: str, value: object) -> int:
     if not found:
         raise UsageError(f"loader: {name} {brief(value)}; expected bytes, or a number with KB, MB, GB, KiB, MiB or GiB")
     number, unit, binary = found.groups()
-    size = float(number) * (1024 if binary else 1000) ** ("KMG".index(unit) + 1 if unit else 0)
+    size = float(number) * (1024 if binary else 1000) ** ("KMG".index(unit.upper()) + 1 if unit else 0)
     return checked_integer(name, int(size), 1)
 
 
-def both_sides(context: object) -> tuple[int, int]:
+def both_sides(context: object, *, where: str = "loader") -> tuple[int, int]:
     """Return a context as (left, right); one number stands for both sides.
+
+    The error names what the context is given to: `where`.
 
     Raises:
         UsageError: neither one number nor two, or negative.
     """
     sides = tuple(context) if isinstance(context, (tuple, list)) else (context, context)
     if len(sides) != 2:
-        raise UsageError(f"loader: context {context!r}; expected one number of frames, or (left, right)")
-    left, right = (checked_integer("context", side, 0) for side in sides)
+        raise UsageError(f"{where}: context {brief(context)}; expected one number of frames, or (left, right)")
+    left, right = (checked_integer("context", side, 0, where=where) for side in sides)
     return left, right
 
 
@@ -214,7 +230,19 @@ def as_masking(masking: object) -> Masking | None:
     if masking is None or isinstance(masking, (bool, Masking)):
         return Masking() if masking is True else masking or None
     if isinstance(masking, Mapping):
-        with suppress(TypeError):  # an unknown key
-            fields: dict[str, Any] = {k: Bands(**v) if isinstance(v, Mapping) else v for k, v in masking.items()}
-            return Masking(**fields)
+        _check_keys("masking", masking, Masking)
+        given: dict[str, Any] = dict(masking)
+        for key, bands in masking.items():
+            if isinstance(bands, Mapping) and key != "scope":
+                _check_keys(f"masking.{key}", bands, Bands)
+                given[key] = Bands(**bands)
+        return Masking(**given)
     raise UsageError(f"loader: masking {brief(masking)}; expected None, True, a Masking, or its fields as a mapping")
+
+
+def _check_keys(where: str, given: Mapping[str, Any], kind: type[Masking | Bands]) -> None:
+    allowed = [field.name for field in fields(kind)]
+    for key in given:
+        if key not in allowed:
+            near = did_you_mean(str(key), allowed)
+            raise UsageError(f"loader: {where}: unknown key {brief(key)}; allowed are {', '.join(allowed)}{near}")

@@ -101,7 +101,7 @@ def plan_sweep(
     known: dict[Config, str] = {}
     for number in numbers:
         chosen = _combination(choices, number)
-        config = _checked(values, overrides, chosen)
+        config = _checked(values, overrides, chosen, choices)
         if config in known:
             raise UsageError(f"combinations {known[config]} and {label(chosen)} are the same; leave one out")
         known[config] = label(chosen)
@@ -155,20 +155,37 @@ def _combination(choices: dict[str, list[Any]], number: int) -> dict[str, Any]:
     return dict(reversed(chosen.items()))
 
 
-def _checked(values: dict[str, Any], overrides: Sequence[str], chosen: dict[str, Any]) -> Config:
+def _checked(
+    values: dict[str, Any], overrides: Sequence[str], chosen: dict[str, Any], choices: dict[str, list[Any]]
+) -> Config:
     """Return the configuration of a combination.
 
     Raises:
         UsageError: it is invalid; one line.
     """
-    settings = dict(values)
-    apply_overrides(settings, [*overrides, *(f"{key}={json.dumps(value)}" for key, value in chosen.items())])
     try:
-        config = Config.check(settings)
+        config = _config(values, overrides, chosen)
     except ConfigError as error:
-        raise UsageError(f"combination {label(chosen)}: {'; '.join(error.problems)}") from error
+        lists = next((key for key in chosen if _is_list(key, values, overrides, chosen)), None)
+        hint = f"; write lists as '{lists}={','.join(shown([value]) for value in choices[lists])}'" if lists else ""
+        raise UsageError(f"combination {label(chosen)}: {'; '.join(error.problems)}{hint}") from error
     _check_base(config, None)
     return config
+
+
+def _config(values: dict[str, Any], overrides: Sequence[str], chosen: dict[str, Any]) -> Config:
+    settings = dict(values)
+    apply_overrides(settings, [*overrides, *(f"{key}={json.dumps(value)}" for key, value in chosen.items())])
+    return Config.check(settings)
+
+
+def _is_list(key: str, values: dict[str, Any], overrides: Sequence[str], chosen: dict[str, Any]) -> bool:
+    """Return whether an invalid combination becomes valid if a key's value is a list of one."""
+    try:
+        _config(values, overrides, {**chosen, key: [chosen[key]]})
+    except ConfigError:
+        return False
+    return True
 
 
 def _seeded(number: str, chosen: dict[str, Any], config: Config, seeds: int | None) -> list[SweepRun]:

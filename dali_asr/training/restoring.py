@@ -70,8 +70,8 @@ def start_from(setup: Setup, source: str) -> None:
         )
     if _is_unknown_alike(other.description, description):
         setup.warnings.append(
-            "training.init: it is not known how the features of one of the two corpora were computed; if otherwise than "
-            "those of the other, the weights are of little use"
+            "training.init: it is not known how the features of one of the two corpora were computed; "
+            "if otherwise than those of the other, the weights are of little use"
         )
     model.load_state_dict(weights)
 

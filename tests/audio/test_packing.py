@@ -230,7 +230,7 @@ def test_corpora_without_settings_open(tmp_path: Path) -> None:
     assert corpus.timing == FrameTiming()
     with PackedWriter(tmp_path / "q", inventory=Inventory(("a", "b")), features={"timing": {"hop": 0}}) as writer:
         writer.add("train", "u", np.ones((4, 2)))
-    with pytest.raises(DataError, match=r"corpus\.json: damaged \(hop: 0 is not positive\)"):
+    with pytest.raises(DataError, match=r"corpus\.json: damaged \(hop: 0; expected a positive integer"):
         Corpus.open(tmp_path / "q")
 
 

@@ -21,8 +21,9 @@ import numpy as np
 import pyte
 import pytest
 
-from dali_asr import Corpus
+from dali_asr import Config, Corpus
 from dali_asr.cli.commands import complete_recipe, complete_setting
+from dali_asr.cli.train import _why_it_trails
 from tests.makers import make_course, make_features
 
 Run = Callable[..., Any]
@@ -97,6 +98,19 @@ def test_train_and_predict_print_results_and_the_next_command(run_cli: Run, tmp_
     unknown = run_cli("predict", run, "demo", "--decode", "best", "-o", "-")
     assert "decode 'best'; expected none, viterbi, or median:K" in unknown.stderr
     assert run_cli("train", "--run-folder", run, *small).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        (["model.dropout=0", "loader.masking=null"], "Train accuracy is the mean over an epoch; dev .* after it$"),
+        (["model.dropout=0.1", "loader.masking=null"], "over an epoch, with dropout; dev .* after it, without$"),
+        (["model.dropout=0", "loader.masking={}"], "over an epoch, with masks; dev .* after it, without$"),
+        (["model.dropout=0.1", "loader.masking={}"], "over an epoch, with dropout and masks; dev .*, without$"),
+    ],
+)
+def test_why_train_accuracy_trails_is_said_of_what_the_run_has(changed: list[str], line: str) -> None:
+    assert re.search(line, _why_it_trails(Config.load("demo", changed)))
 
 
 def test_data_packs_and_shows_corpora(run_cli: Run, course: Path, tmp_path: Path) -> None:

@@ -66,9 +66,10 @@ def test_statistics_for_a_writer_are_those_of_numpy(tmp_path: Path) -> None:
         PackedWriter(tmp_path / "other", inventory=["a"], normalization="global")
     with pytest.raises(UsageError, match="received no utterances"):
         Normalization.of([])
-    for wrong in ([FRAMES[0], np.full((2, 5), np.nan)], [FRAMES[0], FRAMES[0][0]]):
-        with pytest.raises(DataError, match=r"Normalization.of: utterance 1: float.*; give a list of finite floats"):
-            Normalization.of(wrong)
+    with pytest.raises(DataError, match=r"Normalization.of: utterance 1: nan at frame 0, .*; repair the frames, or"):
+        Normalization.of([FRAMES[0], np.full((2, 5), np.nan)])
+    with pytest.raises(DataError, match=r"Normalization.of: utterance 1: float.*; give a list of finite floats"):
+        Normalization.of([FRAMES[0], FRAMES[0][0]])
     with pytest.raises(DataError, match=r"Normalization.of: utterance 1: 3 features per frame, 2 in the utterances"):
         Normalization.of([np.ones((3, 2)), np.ones((4, 3))])
 
@@ -91,7 +92,7 @@ def test_a_corpus_is_shown_in_one_line() -> None:
             DataError,
             "utterance 1: 4 features per frame, 2 in utterance 0",
         ),
-        ({"frames": [[[np.nan]]]}, DataError, "utterance 0: frames hold NaN"),
+        ({"frames": [[[np.nan]]]}, DataError, r"utterance 0: nan at frame 0, feature 0 .*zero: numpy\.nan_to_num\("),
         ({"frames": []}, UsageError, "all has no utterances"),
         ({"frames": {}}, UsageError, "received no utterances"),
         (
@@ -100,7 +101,38 @@ def test_a_corpus_is_shown_in_one_line() -> None:
             "labels of 'b', which has no frames; it has a",
         ),
         ({"frames": {"a": FRAMES, "b": FRAMES}, "labels": LABELS}, UsageError, "labels in a list; give a dict, too"),
-        ({"frames": FRAMES, "labels": LABELS[:2]}, UsageError, "all has 3 frames, 2 labels; give one per utterance"),
+        (
+            {"frames": FRAMES, "labels": LABELS[:2]},
+            UsageError,
+            "all: frames of 3, labels of 2; give both",
+        ),
+        (
+            {"frames": {"train": FRAMES, "dev": [FRAMES[0], np.array([[0, 1], [2, np.inf]])]}},
+            DataError,
+            r"dev/1: inf at frame 1, feature 1 \(one of 1\)",
+        ),
+        ({"frames": FRAMES[0]}, UsageError, r"frames of all: one array \[4, .*\]; give a list of utterances"),
+        ({"frames": {"a": torch.ones(2, 3)}}, UsageError, r"frames of a: one array \[2, 3\]; give a list"),
+        ({"frames": [np.ones((3, 2))], "labels": np.zeros(3, int)}, UsageError, r"labels of all: one array \[3\]"),
+        ({"frames": 3}, UsageError, "frames of all: 3; give a list of utterances"),
+        ({"frames": [[[1.0, 2.0], [3.0]]]}, DataError, "utterance 0: frames cannot be read by NumPy .* one length"),
+        (
+            {"frames": [torch.ones(2, 3, dtype=torch.bfloat16)]},
+            DataError,
+            r"utterance 0: frames cannot .*BFloat16\); give tensor\.detach\(\)\.float\(\)\.cpu\(\)\.numpy\(\)$",
+        ),
+        (
+            {"frames": {"a": FRAMES[:1]}, "labels": {"a": [torch.ones(4, requires_grad=True)]}},
+            DataError,
+            r"a/0: labels cannot .* requires grad\); give tensor\.detach\(\)\.cpu\(\)",
+        ),
+        ({"frames": FRAMES[:2], "names": ["x", "x"]}, DataError, "all/x: was added before; give every utterance"),
+        ({"frames": FRAMES[:2], "names": [0, 1]}, DataError, "all: utterance 0: invalid name; give a string"),
+        (
+            {"frames": FRAMES, "normalization": "cmvn"},
+            UsageError,
+            r"normalization 'cmvn'; expected none, utterance, global, or statistics: Normalization\.of\(FRAMES\)",
+        ),
         (
             {"frames": FRAMES, "normalization": "global", "train": ["x"]},
             UsageError,
@@ -109,8 +141,17 @@ def test_a_corpus_is_shown_in_one_line() -> None:
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(arguments: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as refused:
         Corpus.from_arrays(**arguments)
+    assert "\n" not in str(refused.value)
+
+
+def test_arrays_may_come_from_generators() -> None:
+    corpus = Corpus.from_arrays((frames for frames in FRAMES), (row for row in LABELS), names=map(str, "abc"))
+    expected = Corpus.from_arrays(FRAMES, LABELS, names=["a", "b", "c"])
+    assert corpus.partition("all").fingerprint == expected.partition("all").fingerprint
+    stacked = np.stack([FRAMES[0], FRAMES[0]])
+    assert [len(utterance) for utterance in Corpus.from_arrays(stacked).partition("all").frames()] == [4, 4]
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=8))

@@ -68,7 +68,7 @@ def test_a_writer_writes_several_partitions(tmp_path: Path) -> None:
     [
         ([("t", "a", np.ones(3), None)], "frames must be floats"),
         ([("t", "a", np.ones((2, 2), int), None)], "frames must be floats"),
-        ([("t", "a", np.full((2, 2), np.nan), None)], "NaN or infinity"),
+        ([("t", "a", np.full((2, 2), np.nan), None)], "t/a: nan at frame 0"),
         ([("t", "a", np.ones((2, 2)), [1])], r"expected integers \[2\]"),
         ([("t", "a", np.ones((2, 2)), [1, 42])], "label 42 at frame 1; the inventory has labels 0 to 41"),
         ([("t", "a", np.ones((2, 2)), [-1, 2])], "label -1 at frame 0"),
@@ -97,7 +97,7 @@ def test_an_utterance_that_is_refused_leaves_no_files(tmp_path: Path, calls: lis
 def test_from_arrays_refuses_invalid_arrays() -> None:
     with pytest.raises(UsageError, match="all has no utterances"):
         Corpus.from_arrays([], [])
-    with pytest.raises(UsageError, match="1 frames, 2 labels"):
+    with pytest.raises(UsageError, match="all: frames of 1, labels of 2; give both"):
         Corpus.from_arrays([np.ones((1, 2))], [[1], [2]])
     with pytest.raises(DataError, match="utterance 1: 3 features per frame, 2 in utterance 0"):
         Corpus.from_arrays([np.ones((1, 2)), np.ones((1, 3))])

@@ -164,6 +164,8 @@ def test_joined_partitions_read_as_one(course: Any) -> None:
         ({"prefetch": 0}, "prefetch 0"),
         ({"device": "tpu"}, "device 'tpu'"),
         ({"batch_size": 0}, "batch_size 0"),
+        ({"shuffle": "no"}, "shuffle 'no'; expected True or False"),
+        ({"drop_last": 1}, "drop_last 1; expected True or False"),
     ],
 )
 def test_invalid_arguments_are_refused(changed: dict[str, Any], message: str) -> None:
@@ -287,9 +289,27 @@ def test_masks_are_given_as_in_a_configuration_too(given: Any, masking: Masking 
     assert loader.spec.masking == masking
 
 
-@pytest.mark.parametrize("given", [{"tme": {}}, {"time": {"cnt": 3}}, {"time": 3}, {"scope": "all"}, "yes", 1])
-def test_other_masks_are_refused(given: Any) -> None:
-    with pytest.raises(UsageError, match="masking"):
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"freq": {}},
+            r"masking: unknown key 'freq'; allowed are frequency, time, scope; did you mean frequency\?",
+        ),
+        (
+            {"time": {"cnt": 3}},
+            r"loader: masking\.time: unknown key 'cnt'; allowed are count, width; did you mean count\?",
+        ),
+        ({3: {}}, "masking: unknown key 3; allowed are"),
+        ({"time": 3}, r"masking: time 3; expected Bands\("),
+        ({"scope": "all"}, "masking: scope 'all'; expected window or batch"),
+        ({"scope": {}}, "masking: scope {}; expected window or batch"),
+        ("yes", "masking 'yes'; expected None, True, a Masking"),
+        (1, "masking 1; expected None"),
+    ],
+)
+def test_other_masks_are_refused(given: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         WindowLoader(make_partition([9]), context=5, batch_size=9, masking=given)
 
 
@@ -415,7 +435,17 @@ def test_a_dtype_is_named_or_an_object_of_torch_or_numpy(dtype: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget", "size"), [("2GiB", 2 << 30), (3e6, 3_000_000), ("1.5 MB", 1_500_000), (10**9, 10**9), ("400", 400)]
+    ("budget", "size"),
+    [
+        ("2GiB", 2 << 30),
+        (3e6, 3_000_000),
+        ("1.5 MB", 1_500_000),
+        (10**9, 10**9),
+        ("400", 400),
+        ("100kB", 100_000),
+        ("2 gb", 2 * 10**9),
+        ("1mib", 1 << 20),
+    ],
 )
 def test_a_memory_budget_is_a_number_of_bytes_or_a_text(budget: Any, size: int) -> None:
     assert as_bytes("memory_budget", budget) == size

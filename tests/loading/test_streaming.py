@@ -106,7 +106,7 @@ def test_groups_hold_every_frame_once(lengths: list[int], target: int, most: int
         (
             300,
             4,
-            r"memory for frames: 294 bytes, but two chunks of utterances may take 504; raise memory_budget",
+            r"^loader: memory_budget 300 bytes, but two chunks of utterances may take 504; raise memory_budget",
         ),
         (budget_of(3, 8, 2), 17, r"half of it holds 16 windows, but a global batch has 17; raise memory_budget"),
     ],

@@ -14,8 +14,9 @@ import numpy as np
 
 from dali_asr.corpus.layouts.ctm import ctm_segment, without_position
 from dali_asr.corpus.layouts.symbols import text_labels
-from dali_asr.corpus.partition import FRAME_PERIOD, NO_LABEL
+from dali_asr.corpus.partition import FRAME_PERIOD
 from dali_asr.errors import DataError
+from dali_asr.segments import NO_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -27,10 +27,10 @@ from dali_asr.corpus.layouts.base import Layout, LayoutKind, SourcePartition, So
 from dali_asr.corpus.layouts.symbols import to_labels
 from dali_asr.corpus.npy import NpyFile, read_header
 from dali_asr.corpus.packed import MANIFEST
-from dali_asr.corpus.partition import NO_LABEL
 from dali_asr.corpus.regular import OpenedFile, open_regular, reading
 from dali_asr.errors import DataError
 from dali_asr.inventory import ARPABET, Inventory
+from dali_asr.segments import NO_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
