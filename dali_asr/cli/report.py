@@ -46,7 +46,8 @@ def report(
     """Write a page about a run that opens without a network.
 
     It shows curves, the confusion matrix, scores of each phoneme, speed, the configuration and what differs from the
-    recipe, and the posteriors of the utterances that are labelled worst and best, with sound if the corpus was made by `prepare`.
+    recipe, and the posteriors of the utterances that are labelled worst and best, with sound if the corpus was made by
+    `prepare`.
 
     Examples:
 

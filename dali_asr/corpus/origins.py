@@ -18,7 +18,7 @@ class Origins:
         speakers: of each utterance, `[U]`; empty if they are not known.
         recordings: of each utterance, a path below `folder`, `[U]`; None for utterances without; empty if there are
             none at all.
-        folder: of the recordings, where they were when the corpus was prepared; None if there are none.
+        folder: of the recordings, where they were when the corpus was prepared; None if unknown.
     """
 
     speakers: tuple[str, ...] = ()
@@ -38,9 +38,8 @@ class Origins:
     def pick(self, utterances: Iterable[int]) -> Origins:
         """Return the origins of some utterances, by their numbers."""
         numbers = list(utterances)
-        speakers, recordings = (
-            tuple(values[n] for n in numbers) if values else () for values in (self.speakers, self.recordings)
-        )
+        speakers = tuple(self.speakers[number] for number in numbers) if self.speakers else ()
+        recordings = tuple(self.recordings[number] for number in numbers) if self.recordings else ()
         return Origins(speakers, recordings, self.folder)
 
 
@@ -54,5 +53,6 @@ def join_origins(origins: Sequence[Origins], counts: Sequence[int]) -> Origins:
     speakers = tuple(name for each in origins for name in each.speakers)
     recordings = [each.recordings or (None,) * count for each, count in zip(origins, counts, strict=True)]
     folder = next((each.folder for each in origins if each.folder), None)
-    joined = tuple(path for each in recordings for path in each) if folder else ()
+    named = any(each.recordings for each in origins)
+    joined = tuple(path for each in recordings for path in each) if named else ()
     return Origins(speakers if len(speakers) == sum(counts) else (), joined, folder)

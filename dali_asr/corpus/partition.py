@@ -6,7 +6,7 @@ Shape letters: `T` frames of an utterance, `F` frames of a partition, `U` uttera
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,7 @@ class Partition:
     inventory: Inventory
     utterances: tuple[str, ...]
     blocks: tuple[Block, ...]
-    origins: Origins = Origins()
+    origins: Origins = field(default_factory=Origins)
 
     @classmethod
     def from_memory(

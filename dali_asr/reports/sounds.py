@@ -61,8 +61,9 @@ class Sounds:
 
     @property
     def known(self) -> bool:
-        """Whether the partition names recordings."""
-        return bool(self._partition.origins.recordings)
+        """Whether the partition names recordings, and where they are."""
+        origins = self._partition.origins
+        return bool(origins.recordings and (self._folder or origins.folder))
 
     @property
     def remark(self) -> str:
