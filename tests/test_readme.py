@@ -43,7 +43,7 @@ QUICK = {
     "python benchmarks/ablation.py": " --seeds 1 --only reference",
     "python benchmarks/decoding.py": " --seeds 1 --repeats 1 --seconds 1",
     "torchrun": " --set training.epochs=1",
-    "dali-asr train english-small": " --set training.max_steps=2",
+    "dali-asr train english-small": " --set training.max_steps=2 --set loader.batch_size=64",
     "dali-asr train --resume runs/two": " --set training.epochs=2",
     "python benchmarks/audit.py": " --seeds 1 --folds 2 --utterances 8",
     "python benchmarks/make_course_tree.py": " --utterances 40 --mean 100",
@@ -197,10 +197,10 @@ def test_every_command_about_benchmarks_runs(folder: Path, execute: Callable[[st
     (folder / "benchmarks/results").mkdir()
     make_course(folder / "root", {"train-clean": [30] * 40, "dev-clean": [100]}, dim=28)
     execute("dali-asr data pack root packed-root")
-    values = {"CORPUS": "packed-root", "PARTITION": "train-clean", "ROOT": "root", "RECORDINGS": "recordings"}
-    (folder / "recordings").mkdir()
+    values = {"CORPUS": "packed-root", "PARTITION": "train-clean", "ROOT": "root", "RECORDINGS": "tones"}
+    (folder / "tones").mkdir()
     for number in range(3):
-        soundfile.write(folder / f"recordings/{number}.flac", np.sin(np.arange(4_000) / (3 + number)) / 2, 16_000)
+        soundfile.write(folder / f"tones/{number}.flac", np.sin(np.arange(4_000) / (3 + number)) / 2, 16_000)
     first, *others = commands(BENCHMARKS)
     assert first == "benchmarks/gpu.sh FOLDER"
     execute("bash -n benchmarks/gpu.sh")
