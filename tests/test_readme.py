@@ -43,7 +43,7 @@ QUICK = {
     "python benchmarks/ablation.py": " --seeds 1 --only reference",
     "python benchmarks/decoding.py": " --seeds 1 --repeats 1 --seconds 1",
     "torchrun": " --set training.epochs=1",
-    "dali-asr train english-small": " --set training.max_steps=2 --set loader.batch_size=64",
+    "dali-asr train --init english-small": " --set training.max_steps=2 --set loader.batch_size=64",
     "dali-asr train --resume runs/two": " --set training.epochs=2",
     "python benchmarks/audit.py": " --seeds 1 --folds 2 --utterances 8",
     "python benchmarks/make_course_tree.py": " --utterances 40 --mean 100",

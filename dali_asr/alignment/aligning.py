@@ -156,6 +156,8 @@ def align(
             f"{transcripts}: none of its {len(texts):,} transcripts is of a recording in {recordings}; their names are "
             f"such as {brief(next(iter(texts)))}, those of the recordings such as {brief(next(iter(source.names), ''))}"
         )
+    if Path(recordings).expanduser().is_file():  # the other transcripts are not asked for
+        texts = {text.name: text for name in source.names if (text := _transcript_of(name, texts))}
     aligning = Aligning(len(source.names), iter(()))
     aligning.failures += [Failure("", str(error)) for error in source.refused]
     aligning.results = _results(aligning, source, texts, words, _rules(trained))

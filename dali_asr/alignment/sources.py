@@ -5,6 +5,7 @@ Shape letters: `T` frames of a recording, `C` labels.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from dali_asr.audio.settings import FeatureSettings
 from dali_asr.corpus.features import is_npy_name, read_features
 from dali_asr.corpus.packing import quiet
 from dali_asr.device import resolve_device
-from dali_asr.errors import DataError
+from dali_asr.errors import DaliAsrWarning, DataError
 from dali_asr.inference.predict import by_utterance, frame_scores, prepare
 from dali_asr.inference.trained import TrainedModel, run_config
 from dali_asr.runs.checkpoint import run_of
@@ -146,6 +147,8 @@ def _of_recordings(
         if isinstance(result, Failed):
             yield result.error
         else:
+            if result.remark:
+                warnings.warn(result.remark, DaliAsrWarning, stacklevel=2)
             yield Scored(model.log_probabilities(result.frames), result.samples / features.sample_rate)
 
 

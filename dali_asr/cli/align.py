@@ -21,7 +21,13 @@ _MAX_LISTED = 20
 
 
 def align(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, or of a checkpoint in it.", readable=False)],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of a run, or of a checkpoint in it; or `english-small`, the model in the package.",
+            readable=False,
+        ),
+    ],
     recordings: Annotated[
         Path,
         typer.Argument(
@@ -111,7 +117,8 @@ def align(
     if len(aligning.failures) > _MAX_LISTED:
         warn(f"and {len(aligning.failures) - _MAX_LISTED:,} more errors in {output / FAILED}")
     say(
-        f"Aligned {summary.aligned:,} recordings of {summary.seconds / 60:,.1f} minutes, {summary.words:,} words, "
+        f"Aligned {summary.aligned:,} recording{'s' if summary.aligned != 1 else ''} of {summary.seconds:,.1f} s, "
+        f"{summary.words:,} words, "
         f"{summary.phones:,} phones: {output}"
     )
     if summary.confidence is not None:

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, or of a checkpoint in it.", readable=False)],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of a run, or of a checkpoint in it; or `english-small`, the model in the package.",
+            readable=False,
+        ),
+    ],
     source: Annotated[
         str | None,
         typer.Argument(

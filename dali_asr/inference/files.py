@@ -5,6 +5,7 @@ Shape letters: `T` frames of an utterance, `D` features of a frame.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,7 +14,7 @@ from dali_asr.audio.extract import Failed, extract
 from dali_asr.audio.recordings import SUFFIXES, find_recordings, read_header
 from dali_asr.corpus import Corpus
 from dali_asr.corpus.features import is_npy_name, read_features, read_features_shape
-from dali_asr.errors import CheckpointError, DataError, UsageError
+from dali_asr.errors import CheckpointError, DaliAsrWarning, DataError, UsageError
 from dali_asr.inventory import is_text
 
 if TYPE_CHECKING:
@@ -181,6 +182,8 @@ class Files:
                 self.failed(result.error)
                 yield None
             else:
+                if result.remark:
+                    warnings.warn(result.remark, DaliAsrWarning, stacklevel=2)
                 path = paths[result.position]
                 yield _Read(path, result.frames, Sound(path, result.samples / settings.sample_rate))
 
@@ -218,5 +221,5 @@ def check_feature_dim(path: Path, feature_dim: int, description: ModelDescriptio
     if feature_dim != description.feature_dim:
         raise DataError(
             f"{path}: {feature_dim} features per frame, the checkpoint was trained on {description.feature_dim}; "
-            f"compute them as those of {root}, on which it was trained"
+            f"compute them as those of {root}, on which it was trained, or give the recordings"
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dali_asr.audio.recordings import SUFFIXES
 from dali_asr.build import corpus_path
 from dali_asr.corpus import Corpus, PackSettings
 from dali_asr.corpus.archive import is_archive
@@ -115,7 +116,13 @@ def _files_of(path: Path, partition: str | None, failed: Callable[[DataError], N
     with reading(path):
         if not path.is_dir() or is_packed(path) or layout_title(path):
             return None
-        return files_in(path, partition, failed) or None
+        files = files_in(path, partition, failed)
+    if not files:
+        raise DataError(
+            f"{path}: holds neither recordings ({', '.join(sorted(SUFFIXES))}) nor .npy files of features, and is no "
+            "corpus; give another folder"
+        )
+    return files
 
 
 def _source_of(files: Files) -> Source:

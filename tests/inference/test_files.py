@@ -15,7 +15,7 @@ from dali_asr import Normalization, load_model, predict
 from dali_asr.audio.extract import Extracted, extract
 from dali_asr.config import DataConfig
 from dali_asr.demo import DEMO_RECORDING
-from dali_asr.errors import CheckpointError, DataError, UsageError
+from dali_asr.errors import CheckpointError, DaliAsrWarning, DataError, UsageError
 from dali_asr.inference.sources import open_source
 from dali_asr.inventory import ARPABET
 from dali_asr.runs.description import ModelDescription
@@ -52,7 +52,8 @@ def test_labels_are_those_of_the_models_own_features(sounds: Path, tmp_path: Pat
     paths = recordings(sounds)
     extracted = [found for found in extract(paths, model.features) if isinstance(found, Extracted)]
     np.save(tmp_path / "array.npy", extracted[0].frames)
-    found = predict(MODEL, [*paths[:2], tmp_path / "array.npy", *paths[2:]], device="cpu")
+    with pytest.warns(DaliAsrWarning, match="recorded at 8,000 Hz"):
+        found = predict(MODEL, [*paths[:2], tmp_path / "array.npy", *paths[2:]], device="cpu")
     assert found.utterances == ("two", "ä b", "array", "four", "three")
     expected = [model.classify(one.frames) for one in extracted]
     expected.insert(2, expected[0])
@@ -132,3 +133,12 @@ def test_unclear_recordings_are_refused(sounds: Path, tmp_path: Path) -> None:
         predict(MODEL, [sounds, "demo"])
     with pytest.raises(DataError, match=r"nowhere\.wav: No such file"):
         predict(MODEL, tmp_path / "nowhere.wav")
+
+
+def test_odd_recordings_and_folders_without_any_are_named(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silent.wav", np.zeros(8_000, np.float32), 16_000)
+    with pytest.warns(DaliAsrWarning, match=r"silent\.wav: is silent"):
+        predict(MODEL, tmp_path / "silent.wav", device="cpu")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match=r"none: holds neither recordings \(.*\.wav.*\) nor \.npy files of features"):
+        predict(MODEL, tmp_path / "none", device="cpu")

@@ -73,8 +73,8 @@ class LabelRule:
             if segment.label in unknown:
                 raise SymbolError(
                     f"{path}: unknown symbol {brief(segment.label)} at {segment.start:.3f} s"
-                    f"{self.inventory.nearest(segment.label)}; fold it (fold=FILE), or give its inventory "
-                    "(inventory=FILE)"
+                    f"{self.inventory.nearest(segment.label)}; fold it by fold=FILE, give its inventory by "
+                    "inventory=FILE, or, if these are words, name the tier of phones (tier=NAME)"
                 )
 
     def labels(self, path: Path, segments: Sequence[Segment], timing: FrameTiming, frames: int) -> NDArray[np.int64]:

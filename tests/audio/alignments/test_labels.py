@@ -50,7 +50,7 @@ def test_positions_in_words_are_dropped_unless_known() -> None:
 
 
 def test_unknown_symbols_are_named_with_file_and_time() -> None:
-    with pytest.raises(SymbolError, match=r"x.phn: unknown symbol 'ay!' at 1.250 s; did you mean AY\?; fold it"):
+    with pytest.raises(SymbolError, match=r"x.phn: unknown symbol 'ay!' at 1.250 s; did you mean AY\?; fold it by"):
         TIMIT.labels(PATH, [Segment(0, 1, "S"), Segment(1.25, 2, "ay!")], TIMING, 10)
 
 
