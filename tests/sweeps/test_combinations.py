@@ -63,7 +63,7 @@ def test_random_combinations_are_distinct_and_the_same_for_a_seed() -> None:
             {},
             r"combination model\.hidden=32: .*; write lists as 'model\.hidden=\[32\],\[64\]'$",
         ),
-        (["model.hidden=0,64"], {}, r"combination model\.hidden=0: .* tuple$"),
+        (["model.hidden=0,64"], {}, r"combination model\.hidden=0: .* a list such as \[0, 0\]$"),
         ([RATES, RATES], {}, r"learning_rate is varied twice; give all its values at once$"),
         (["training.seed=1,2"], {"seeds": 2}, r"training\.seed is varied by --seeds too"),
         (["training.epochs="], {}, r"--vary training\.epochs=: no values"),

@@ -86,7 +86,8 @@ def test_a_rank_that_dies_ends_the_others(forker: Forker, tmp_path: Path) -> Non
     run = tmp_path / "run"
     ended = forker.end(run, "loader.batch_size=125", AGENT_RESTARTS="0", DIE_ON_RANK="1", DIE_AT_STEP="30")
     assert ended == 1
-    assert forker.printed[-1] == "rank 1 failed with exit code 3"
+    # Rank 0 fails too when its peer is gone; which of them torch's agent sees first is up to the machine.
+    assert forker.printed[-1] in ("rank 1 failed with exit code 3", "rank 0 failed with exit code 1")
     assert load_checkpoint(run, "last").step == 28
 
 
