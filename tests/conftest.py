@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from tests.processes import ForkServer
     from tests.training_runs import Forker
 
 
@@ -54,13 +55,21 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="session")
-def forker() -> Iterator[Forker]:
-    """Return a process that forks training runs."""
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    """Return a server that starts programs in little time."""
+    from tests.processes import ForkServer
+
+    server = ForkServer(tmp_path_factory.mktemp("server"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def forker(fork_server: ForkServer) -> Forker:
+    """Return a starter of training runs."""
     from tests.training_runs import Forker  # which imports torch
 
-    forker = Forker()
-    yield forker
-    forker.close()
+    return Forker(fork_server)
 
 
 @pytest.fixture(scope="module")

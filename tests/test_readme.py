@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import runpy
 import shlex
@@ -26,6 +25,7 @@ from dali_asr.bench import measure
 from dali_asr.config import recipe_names
 from dali_asr.reports.audit import auditing
 from tests.makers import make_course
+from tests.processes import ForkServer
 
 ROOT = Path(__file__).parents[1]
 README, CONFIGS, LOADING, CORPUS, AUDIO, BENCHMARKS = (
@@ -90,10 +90,9 @@ def shape(text: str) -> str:
     return re.sub(r"[\d.,]+(-\d+)?", "N", text)
 
 
-def shell(command: str, folder: Path) -> str:
-    """Run a command by the shell, with this environment's programs first."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "XDG_CACHE_HOME": str(folder / "cache")}
+def shell(command: str, folder: Path, server: ForkServer) -> str:
+    """Run a command by the shell."""
+    environment = server.environment() | {"XDG_CACHE_HOME": str(folder / "cache")}
     done = subprocess.run(
         ["bash", "-euc", command], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -102,7 +101,9 @@ def shell(command: str, folder: Path) -> str:
 
 
 @pytest.fixture
-def execute(folder: Path, run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+def execute(
+    folder: Path, run_cli: Callable[..., Any], fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], str]:
     """Return a function that runs a command: ours in this process, which is quicker, others by the shell."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
@@ -120,7 +121,7 @@ def execute(folder: Path, run_cli: Callable[..., Any], monkeypatch: pytest.Monke
             runpy.run_path(words[1], run_name="__main__")
             return ""
         if words[0] != "dali-asr":
-            return shell(command, folder)
+            return shell(command, folder, fork_server)
         done = run_cli(*words[1:])
         assert done.exit_code == 0, f"{command}\n{done.output}"
         return str(done.stdout)
@@ -133,13 +134,13 @@ def quickly(command: str) -> str:
     return command + next((options for start, options in QUICK.items() if command.startswith(start)), "")
 
 
-def run_examples(text: str, folder: Path) -> None:
+def run_examples(text: str, folder: Path, server: ForkServer) -> None:
     """Run the Python blocks of a README, in order, as one file."""
     device = "cuda" if torch.cuda.is_available() else "auto"
     examples = [example.replace('device="cuda"', f'device="{device}"') for example in blocks(text, "python")]
     assert examples
     (folder / "examples.py").write_text("\n".join(examples))
-    shell("python examples.py", folder)
+    shell("python examples.py", folder, server)
 
 
 def test_the_two_commands_stand_on_the_first_screen_and_ci_runs_them() -> None:
@@ -149,9 +150,9 @@ def test_the_two_commands_stand_on_the_first_screen_and_ci_runs_them() -> None:
     assert f"{INSTALL[1]} || exit 1" in (ROOT / ".ci/run").read_text().splitlines()
 
 
-def test_the_main_job_prints_what_the_readme_shows(folder: Path) -> None:
+def test_the_main_job_prints_what_the_readme_shows(folder: Path, fork_server: ForkServer) -> None:
     """The lines that follow the installation are the README's, except for numbers and dates."""
-    printed = shell(INSTALL[0].split(" && ")[1], folder)
+    printed = shell(INSTALL[0].split(" && ")[1], folder, fork_server)
     shown = blocks(README, "text")
 
     assert shape(printed) == shape(shown[0])
@@ -159,28 +160,34 @@ def test_the_main_job_prints_what_the_readme_shows(folder: Path) -> None:
     assert accuracies[-1] > 75
     following = re.search(r"Next: (.*)", printed)
     assert following
-    assert shape(shell(following[1], folder)) == shape(shown[1])
+    assert shape(shell(following[1], folder, fork_server)) == shape(shown[1])
 
 
-def test_every_other_command_of_the_readme_runs(folder: Path, execute: Callable[[str], str]) -> None:
+def test_every_other_command_of_the_readme_runs(
+    folder: Path, execute: Callable[[str], str], fork_server: ForkServer
+) -> None:
     printed = {command: execute(quickly(command)) for command in commands(README)[2:]}
     labelled = printed["dali-asr predict english-small demo.wav --format textgrid"]
     assert shape(labelled) == shape(blocks(README, "text")[2])
     lines = (folder / "submission.csv").read_text().splitlines()
     assert lines[0] == "id,label"
     assert len(lines) == 1 + 240
-    run_examples(README + CORPUS, folder)
+    run_examples(README + CORPUS, folder, fork_server)
 
 
-def test_every_command_about_configuration_runs(folder: Path, execute: Callable[[str], str]) -> None:
+def test_every_command_about_configuration_runs(
+    folder: Path, execute: Callable[[str], str], fork_server: ForkServer
+) -> None:
     printed = {command: execute(quickly(command)) for command in commands(CONFIGS)}
     (by_torchrun,) = [text for command, text in printed.items() if command.startswith("torchrun")]
     assert by_torchrun.count(" parameters on 2 processes, the first on the ") == 1
     assert by_torchrun.count("Next: dali-asr predict") == 1
-    run_examples(CONFIGS, folder)
+    run_examples(CONFIGS, folder, fork_server)
 
 
-def test_the_command_about_recordings_and_its_example_run(tmp_path: Path, execute: Callable[[str], str]) -> None:
+def test_the_command_about_recordings_and_its_example_run(
+    tmp_path: Path, execute: Callable[[str], str], fork_server: ForkServer
+) -> None:
     samples = np.sin(np.arange(4_000) / 3) / 2
     (tmp_path / "recordings").mkdir()
     for path in ("recordings/a.flac", "a.flac", "b.wav"):
@@ -188,7 +195,7 @@ def test_the_command_about_recordings_and_its_example_run(tmp_path: Path, execut
     (command,) = commands(AUDIO)
     printed = execute(command.replace("RECORDINGS corpus", f"{tmp_path}/recordings {tmp_path}/corpus"))
     assert "Computed the features of 1 of 1 recordings" in printed
-    run_examples(AUDIO, tmp_path)
+    run_examples(AUDIO, tmp_path, fork_server)
 
 
 def test_every_command_about_benchmarks_runs(folder: Path, execute: Callable[[str], str]) -> None:

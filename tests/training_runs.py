@@ -2,14 +2,11 @@
 
     python -m tests.training_runs RUN [SECTION.KEY=VALUE ...]
 
-prints the number of each step that is logged. The environment says how it fails:
+prints the number of each step that is logged. The environment says how it runs and fails:
 
 DIE_AT_WRITE=n                 SIGKILL at the n-th flush or rename
 FULL_FROM=n                    the disk is full from the n-th flush on
 DIE_ON_RANK=r, DIE_AT_STEP=n   exit code 3 at step n on rank r, unless torchrun restarted the process
-
-and, of runs that a `Forker` starts, on how many ranks:
-
 COMMAND=[...], ERRORS=path     the command line with these arguments, which writes errors to a file
 FOLDER=path                    in this folder, without root's right to read and write everything
 WORLD_SIZE=n                   on n processes with the environment that torchrun gives them
@@ -26,12 +23,10 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +37,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from dali_asr.runs import Reporter
+from tests.processes import ForkServer
 
 # Everything that a resumed run has to bring back: dropout, averages of batch norm and of weights, masks, momentum,
 # the schedule, sums under way.
@@ -67,62 +63,37 @@ OVERRIDES = (
 )
 # A model and a partition for tests that are not about what it learns.
 SMALL = ("model.hidden=[8]", "loader.context=1", "loader.subset=9", "loader.device=cpu")
-ROOT = Path(__file__).parents[1]
-
-
-def start(run: Path, *overrides: str, launcher: tuple[str, ...] = (), **environment: str) -> subprocess.Popen[str]:
-    """Start a run."""
-    module = ("-m", "tests.training_runs") if launcher else (sys.executable, "-m", "tests.training_runs")
-    return subprocess.Popen(
-        [*launcher, *module, str(run), *OVERRIDES, *overrides],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
 
 
 class Forker:
-    """A process that has imported torch and forks a child per run, which takes a tenth of the time of a new process.
+    """Training runs, one after another, in processes that a server forks."""
 
-    It starts no threads itself, and a child makes its own DALI pipelines.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, server: ForkServer) -> None:
         self.printed: list[str] = []
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.training_runs", "--fork"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._server = server
 
     def start(self, run: Path, *overrides: str, **environment: str) -> int:
         """Start a run and return the ID of its process."""
-        assert self._process.stdin
-        print(json.dumps([str(run), [*OVERRIDES, *overrides], environment]), file=self._process.stdin, flush=True)
-        return int(self.read().removeprefix("process "))
+        self._program = self._server.start(
+            "python", "-m", "tests.training_runs", str(run), *OVERRIDES, *overrides, **environment
+        )
+        return self._program.pid
 
     def command(self, *arguments: str, errors: Path, **environment: str) -> int:
         """Start the command line, which writes its errors to a file, and return the ID of its process."""
         return self.start(Path(), COMMAND=json.dumps(arguments), ERRORS=str(errors), **environment)
 
     def read(self) -> str:
-        """Return the next line that the run printed, or `ended CODE`."""
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        assert line, "the forking process ended"
+        """Return the next line that the run printed."""
+        line = self._program.stdout.readline()
+        assert line, "the run ended"
         return line.strip()
 
     def wait(self) -> int:
         """Wait for the run and return its exit code, negative for a signal."""
-        self.printed = []
-        while not (line := self.read()).startswith("ended "):
-            self.printed.append(line)
-        return int(line.removeprefix("ended "))
+        with self._program.stdout as lines:
+            self.printed = [line.strip() for line in lines]
+        return self._program.wait()
 
     def finish(self, run: Path, *overrides: str, ranks: int = 1) -> list[str]:
         """Run to the end, on several processes as torchrun starts them; return the lines that were printed."""
@@ -136,18 +107,6 @@ class Forker:
         place = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         self.start(run, *overrides, **(place if ranks > 1 else {}), **environment)
         return self.wait()
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.communicate()
-
-
-def finish(run: Path, *overrides: str, launcher: tuple[str, ...] = (), **environment: str) -> str:
-    """Run to the end; return what it printed."""
-    with start(run, *overrides, launcher=launcher, **environment) as process:
-        printed, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    return printed
 
 
 class Warnings(Reporter):
@@ -230,35 +189,7 @@ def _die_at_step(number: int) -> None:
     Stepper.forward = dying  # type: ignore[method-assign]
 
 
-def fork() -> None:
-    """Serve a `Forker`."""
-    # Imported before the forks, also what torch and the curves import when they are first used.
-    imported = "dali_asr.training dali_asr.cli nvidia.dali.plugin.pytorch torch._dynamo matplotlib.figure"
-    for name in imported.split():
-        import_module(name)
-
-    for line in sys.stdin:
-        run, overrides, environment = json.loads(line)
-        child = os.fork()
-        if not child:
-            os.environ.update(environment)
-            sys.argv[1:] = [run, *overrides]
-            code = 1
-            try:
-                print(f"process {os.getpid()}", flush=True)
-                code = _run_forked()
-            except BaseException:  # noqa: BLE001 - the parent reads the exit code
-                traceback.print_exc(file=sys.stdout)
-            finally:
-                sys.stdout.flush()
-                with suppress(ChildProcessError):  # no further ranks
-                    os.wait()
-                os._exit(code)
-        _, status = os.waitpid(child, 0)
-        print(f"ended {os.waitstatus_to_exitcode(status)}", flush=True)
-
-
-def _run_forked() -> int:
+def _run() -> int:
     """Run what the environment says, on as many ranks; return the exit code."""
     if "COMMAND" in os.environ:
         os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(_fork_ranks())
@@ -347,7 +278,12 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--fork"]:
-        fork()
-    else:
-        main()
+    try:
+        sys.exit(_run())
+    except Exception:  # noqa: BLE001
+        traceback.print_exc(file=sys.stdout)  # which the test reads
+        sys.exit(1)
+    finally:
+        sys.stdout.flush()
+        with suppress(ChildProcessError):  # no further ranks
+            os.wait()

@@ -26,6 +26,7 @@ from dali_asr import Config, Corpus
 from dali_asr.cli.commands import complete_recipe, complete_setting
 from dali_asr.cli.train import _why_it_trails
 from tests.makers import make_course, make_features
+from tests.processes import ForkServer
 
 Run = Callable[..., Any]
 
@@ -315,24 +316,20 @@ def test_flags_are_shown_as_flags(run_cli: Run) -> None:
         assert "<bool>" not in run_cli(*arguments, "--help").output
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "dali_asr", *map(str, arguments)]
-
-
 def test_a_wrong_choice_is_named_without_the_words_of_a_library(run_cli: Callable[..., Any]) -> None:
     done = run_cli("predict", "run", "demo", "--format", "csv")
     assert done.exit_code == 2
     assert "Invalid value for '--format': 'csv' is not one of 'kaggle'" in done.stderr
 
 
-def test_training_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
+def test_training_goes_on_when_nobody_reads_its_output(fork_server: ForkServer, tmp_path: Path) -> None:
     """As in `dali-asr train | head -1`."""
     read, write = os.pipe()
     os.close(read)
     options = ["loader.device=cpu", "loader.subset=9", "training.max_steps=3", "model.hidden=[8]"]
     overrides = [part for option in options for part in ("--set", option)]
     done = subprocess.run(
-        command("train", "--run-folder", tmp_path / "run", *overrides),
+        [fork_server.dali_asr, "train", "--run-folder", tmp_path / "run", *overrides],
         stdout=write,
         stderr=subprocess.PIPE,
         check=False,
@@ -343,9 +340,12 @@ def test_training_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["data", "info", "demo"], ["config", "schema"], ["--version"]])
-def test_output_that_cannot_be_written_is_one_warning_and_an_exit_code(arguments: list[str]) -> None:
+def test_output_that_cannot_be_written_is_one_warning_and_an_exit_code(
+    arguments: list[str], fork_server: ForkServer
+) -> None:
+    command = [fork_server.dali_asr, *arguments]
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(command(*arguments), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "warning: standard output: no space left on device; what follows is not printed\n"
 
@@ -421,8 +421,8 @@ def test_debug_shows_the_traceback(run_cli: Run) -> None:
     assert type(run_cli("data", "info", "--", "--debug").exception).__name__ == "SystemExit", "the name of a folder"
 
 
-def test_piped_output_has_no_progress_and_no_colors(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "dali_asr", "data", "info", "demo"]
+def test_piped_output_has_no_progress_and_no_colors(fork_server: ForkServer) -> None:
+    command = [fork_server.dali_asr, "data", "info", "demo"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert "\x1b" not in done.stdout

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from dali_asr.inventory import ARPABET
 from dali_asr.plan.groups import EpochGroups, Layout
 from tests.judge import as_arrays, assert_judged, same_batch
 from tests.makers import make_course, make_partition
+from tests.processes import ForkServer
 from tests.strategies import budget_of, streamed
 
 
@@ -267,10 +267,10 @@ def large(tmp_path: Path) -> Path:
     return folder
 
 
-def test_host_memory_stays_under_the_budget(large: Path) -> None:
+def test_host_memory_stays_under_the_budget(large: Path, fork_server: ForkServer) -> None:
     """At most the budget of 100 MB and 300 MiB above the imports."""
     budget = 100_000_000
-    command = [sys.executable, "-c", MEMORY_SCRIPT, str(large), str(budget), "512", "4096"]
+    command = [fork_server.python, "-c", MEMORY_SCRIPT, str(large), str(budget), "512", "4096"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     *predicted, risen = map(int, done.stdout.split())
     assert len(predicted) == 2
@@ -291,8 +291,8 @@ while True:
 """
 
 
-def test_an_interrupt_while_frames_are_read_ends_the_process(packed: Path) -> None:
-    command = [sys.executable, "-c", INTERRUPT_SCRIPT, str(packed), str(budget_of(4, 20, 2))]
+def test_an_interrupt_while_frames_are_read_ends_the_process(packed: Path, fork_server: ForkServer) -> None:
+    command = [fork_server.python, "-c", INTERRUPT_SCRIPT, str(packed), str(budget_of(4, 20, 2))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -305,9 +305,9 @@ def test_an_interrupt_while_frames_are_read_ends_the_process(packed: Path) -> No
             process.kill()
 
 
-def test_an_interrupt_is_never_lost() -> None:
+def test_an_interrupt_is_never_lost(fork_server: ForkServer) -> None:
     """C code that asks a Python object for an attribute may clear the exception that it gets; so it is noted."""
-    command = [sys.executable, "-m", "tests.loading.interrupted"]
+    command = [fork_server.python, "-m", "tests.loading.interrupted"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     caught, delivered, whole = map(int, done.stdout.split())
@@ -361,12 +361,12 @@ for at in range(12):
 """
 
 
-def test_closed_and_dropped_loaders_free_their_frames(tmp_path: Path) -> None:
+def test_closed_and_dropped_loaders_free_their_frames(tmp_path: Path, fork_server: ForkServer) -> None:
     """Though DALI's operators hold each other until Python collects garbage; the frames are 57 MB, or 50 streamed."""
     with PackedWriter(tmp_path / "packed", inventory=ARPABET) as writer:
         for at in range(250):
             writer.add("train", f"u{at}", np.ones((2000, 28), np.float32), np.zeros(2000, np.int64))
-    command = [sys.executable, "-c", FREED_SCRIPT, str(tmp_path / "packed")]
+    command = [fork_server.python, "-c", FREED_SCRIPT, str(tmp_path / "packed")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     taken = [int(line) for line in done.stdout.split()]
     for resident_or_streamed in (taken[:6], taken[6:]):
