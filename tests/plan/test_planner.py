@@ -106,7 +106,7 @@ def uniformity(order: object, count: int, keys: int) -> float:
 
 @pytest.mark.parametrize("count", SIZES)
 def test_order_is_uniform(count: int) -> None:
-    assert uniformity(order_of, count, keys=1000) > MIN_P_VALUE
+    assert uniformity(order_of, count, keys=400) > MIN_P_VALUE
 
 
 @pytest.mark.parametrize("count", [3, 5, 50, 10**6])
@@ -116,14 +116,13 @@ def test_uniformity_refuses_a_broken_bijection(count: int) -> None:
     def rotate(positions: np.ndarray, count: int, seed: int, epoch: int) -> np.ndarray:
         return (positions + 7919 * seed + epoch) % count
 
-    assert uniformity(rotate, count, keys=1000) < MIN_P_VALUE
+    assert uniformity(rotate, count, keys=400) < MIN_P_VALUE
 
 
 @pytest.mark.parametrize("count", [3, 4, 5])
 def test_every_permutation_is_equally_likely(count: int) -> None:
-    keys = 2_400
     seen = dict.fromkeys(permutations(range(count)), 0)
-    for seed in range(keys):
+    for seed in range(20 * len(seen)):
         seen[tuple(order_of(np.arange(count), count, seed, 0).tolist())] += 1
     assert stats.chisquare(list(seen.values())).pvalue > MIN_P_VALUE
 

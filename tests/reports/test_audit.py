@@ -24,7 +24,7 @@ from praatio import textgrid
 from dali_asr import Corpus, PackedWriter
 from dali_asr.corpus.origins import Origins
 from dali_asr.errors import DataError, UsageError
-from dali_asr.reports.audit import Audit, audit
+from dali_asr.reports.audit import Audit, audit, auditing
 from dali_asr.reports.audit.boundaries import MAX_SHIFT, MIN_SHIFT, boundary_shifts
 from dali_asr.reports.audit.features import clipped_features, constant_runs
 from dali_asr.reports.audit.folds import assign_folds, speakers
@@ -146,6 +146,14 @@ def test_what_exists_stays(found: Audit, tmp_path: Path, monkeypatch: pytest.Mon
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "mine"]
 
 
+@pytest.fixture
+def quick_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train the models of folds for one epoch, where a test is not about what they find."""
+    for name in ("OF_FRAMES", "OF_SEGMENTS"):
+        monkeypatch.setattr(auditing, name, replace(getattr(auditing, name), epochs=1))
+
+
+@pytest.mark.usefixtures("quick_folds")
 def test_names_cannot_leave_the_page_or_the_folder(tmp_path: Path) -> None:
     pairs = [spoken(n) for n in range(4)]
     silent = [np.zeros_like(labels) for _, labels in pairs]
@@ -183,6 +191,7 @@ def test_a_corpus_without_labels_is_refused() -> None:
         audit(Corpus.from_arrays([spoken(n)[0] for n in range(9)]))
 
 
+@pytest.mark.usefixtures("quick_folds")
 def test_the_command_writes_a_folder(
     run_cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
