@@ -19,6 +19,7 @@ from dali_asr.device import resolve_device
 from dali_asr.errors import DataError
 from dali_asr.inference.boundaries import BoundaryScores, score_boundaries
 from dali_asr.inference.decoding import MEDIAN, NONE, VITERBI, build_decoder
+from dali_asr.inference.files import FILES
 from dali_asr.inference.predict import by_utterance, classify, prepare, reduce_logits
 from dali_asr.inference.scores import TOP, Scores, error_rate, score_labels
 from dali_asr.runs.start import config_of
@@ -155,7 +156,12 @@ def prepare_evaluation(
         checkpoint=checkpoint,
         packing=packing,
     )
-    opened = next(iter(found.parts))  # files, which are several parts, have no labels
+    if found.name == FILES:
+        raise DataError(
+            f"{source}: recordings and files of features have no labels to compare with; make a corpus of recordings "
+            "and their alignments (dali-asr prepare), and give that"
+        )
+    opened = next(iter(found.parts))
     label_counts(opened, "partition=NAME")
     return trained, opened, opened.inventory.silence(data.silence if data else None)
 

@@ -79,6 +79,7 @@ def hand_in(
     *,
     name: str | None = None,
     source: str | Path | None = None,
+    partition: str | None = None,
     max_parameters: int | None = None,
     checkpoint: Which = "best",
     device: str = "auto",
@@ -92,6 +93,7 @@ def hand_in(
         path: the archive to write.
         name: of the run in the archive, and of the folder in it; by default that of the run's folder.
         source: the corpus to predict; by default the one that the run was trained on.
+        partition: to predict; by default the run's `data.test`.
         max_parameters: limit of the number of parameters; by default the run's `model.max_parameters`.
         checkpoint: `best` or `last`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`, to predict.
@@ -118,12 +120,13 @@ def hand_in(
     scores = [found.name for found in evaluations if found.suffix == ".json"]
     lines = _json_lines(folder, files, METRICS)
     submission = None
-    if config.data.test or source is not None:
+    if config.data.test or source is not None or partition is not None:
         with TemporaryDirectory() as aside:
             submission = predict_submission(
                 run,
                 Path(aside) / SUBMISSION,
                 source=source,
+                partition=partition,
                 checkpoint=checkpoint,
                 device=device,
                 progress=progress,

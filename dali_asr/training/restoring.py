@@ -13,7 +13,7 @@ import torch
 from dali_asr.config import Config
 from dali_asr.errors import CheckpointError, UsageError, brief
 from dali_asr.plan.steps import MIN_WINDOWS_PER_RANK
-from dali_asr.runs.checkpoint import CONFIG, load_checkpoint, read_checkpoint, read_training, remedy, run_of
+from dali_asr.runs.checkpoint import CONFIG, load_checkpoint, read_checkpoint, read_training, remedy, run_of, shown_name
 from dali_asr.training.distributed import restore_generators
 from dali_asr.training.ending import step_limits
 from dali_asr.training.setup import build_schedule
@@ -59,7 +59,8 @@ def start_from(setup: Setup, source: str) -> None:
     # By position: layers of dropout, which may differ, shift the names.
     weights = dict(zip(own, other.build(torch.device("cpu")).state_dict().values(), strict=True))
     theirs, ours = other.description.inventory.symbols, description.inventory.symbols
-    setup.notes.append(f"training.init: starts from the weights of {other.name} in {run_of(Path(source))}")
+    name, folder = shown_name(Path(source), other), run_of(Path(source))
+    setup.notes.append(f"training.init: starts from the weights of {name} in {folder}")
     if theirs != ours:
         kept = [symbol for symbol in ours if symbol in theirs]
         for name in list(own)[-2:]:  # weight and bias of the last layer

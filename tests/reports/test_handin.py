@@ -164,6 +164,7 @@ def test_a_run_without_test_partition_has_no_submission(run_cli: Run, copy: Path
     files = unpack(tmp_path / "h.zip")
     assert "tiny/submission.csv" not in files
     assert b"predict" not in files["tiny/README.md"].partition(b"## Experiments")[0].partition(b"```sh")[2]
+    assert hand_in(copy, tmp_path / "h.zip", partition="dev", overwrite=True).submission
 
 
 @pytest.mark.parametrize(
