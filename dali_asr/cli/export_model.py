@@ -23,7 +23,7 @@ def export(
         typer.Option(
             "-o",
             "--output",
-            help="The file to write. By default `model.onnx` in the run's folder; of `english-small`, in the current one.",
+            help="The file to write. By default `model.onnx` in the run's folder; of `english-small`, in the current.",
             show_default=False,
         ),
     ] = None,

@@ -102,7 +102,8 @@ def hand_in(
         progress: called with a stage, the amount done, and the amount of all.
 
     Raises:
-        UsageError: the run is a model in the package, the model has more parameters than allowed, the name is invalid, or the archive exists.
+        UsageError: the run is a model in the package, the model has more parameters than allowed, the name is invalid,
+            or the archive exists.
         CheckpointError: the folder is not a run, or the checkpoint is damaged.
         DataError: the corpus is missing, a file cannot be read, or the disk cannot be written.
     """
