@@ -139,7 +139,7 @@ def prepare(
             settings,
             overwrite=force,
             progress=report,
-            complain=lambda line: warn(printable(line)) if keep_going else complain(f"error: {printable(line)}"),
+            complain=lambda line: complain(f"error: {printable(line)}"),
         )
     for remark in prepared.remarks[:_MAX_REMARKS]:
         warn(printable(remark))

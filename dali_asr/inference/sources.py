@@ -114,7 +114,7 @@ def _files_of(path: Path, partition: str | None, failed: Callable[[DataError], N
     if path.suffix == ".npy" or (is_recording_name(path) and not path.is_dir()):
         return [path]
     with reading(path):
-        if not path.is_dir() or is_packed(path) or layout_title(path):
+        if not path.is_dir() or is_packed(path) or _has_layout(path):
             return None
         files = files_in(path, partition, failed)
     if not files:
@@ -123,6 +123,16 @@ def _files_of(path: Path, partition: str | None, failed: Callable[[DataError], N
             "corpus; give another folder"
         )
     return files
+
+
+def _has_layout(path: Path) -> bool:
+    """Return whether a folder has a layout of source files. One in which a folder cannot be read counts as none."""
+    try:
+        return layout_title(path) is not None
+    except DataError as error:
+        if isinstance(error.__cause__, PermissionError):
+            return False  # said when its files are looked for
+        raise
 
 
 def _source_of(files: Files) -> Source:
