@@ -117,7 +117,7 @@ SPECIAL = {
     "a sparse file": header("sparse", tarfile.REGTYPE),
     "no regular file": header("volume", b"V"),
 }
-SPECIAL["a sparse file"].pax_headers.update({"GNU.sparse.major": "1"})
+SPECIAL["a sparse file"].pax_headers = {"GNU.sparse.major": "1"}
 
 
 @pytest.mark.parametrize("what", SPECIAL)
