@@ -109,13 +109,29 @@ def _raise(error: DataError) -> None:
     raise error
 
 
+def holds_files(path: Path) -> bool:
+    """Return whether a path stands for recordings and `.npy` files of features, not for a corpus.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if _is_file(path):
+        return True
+    with reading(path):
+        return path.is_dir() and not is_packed(path) and not _has_layout(path)
+
+
+def _is_file(path: Path) -> bool:
+    return path.suffix == ".npy" or (is_recording_name(path) and not path.is_dir())
+
+
 def _files_of(path: Path, partition: str | None, failed: Callable[[DataError], None]) -> list[Path] | None:
     """Return the recordings and `.npy` files that a path stands for; None if it is that of a corpus."""
-    if path.suffix == ".npy" or (is_recording_name(path) and not path.is_dir()):
+    if not holds_files(path):
+        return None
+    if _is_file(path):
         return [path]
     with reading(path):
-        if not path.is_dir() or is_packed(path) or _has_layout(path):
-            return None
         files = files_in(path, partition, failed)
     if not files:
         raise DataError(

@@ -130,7 +130,7 @@ def test_unclear_recordings_are_refused(sounds: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no partition 'test'; it has dev, train"):
         predict(MODEL, sounds, partition="test")
     with pytest.raises(DataError, match=r"have no labels to compare with; make a corpus .* \(dali-asr prepare\)"):
-        evaluate(MODEL, sounds)
+        evaluate(MODEL, sounds / "train")
     with pytest.raises(UsageError, match="single files have no partitions"):
         predict(MODEL, sounds / "train/two.flac", partition="train")
     with pytest.raises(UsageError, match="several sources must all be recordings"):
