@@ -117,6 +117,11 @@ class DaliAsrWarning(UserWarning):
     """Work continues, but not as well as it could; the message says why."""
 
 
+def or_leave_out(error: DataError) -> DataError:
+    """Return the error of the first of many files that cannot be used, with how to go on without these."""
+    return DataError(f"{error}; keep_going=True leaves out what cannot be used")
+
+
 def brief(value: object) -> str:
     """Return the `repr` of a value for a message, shortened where it is long or deeply nested."""
     return _SHORT.repr(value)

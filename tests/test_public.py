@@ -46,8 +46,8 @@ ROOMS: dict[str, set[str]] = {
     | {"device", "inventory", "segments", "config", "audio", "corpus", "runs", "training", "inference"},
     "reports": BASE
     | {"audio", "environment", "device", "inventory", "model", "segments", "config", "corpus", "loading", "build"}
-    | {"runs", "training", "inference"},
-    "export": BASE | {"environment", "model", "config", "corpus", "runs", "inference"},
+    | {"pretrained", "runs", "training", "inference"},
+    "export": BASE | {"environment", "model", "pretrained", "config", "corpus", "runs", "inference"},
     "bench": BASE
     | {"environment", "device", "inventory", "model", "plan", "config", "corpus", "loading", "build", "training"},
 }

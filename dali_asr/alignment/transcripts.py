@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dali_asr.corpus.regular import read_regular
 from dali_asr.errors import DataError
 
 if TYPE_CHECKING:
@@ -70,10 +71,9 @@ def _files(source: Path) -> list[Path]:
 
 def _read(path: Path) -> Iterator[Transcript]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise DataError(f"{path}: {reason}; give transcripts as UTF-8 text") from error
+        text = read_regular(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: {error}; give transcripts as UTF-8 text") from error
     if path.name.endswith(_LIBRISPEECH):
         yield from _lines(path, text, None)
     elif path.suffix == ".tsv":

@@ -19,7 +19,7 @@ from dali_asr.files import disk_errors, file_name, new_folder, sweep, write_file
 from dali_asr.inference.textgrid import seconds_text, to_textgrid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from dali_asr.alignment.aligning import AlignedRecording, Aligning
@@ -68,7 +68,12 @@ def check_alignment_folder(folder: Path, *, overwrite: bool = False) -> None:
 
 
 def write_alignment(
-    aligning: Aligning, folder: Path, *, overwrite: bool = False, progress: Progress = quiet
+    aligning: Aligning,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress = quiet,
+    worded: Callable[[str], str] = str,
 ) -> AlignmentSummary:
     """Align, and write each recording as it is done. The folder appears whole or not at all.
 
@@ -77,6 +82,7 @@ def write_alignment(
         folder: to write to.
         overwrite: whether an earlier alignment may be replaced.
         progress: called with a stage, the number of recordings done, and of all.
+        worded: how the reasons in `failed.csv` are worded, which name arguments of `align`.
 
     Raises:
         UsageError, DataError: as `check_alignment_folder`; or the disk is full.
@@ -90,7 +96,8 @@ def write_alignment(
             progress("aligning", len(totals.rows) + len(aligning.failures), aligning.total)
         progress("aligning", aligning.total, aligning.total)
         write_file(partial / ALIGNED, _csv(_ALIGNED_COLUMNS, totals.rows))
-        write_file(partial / FAILED, _csv(("recording", "reason"), ((f.name, f.reason) for f in aligning.failures)))
+        failed = ((failure.name, worded(failure.reason)) for failure in aligning.failures)
+        write_file(partial / FAILED, _csv(("recording", "reason"), failed))
         guesses = sorted(aligning.guesses.items(), key=lambda item: (-item[1], item[0].word))
         rows = ((g.word, count, g.origin, g.pronunciation) for g, count in guesses)
         write_file(partial / GUESSES, _csv(("word", "count", "origin", "pronunciation"), rows))

@@ -146,7 +146,7 @@ def _plan(recordings: Sequence[str | Path], settings: FeatureSettings) -> Iterat
         path = Path(given)
         try:
             header = read_header(path)
-            _check_length(path, header, settings)
+            check_length(path, header, settings)
         except DataError as error:
             yield Failed(position, error)
             continue
@@ -174,7 +174,12 @@ def _decoded_bytes(header: Header, settings: FeatureSettings) -> int:
     return 4 * max(header.samples * header.channels, at_rate)
 
 
-def _check_length(path: Path, header: Header, settings: FeatureSettings) -> None:
+def check_length(path: Path, header: Header, settings: FeatureSettings) -> None:
+    """Check that a recording has a frame, by its header.
+
+    Raises:
+        DataError: it is shorter than a window.
+    """
     samples = -(-header.samples * settings.sample_rate // header.sample_rate)
     if not settings.timing.frame_count(samples):
         raise _too_short(path, samples, settings)

@@ -25,7 +25,7 @@ from dali_asr.audio.recordings import check_source, find_recordings
 from dali_asr.corpus.packed import is_packed
 from dali_asr.corpus.packing import quiet
 from dali_asr.corpus.writer import PackedWriter
-from dali_asr.errors import DataError, UsageError
+from dali_asr.errors import DataError, UsageError, or_leave_out
 from dali_asr.fetching.work import work_folder
 from dali_asr.files import disk_errors, write_file
 from dali_asr.inventory import ARPABET
@@ -128,7 +128,7 @@ def extract_corpus(
     check_source(source, dest)
     recordings, errors = find_recordings(source)
     if errors and not keep_going:
-        raise errors[0]
+        raise or_leave_out(errors[0])
     versions = [_version(recording) for recording in recordings]
     identity = {
         "settings": settings.to_json(),
@@ -149,11 +149,13 @@ def extract_corpus(
         stored = _stored(work.path)
         summary.kept = sum(version in stored for version in versions)
         missing = [at for at, version in enumerate(versions) if version not in stored]
-        found = extract([recordings[at].path for at in missing], settings, keep_going=keep_going, gpu=gpu)
+        found = extract([recordings[at].path for at in missing], settings, keep_going=True, gpu=gpu)
         shards = _Shards(work.path, dest)
         for result in found:
             progress("computing features", summary.kept + result.position, len(recordings))
             if isinstance(result, Failed):
+                if not keep_going:
+                    raise or_leave_out(result.error) if len(recordings) > 1 else result.error
                 summary.failed.append(str(result.error))
                 continue
             summary.computed += 1

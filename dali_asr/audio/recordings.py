@@ -109,12 +109,13 @@ def read_header(path: Path) -> Header:
         DataError: the file cannot be read, is empty or cut short, or is no recording that can be decoded.
     """
     try:
-        size = path.stat().st_size
-        if not size:
+        with path.open("rb") as file:  # libsndfile would not say why it cannot be opened
+            start = file.read(8)
+        if not start:
             raise DataError(f"{path}: is empty; record it again, or remove it")
         info = soundfile.info(str(path))
         if info.format in ("WAV", "WAVEX"):
-            _check_whole(path, size)
+            _check_whole(path, start)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}; make it readable, or remove it") from error
     except soundfile.LibsndfileError as error:
@@ -195,10 +196,9 @@ def _read_mono(file: soundfile.SoundFile, samples: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(read[:, 0]) if read.shape[1] == 1 else read.mean(axis=1, dtype=np.float32)
 
 
-def _check_whole(path: Path, size: int) -> None:
-    """Check that a WAV file is as long as it says; libsndfile takes what is there."""
-    with path.open("rb") as file:
-        start = file.read(8)
+def _check_whole(path: Path, start: bytes) -> None:
+    """Check that a WAV file is as long as its first 8 bytes say; libsndfile takes what is there."""
+    size = path.stat().st_size
     stated = int.from_bytes(start[4:8], "big" if start[:4] == b"RIFX" else "little")
     if stated not in _UNKNOWN_SIZES and stated + 8 > size + 1:  # some leave out the last byte of padding
         raise DataError(

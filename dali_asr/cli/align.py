@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from dali_asr.cli.commands import Overrides
-from dali_asr.cli.console import complain, counting, say, show, warn
+from dali_asr.cli.console import complain, counting, say, show, warn, with_flags
 from dali_asr.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def align(
             device=device,
             packing=report,
         )
-        summary = write_alignment(aligning, output, overwrite=force, progress=report)
+        summary = write_alignment(aligning, output, overwrite=force, progress=report, worded=with_flags)
     if bootstrap:
         show(_round_table(done))
     for guess, count in aligning.guesses.most_common(_MAX_LISTED):

@@ -59,7 +59,7 @@ _OPTIONS = {
     "max_parameters=N": "--max-parameters",
     "name=NAME": "--name",
     "recordings=FOLDER": "--recordings",
-    "dictionary=FILE": "--dictionary",
+    "dictionary=FILE": "--dictionary FILE",
     "folds=N": "--folds",
     "speaker_pattern ": "--speaker-pattern ",
     "(fold=": "(data.fold, or data pack --fold: ",

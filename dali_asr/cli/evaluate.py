@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -49,6 +50,9 @@ def evaluate(
 
     Decodings of its posteriors are compared, with the errors of the boundaries between phonemes.
 
+    Scores and a picture of the confusion matrix are written to the run's folder, where `handin` finds them; those of
+    `english-small` to the current folder.
+
     Examples:
 
         dali-asr evaluate runs/demo-20260101-120000
@@ -60,7 +64,7 @@ def evaluate(
         from dali_asr.device import describe_device, resolve_device
         from dali_asr.inference.evaluate import comparable_decodings, prepare_evaluation, score
         from dali_asr.inference.writers import write_evaluation
-        from dali_asr.runs.checkpoint import output_folder, run_of
+        from dali_asr.runs.checkpoint import output_folder, run_of, shown_name
         from dali_asr.runs.folder import read_stall
 
         report("starting", 1, 1)
@@ -70,7 +74,8 @@ def evaluate(
         stall = read_stall(run_of(run))
         if stall is not None:
             say(f"The run waited {stall:.1%} of its training time for data")
-        say(f"Evaluating {trained.name} on {opened.name}, on the {describe_device(where)}")
+        name = shown_name(run, trained)
+        say(f"Evaluating {name} on {opened.name}, on the {describe_device(where)}")
         evaluation = score(
             *prepared,
             decode=decode,
@@ -78,7 +83,7 @@ def evaluate(
             device=device,
             progress=lambda done, total: report("evaluating", done, total),
         )
-        values, picture = write_evaluation(evaluation, output_folder(run))
+        values, picture = write_evaluation(replace(evaluation, checkpoint=name), output_folder(run))
     show(_symbol_table(evaluation.scores))
     silence = "silence" if evaluation.silence is None else printable(evaluation.inventory.symbols[evaluation.silence])
     show(_score_table(evaluation.scores, silence))

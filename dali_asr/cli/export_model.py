@@ -11,11 +11,20 @@ from dali_asr.cli.console import counting, say
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, or of a checkpoint in it.", readable=False)],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of a run, or of a checkpoint in it; or `english-small`, the model in the package.",
+            readable=False,
+        ),
+    ],
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="The file to write. By default `model.onnx` in the run's folder.", show_default=False
+            "-o",
+            "--output",
+            help="The file to write. By default `model.onnx` in the run's folder; of `english-small`, in the current.",
+            show_default=False,
         ),
     ] = None,
     checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Checkpoint to use.")] = "best",

@@ -21,7 +21,10 @@ _MAX_LISTED = 20  # lines of remarks and of failures
 def features(
     source: Annotated[
         Path,
-        typer.Argument(help="A recording, or a folder of them; its folders `train`, `dev`, `test` become partitions."),
+        typer.Argument(
+            help="A recording, or a folder of them; its folders `train`, `dev`, `test` become partitions.",
+            readable=False,
+        ),
     ],
     dest: Annotated[Path, typer.Argument(help="The packed corpus to write.", readable=False)],
     preset: Annotated[

@@ -31,6 +31,9 @@ def handin(
     corpus: Annotated[
         str | None, typer.Option(help="Predict this corpus. By default the run's own.", show_default=False)
     ] = None,
+    partition: Annotated[
+        str | None, typer.Option(help="Partition to predict. By default the run's `data.test`.", show_default=False)
+    ] = None,
     checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Checkpoint to use.")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Overwrite the archive.")] = False,
@@ -58,6 +61,7 @@ def handin(
             output,
             name=name,
             source=corpus,
+            partition=partition,
             max_parameters=max_parameters,
             checkpoint=checkpoint,
             device=device,

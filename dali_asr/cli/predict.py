@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dali_asr.cli.console import complain, counting, printing, say, warn
-from dali_asr.errors import DataError, UsageError, printable
+from dali_asr.errors import DataError, UsageError, or_leave_out, printable
 
 if TYPE_CHECKING:
     from dali_asr.inference.formats import Format, UtteranceEncoder
@@ -112,6 +112,11 @@ def predict(
         failures.append(error)
         complain(f"error: {printable(str(error))}")
 
+    def stop(error: DataError) -> None:
+        if len(sources) > 1 or Path(sources[0]).is_dir():
+            raise or_leave_out(error) from error
+        raise error
+
     with counting() as report:
         report("starting", 0, 1)
         from dali_asr.device import describe_device, resolve_device
@@ -120,6 +125,7 @@ def predict(
         from dali_asr.inference.formats import OF_FRAMES, WITH_POSTERIORS, encode
         from dali_asr.inference.predict import label, prepare
         from dali_asr.inference.writers import check_prediction, write_prediction
+        from dali_asr.runs.checkpoint import shown_name
 
         report("starting", 1, 1)
         where = resolve_device(device)
@@ -131,7 +137,7 @@ def predict(
             checkpoint=checkpoint,
             device=device,
             packing=report,
-            failed=failed if keep_going else None,
+            failed=failed if keep_going else stop,
         )
         form = form or ("textgrid" if opened.has_recordings else "kaggle")
         path = path or _default_output(run, opened, form)
@@ -150,7 +156,7 @@ def predict(
                 sys.stdout.buffer.flush()
         else:
             check_prediction(path, form, opened.utterances, overwrite=force)
-            say(f"Predicting with {trained.name}, on the {describe_device(where)}")
+            say(f"Predicting with {shown_name(run, trained)}, on the {describe_device(where)}")
             write_prediction(labelling, path, form, overwrite=force, frame_labels=frame_labels, encoder=encoder)
     if not to_stdout:
         of = "" if opened.name == FILES else f" of {opened.name}"

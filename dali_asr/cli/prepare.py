@@ -114,6 +114,8 @@ def prepare(
         from dali_asr.audio.preparing.settings import PrepareSettings
         from dali_asr.audio.preparing.split import parse_split
         from dali_asr.config import Config
+        from dali_asr.corpus import Corpus
+        from dali_asr.pretrained import pretrained_for
 
         report("starting", 1, 1)
         settings = PrepareSettings(
@@ -137,7 +139,7 @@ def prepare(
             settings,
             overwrite=force,
             progress=report,
-            complain=lambda line: warn(printable(line)) if keep_going else complain(f"error: {printable(line)}"),
+            complain=lambda line: complain(f"error: {printable(line)}"),
         )
     for remark in prepared.remarks[:_MAX_REMARKS]:
         warn(printable(remark))
@@ -156,6 +158,10 @@ def prepare(
     values = [f"data.root={dest}", *(f"data.{name}=null" for name in ("dev", "test") if name not in written)]
     command = ["dali-asr", "train", *(part for value in values for part in ("--set", value))]
     say(f"Packed into {dest}; next: {shlex.join(command)}")
+    corpus = Corpus.open(dest)
+    for name in pretrained_for(corpus.inventory.symbols, corpus.features or {}):
+        started = [*command[:2], "--init", name, *command[2:]]
+        say(f"Or start from the weights of {name}, which knows these symbols: {shlex.join(started)}")
     if prepared.left_out:
         files = "1 file was" if prepared.left_out == 1 else f"{prepared.left_out:,} files were"
         warn(f"{files} left out, for the reasons above")

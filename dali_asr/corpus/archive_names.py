@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from dali_asr.corpus.members import Member
     from dali_asr.corpus.packing import Progress
+    from dali_asr.fetching.archives import Member
 
 
 class ArrayName(NamedTuple):

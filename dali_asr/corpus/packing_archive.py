@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dali_asr.corpus.members import Member
     from dali_asr.corpus.packed import PartitionEntry
     from dali_asr.corpus.packing import PackSettings, Progress
+    from dali_asr.fetching.archives import Member
 
 _MAX_MEMBER = 1 << 30  # bytes; it is held in memory
 _RAW, _ARRIVED_FRAMES, _ARRIVED_LABELS = "raw", "frames", "labels"  # files of the draft, until all is in order

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dali_asr.corpus import FRAME_PERIOD
 from dali_asr.environment import installed_version
 from dali_asr.errors import DataError, printable
+from dali_asr.pretrained import is_pretrained
 from dali_asr.runs.curves import epoch_label
 from dali_asr.runs.folder import ABOUT
 
@@ -46,7 +47,7 @@ def model_card(run: Path, checkpoint: Checkpoint, config: Config, *, file: str, 
     """Return the model card of an exported checkpoint.
 
     Args:
-        run: the run's folder.
+        run: the run's folder, or that of a model in the package.
         checkpoint: what was exported.
         config: the run's configuration.
         file: name of the ONNX file.
@@ -61,10 +62,12 @@ def model_card(run: Path, checkpoint: Checkpoint, config: Config, *, file: str, 
     pattern = f"evaluation-*-{checkpoint.name}.json"
     evaluations = [_read(path, "evaluate again") or {} for path in sorted(run.glob(pattern))]
     description = checkpoint.description
+    exported = (
+        f"the model `{name}`" if is_pretrained(run) else f"the checkpoint `{checkpoint.name}` of the run `{name}`"
+    )
     opening = [
         f"`{file}` gives every frame of an utterance a probability for each of {len(description.inventory)} symbols. "
-        f"It is the checkpoint `{checkpoint.name}` of the run `{name}`, exported by dali-asr "
-        f"{installed_version('dali-asr')}.",
+        f"It is {exported}, exported by dali-asr {installed_version('dali-asr')}.",
         f"SHA-256: `{sha256}`",
     ]
     sections = {
@@ -76,10 +79,20 @@ def model_card(run: Path, checkpoint: Checkpoint, config: Config, *, file: str, 
         "Limits": ["\n".join(f"- {limit}" for limit in _limits(description, config, evaluations))],
         "How to run it": ["```python" + _USE.format(file=file, features=description.feature_dim) + "```"],
     }
+    if is_pretrained(run):  # whose card says what no run records
+        sections = {title: sections[title] for title in ("Model", "How to run it")} | {
+            f"About {name}": [_own_card(run)]
+        }
     texts = [f"# {name}: a frame classifier", *opening]
     for title, parts in sections.items():
         texts += [f"## {title}", *parts]
     return "\n\n".join(texts) + "\n"
+
+
+def _own_card(run: Path) -> str:
+    """Return the card of a model in the package without its title, to stand in a section."""
+    text = (run / "README.md").read_text(encoding="utf-8")
+    return text.partition("\n")[2].strip().replace("\n## ", "\n### ")
 
 
 def _model(description: ModelDescription, parameters: int) -> Iterable[tuple[str, object]]:

@@ -17,7 +17,7 @@ from dali_asr.export.graph import CHUNK, INPUT, build_graph
 from dali_asr.files import check_output, disk_errors, sweep, write_file
 from dali_asr.inference.trained import TrainedModel, run_config
 from dali_asr.model import parameter_count
-from dali_asr.runs.checkpoint import load_checkpoint, output_folder, run_of
+from dali_asr.runs.checkpoint import load_checkpoint, output_folder, run_of, shown_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +37,7 @@ class Exported:
     Attributes:
         path: the ONNX file.
         card: the model card.
-        checkpoint: name of the exported checkpoint.
+        checkpoint: name of the exported checkpoint, or of the pretrained model.
         difference: the largest difference of log-probabilities between ONNX and the run's own predictions.
     """
 
@@ -97,7 +97,7 @@ def export_onnx(
         sweep(path.parent)
         write_file(path, content)
         write_file(card, text.encode())
-    return Exported(path, card, trained.name, difference)
+    return Exported(path, card, shown_name(Path(run).expanduser(), trained), difference)
 
 
 def compare(content: bytes, model: TrainedModel, progress: Progress = quiet) -> float:

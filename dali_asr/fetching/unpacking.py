@@ -6,10 +6,11 @@ import os
 import stat
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from dali_asr.errors import ArchiveError, UsageError
-from dali_asr.fetching.archives import Member, is_junk, open_archive, reading_archive
+from dali_asr.fetching.archives import Member, archive_members, check_member, is_junk
+from dali_asr.fetching.tar import FOLDER
 from dali_asr.fetching.transfer import Progress, quiet
 from dali_asr.files import disk_errors, new_folder, sweep
 
@@ -74,11 +75,12 @@ def unpack_into(archive: Path, folder: Path, limits: Limits, *, shown: str, prog
     shown = shown or str(archive)
     total = archive.stat().st_size
     writer = _Writer(folder, limits, total, shown)
-    with open_archive(archive, shown) as (members, file):
-        for member in members:
-            if not is_junk(member.name):
-                writer.write(member)
-            progress(STAGE, min(file.tell(), total - 1), total)
+    with archive.open("rb") as file:
+        for member in archive_members(file, shown):
+            name = check_member(member, shown)
+            if not is_junk(name):
+                writer.write(name, member)
+            progress(STAGE, min(member.position, total - 1), total)
     progress(STAGE, total, total)
 
 
@@ -91,29 +93,25 @@ class _Writer:
         self._files = self._size = 0
         self._made = {folder}
 
-    def write(self, member: Member) -> None:
+    def write(self, name: PurePosixPath, member: Member) -> None:
         """Write a file, or make a folder."""
         self._count_file()
-        path = self._folder / member.name
+        path, is_folder = self._folder / name, member.kind == FOLDER
         with disk_errors(path):
-            self._make_folder(path if member.file is None else path.parent, member.name)
-            if member.file is not None:
-                self._write_file(path, member.file)
+            self._make_folder(path if is_folder else path.parent, name)
+            if not is_folder:
+                self._write_file(path, member)
 
-    def _write_file(self, path: Path, content: IO[bytes]) -> None:
+    def _write_file(self, path: Path, member: Member) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             file = os.open(path, flags, 0o644)
         except FileExistsError as error:
             raise self._twice(path.relative_to(self._folder)) from error
         with os.fdopen(file, "wb") as out:
-            while data := self._read(content):
+            while data := member.read(_BUFFER):
                 self._count_bytes(len(data))
                 out.write(data)
-
-    def _read(self, content: IO[bytes]) -> bytes:
-        with reading_archive(self._shown):
-            return content.read(_BUFFER)
 
     def _make_folder(self, folder: Path, name: PurePosixPath) -> None:
         missing = []

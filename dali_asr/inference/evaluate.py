@@ -19,8 +19,10 @@ from dali_asr.device import resolve_device
 from dali_asr.errors import DataError
 from dali_asr.inference.boundaries import BoundaryScores, score_boundaries
 from dali_asr.inference.decoding import MEDIAN, NONE, VITERBI, build_decoder
+from dali_asr.inference.files import FILES
 from dali_asr.inference.predict import by_utterance, classify, prepare, reduce_logits
 from dali_asr.inference.scores import TOP, Scores, error_rate, score_labels
+from dali_asr.inference.sources import holds_files
 from dali_asr.runs.start import config_of
 
 if TYPE_CHECKING:
@@ -148,14 +150,22 @@ def prepare_evaluation(
     data = Config.load(path).data if path else None  # `prepare` reports a missing configuration
     if data and not source and not corpus_path(data.root, packing).exists():
         raise DataError(f"{data.root}: no such folder, which the run was trained on; give the corpus after the run")
+    root = source or (data.root if data else "demo")
+    default = data.dev if data and not holds_files(corpus_path(str(root), packing)) else None
     trained, found = prepare(
         run,
-        source or (data.root if data else "demo"),
-        partition=partition or (data.dev if data else None),
+        root,
+        partition=partition or default,
         checkpoint=checkpoint,
         packing=packing,
+        failed=lambda _: None,  # of single files, none of which can be scored
     )
-    opened = next(iter(found.parts))  # files, which are several parts, have no labels
+    if found.name == FILES:
+        raise DataError(
+            f"{root}: recordings and files of features have no labels to compare with; make a corpus of recordings "
+            "and their alignments (dali-asr prepare), and give that"
+        )
+    opened = next(iter(found.parts))
     label_counts(opened, "partition=NAME")
     return trained, opened, opened.inventory.silence(data.silence if data else None)
 

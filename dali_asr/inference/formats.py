@@ -21,12 +21,13 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 
-from dali_asr.errors import UsageError
+from dali_asr.errors import DaliAsrWarning, UsageError, brief
 from dali_asr.inference.textgrid import seconds_text, to_textgrid
 
 if TYPE_CHECKING:
@@ -165,6 +166,11 @@ def _npz(labelling: Labelling, stream: BinaryIO) -> None:
 def _ctm(labelling: Labelling, stream: BinaryIO) -> None:
     """Write fields separated by spaces; a space within one becomes `_`."""
     labels = {symbol: _word(symbol) for symbol in labelling.inventory.symbols}
+    changed = [name for name in (*labelling.names, *labels) if _word(name) != name]
+    if changed:
+        more = f", and {len(changed) - 1:,} more likewise" if changed[1:] else ""
+        message = f"ctm: {brief(changed[0])} is written as {_word(changed[0])}{more}: spaces separate the fields of CTM"
+        warnings.warn(message, DaliAsrWarning, stacklevel=2)
     for utterance in labelling.utterances:
         name = _word(utterance.name)
         lines = (

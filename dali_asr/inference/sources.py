@@ -109,13 +109,29 @@ def _raise(error: DataError) -> None:
     raise error
 
 
+def holds_files(path: Path) -> bool:
+    """Return whether a path stands for recordings and `.npy` files of features, not for a corpus.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if _is_file(path):
+        return True
+    with reading(path):
+        return path.is_dir() and not is_packed(path) and not _has_layout(path)
+
+
+def _is_file(path: Path) -> bool:
+    return path.suffix == ".npy" or (is_recording_name(path) and not path.is_dir())
+
+
 def _files_of(path: Path, partition: str | None, failed: Callable[[DataError], None]) -> list[Path] | None:
     """Return the recordings and `.npy` files that a path stands for; None if it is that of a corpus."""
-    if path.suffix == ".npy" or (is_recording_name(path) and not path.is_dir()):
+    if not holds_files(path):
+        return None
+    if _is_file(path):
         return [path]
     with reading(path):
-        if not path.is_dir() or is_packed(path) or layout_title(path):
-            return None
         files = files_in(path, partition, failed)
     if not files:
         raise DataError(
@@ -123,6 +139,16 @@ def _files_of(path: Path, partition: str | None, failed: Callable[[DataError], N
             "corpus; give another folder"
         )
     return files
+
+
+def _has_layout(path: Path) -> bool:
+    """Return whether a folder has a layout of source files. One in which a folder cannot be read counts as none."""
+    try:
+        return layout_title(path) is not None
+    except DataError as error:
+        if isinstance(error.__cause__, PermissionError):
+            return False  # said when its files are looked for
+        raise
 
 
 def _source_of(files: Files) -> Source:

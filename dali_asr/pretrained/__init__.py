@@ -6,7 +6,12 @@ Weights that are matrices are stored as float16 and read as float32. `benchmarks
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 PRETRAINED = Path(__file__).parent
 
@@ -21,6 +26,16 @@ def find_pretrained(run: Path) -> Path | None:
     if len(run.parts) != 1 or run.exists() or str(run) not in pretrained_names():
         return None
     return PRETRAINED / run
+
+
+def pretrained_for(symbols: Iterable[str], features: Mapping[str, Any]) -> list[str]:
+    """Return the names of the models that know all of these symbols and whose features have these settings."""
+    found = []
+    for path in sorted(PRETRAINED.glob("*/checkpoints/*/checkpoint.json")):
+        model = json.loads(path.read_bytes())["model"]
+        if set(symbols) <= set(model["inventory"]) and model["features"] == features:
+            found.append(path.parents[2].name)
+    return found
 
 
 def is_pretrained(folder: Path) -> bool:

@@ -32,6 +32,7 @@ from dali_asr.corpus.regular import read_regular
 from dali_asr.errors import CheckpointError, DataError, UsageError
 from dali_asr.files import check_output, disk_errors, new_file, sweep
 from dali_asr.model import parameter_count, summarize
+from dali_asr.pretrained import is_pretrained
 from dali_asr.reports.readme import SUBMISSION, Facts, write_readme
 from dali_asr.reports.submission import Submission, predict_submission
 from dali_asr.runs.changes import CHANGES
@@ -79,6 +80,7 @@ def hand_in(
     *,
     name: str | None = None,
     source: str | Path | None = None,
+    partition: str | None = None,
     max_parameters: int | None = None,
     checkpoint: Which = "best",
     device: str = "auto",
@@ -92,6 +94,7 @@ def hand_in(
         path: the archive to write.
         name: of the run in the archive, and of the folder in it; by default that of the run's folder.
         source: the corpus to predict; by default the one that the run was trained on.
+        partition: to predict; by default the run's `data.test`.
         max_parameters: limit of the number of parameters; by default the run's `model.max_parameters`.
         checkpoint: `best` or `last`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`, to predict.
@@ -99,13 +102,19 @@ def hand_in(
         progress: called with a stage, the amount done, and the amount of all.
 
     Raises:
-        UsageError: the model has more parameters than allowed, the name is invalid, or the archive exists.
+        UsageError: the run is a model in the package, the model has more parameters than allowed, the name is invalid,
+            or the archive exists.
         CheckpointError: the folder is not a run, or the checkpoint is damaged.
         DataError: the corpus is missing, a file cannot be read, or the disk cannot be written.
     """
     run, path = Path(run).expanduser(), Path(path).expanduser()
     check_output(path, overwrite=overwrite)
     folder = run_of(run)
+    if is_pretrained(folder):
+        raise UsageError(
+            f"{run}: is a model in the package and no run; hand in a run of your own, which may start from it "
+            f"(training.init={folder.name})"
+        )
     called = _checked_name(name or folder.absolute().name)
     trained = load_checkpoint(run, checkpoint)
     config = Config.load(folder / CONFIG)
@@ -118,12 +127,13 @@ def hand_in(
     scores = [found.name for found in evaluations if found.suffix == ".json"]
     lines = _json_lines(folder, files, METRICS)
     submission = None
-    if config.data.test or source is not None:
+    if config.data.test or source is not None or partition is not None:
         with TemporaryDirectory() as aside:
             submission = predict_submission(
                 run,
                 Path(aside) / SUBMISSION,
                 source=source,
+                partition=partition,
                 checkpoint=checkpoint,
                 device=device,
                 progress=progress,

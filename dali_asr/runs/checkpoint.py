@@ -149,6 +149,12 @@ def output_folder(path: Path) -> Path:
     return Path() if is_pretrained(folder) else folder
 
 
+def shown_name(path: Path, checkpoint: Checkpoint) -> str:
+    """Return what a checkpoint is called: a pretrained model by its name, others by their folder's."""
+    folder = run_of(path)
+    return folder.name if is_pretrained(folder) else checkpoint.name
+
+
 def list_checkpoints(run: Path) -> list[Path]:
     """Return the folders of a run's checkpoints, oldest first.
 

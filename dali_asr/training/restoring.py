@@ -13,7 +13,7 @@ import torch
 from dali_asr.config import Config
 from dali_asr.errors import CheckpointError, UsageError, brief
 from dali_asr.plan.steps import MIN_WINDOWS_PER_RANK
-from dali_asr.runs.checkpoint import CONFIG, load_checkpoint, read_checkpoint, read_training, remedy, run_of
+from dali_asr.runs.checkpoint import CONFIG, load_checkpoint, read_checkpoint, read_training, remedy, run_of, shown_name
 from dali_asr.training.distributed import restore_generators
 from dali_asr.training.ending import step_limits
 from dali_asr.training.setup import build_schedule
@@ -21,9 +21,10 @@ from dali_asr.training.setup import build_schedule
 if TYPE_CHECKING:
     from dali_asr.config import TrainingConfig
     from dali_asr.loading import LoaderState, WindowLoader
+    from dali_asr.model import MLP
     from dali_asr.runs.checkpoint import Checkpoint
     from dali_asr.runs.description import ModelDescription
-    from dali_asr.runs.state import TrainingState
+    from dali_asr.runs.state import StepperState, TrainingState
     from dali_asr.training.distributed import World
     from dali_asr.training.setup import Setup
     from dali_asr.training.step import Stepper
@@ -58,7 +59,8 @@ def start_from(setup: Setup, source: str) -> None:
     # By position: layers of dropout, which may differ, shift the names.
     weights = dict(zip(own, other.build(torch.device("cpu")).state_dict().values(), strict=True))
     theirs, ours = other.description.inventory.symbols, description.inventory.symbols
-    setup.notes.append(f"training.init: starts from the weights of {other.name} in {run_of(Path(source))}")
+    name, folder = shown_name(Path(source), other), run_of(Path(source))
+    setup.notes.append(f"training.init: starts from the weights of {name} in {folder}")
     if theirs != ours:
         kept = [symbol for symbol in ours if symbol in theirs]
         for name in list(own)[-2:]:  # weight and bias of the last layer
@@ -82,13 +84,18 @@ def start_from(setup: Setup, source: str) -> None:
 
 def _differences_of_weights(theirs: ModelDescription, ours: ModelDescription) -> list[str]:
     """Return the differences of two models apart from labels, normalization and dropout, and features if unknown."""
-    hidden = theirs.hidden
-    if len(hidden) == len(ours.hidden):
-        hidden = tuple(replace(a, dropout=b.dropout) for a, b in zip(hidden, ours.hidden, strict=True))
-    comparable = replace(theirs, hidden=hidden, inventory=ours.inventory, normalization=ours.normalization)
+    comparable = replace(_with_dropout_of(theirs, ours), inventory=ours.inventory, normalization=ours.normalization)
     if _is_unknown_alike(theirs, ours):
         comparable = replace(comparable, features=ours.features)
     return comparable.differences(ours)
+
+
+def _with_dropout_of(theirs: ModelDescription, ours: ModelDescription) -> ModelDescription:
+    """Return their description with our dropout, which weights do not depend on, if there are as many layers."""
+    if len(theirs.hidden) != len(ours.hidden):
+        return theirs
+    hidden = tuple(replace(a, dropout=b.dropout) for a, b in zip(theirs.hidden, ours.hidden, strict=True))
+    return replace(theirs, hidden=hidden)
 
 
 def _is_unknown_alike(theirs: ModelDescription, ours: ModelDescription) -> bool:
@@ -105,7 +112,7 @@ def restore_checkpoint(path: Path, setup: Setup, stepper: Stepper, world: World)
     """
     checkpoint, state = read_checkpoint(path), read_training(path)
     _check_order(path, state, setup.batches, world.size)
-    differing = checkpoint.description.differences(setup.description)
+    differing = _with_dropout_of(checkpoint.description, setup.description).differences(setup.description)
     if differing:
         raise CheckpointError(
             f"{path}: of another model: {'; '.join(differing)}; "
@@ -118,11 +125,26 @@ def restore_checkpoint(path: Path, setup: Setup, stepper: Stepper, world: World)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{path}: invalid (loader: {error!r}); {remedy(path)}") from error
     try:
-        stepper.load_state(state.stepper, checkpoint.weights)
+        stepper.load_state(*_renamed(checkpoint, state.stepper, setup.model))
     except ValueError as error:
         raise CheckpointError(f"{path}: invalid (stepper: {error}); {remedy(path)}") from error
     restore_generators(state.generators, world, remedy(path))
     return checkpoint, state
+
+
+def _renamed(checkpoint: Checkpoint, state: StepperState, model: MLP) -> tuple[StepperState, dict[str, torch.Tensor]]:
+    """Return the state and the weights of a checkpoint with the names of a model, which layers of dropout shift."""
+    with torch.device("meta"):
+        theirs = checkpoint.description.build().state_dict()
+    names = dict(zip(theirs, model.state_dict(), strict=True))
+
+    def rename(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {names.get(name, name): tensor for name, tensor in weights.items()}
+
+    if state.unaveraged:
+        unaveraged, updates = state.unaveraged
+        state = state.model_copy(update={"unaveraged": (rename(unaveraged), updates)})
+    return state, rename(checkpoint.weights)
 
 
 def schedule_warnings(kind: str, state: TrainingState) -> list[str]:

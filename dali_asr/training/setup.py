@@ -196,12 +196,13 @@ def build_schedule(config: TrainingConfig, steps: int) -> Schedule:
 
 
 def warmup_warnings(warmup_steps: int, steps: int) -> list[str]:
-    """Return a warning if a run ends before its warm-up."""
-    if warmup_steps <= steps:
+    """Return a warning if the warm-up takes more than a quarter of a run, as that of a recipe on little data does."""
+    if 4 * warmup_steps <= steps:
         return []
+    result = "never reaches its peak" if warmup_steps >= steps else f"reaches its peak after {warmup_steps / steps:.0%}"
     return [
         f"training.schedule.warmup_steps: {warmup_steps:,}, but the run has {steps:,} steps, so that the learning rate "
-        "never reaches its peak; lower it, or train for more epochs"
+        f"{result}; lower it to {steps // 10:,}, a tenth of the steps, or train for more epochs"
     ]
 
 

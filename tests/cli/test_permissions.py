@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import soundfile
 
 from dali_asr import Config, train
 from tests.makers import make_course
@@ -25,6 +26,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(path / "tree", path / copy)
     for copy in ("closed-run", "closed-checkpoints", "fixed-run"):
         shutil.copytree(path / "run", path / copy)
+    soundfile.write(path / "closed.wav", [0.0] * 800, 16_000)
+    shutil.copytree(path / "closed", path / "sounds/closed")
+    (path / "closed.wav").chmod(0)
+    (path / "sounds/closed").chmod(0)
     (path / "dangling").symlink_to("nowhere")
     (path / "fixed").mkdir(mode=0o555)
     (path / "closed.yaml").touch(mode=0)
@@ -54,6 +59,10 @@ CASES = {
     "evaluate closed-run": "closed-run/config.yaml: permission denied",
     "evaluate fixed-run": "Permission denied while writing; choose another place",
     "predict run tree -o fixed/x.csv": "fixed is not a writable folder; choose another place",
+    "predict english-small closed.wav": "closed.wav: permission denied; check the path and its permissions",
+    "predict english-small sounds": "sounds/closed: Permission denied; make it readable, or move it away; --keep-going",
+    "features closed.wav packed": "closed.wav: Permission denied; make it readable, or remove it",
+    "align english-small demo closed.yaml -o aligned": "closed.yaml: permission denied; check the path",
     "handin run -o fixed/h.zip": "fixed is not a writable folder; choose another place",
     "handin closed-run -o h.zip": "closed-run/checkpoints: permission denied",
     "data info tree --plot fixed/x.png": "fixed is not a writable folder; choose another place",

@@ -177,7 +177,7 @@ def test_a_fault_is_one_line_and_leaves_nothing(
 def test_a_truncated_archive_leaves_nothing(course: Path, tmp_path: Path, kind: str) -> None:
     archive = make_archive(tmp_path / f"a.{kind}", course)
     os.truncate(archive, archive.stat().st_size // 2)
-    with pytest.raises(DataError, match=r"a\..*: damaged.*; fetch the archive again"):
+    with pytest.raises(DataError, match=r"a\..*: damaged.*; fetch it again"):
         pack_corpus(archive, tmp_path / "p")
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"a.{kind}", "course"]
 

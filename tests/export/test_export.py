@@ -106,6 +106,19 @@ def test_what_is_not_recorded_is_not_invented(trained: Path, quick: None, tmp_pa
     assert "top 3" not in card
 
 
+def test_the_model_in_the_package_keeps_its_own_card(
+    quick: None, run_cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run_cli("export", "english-small")
+    assert done.stdout.startswith("Exported english-small to model.onnx")
+    card = Path("model.md").read_text()
+    assert "It is the model `english-small`, exported" in card
+    assert "### Limits" in card
+    assert "speechocean762" in card
+    assert "not recorded" not in card
+
+
 def test_outputs_are_replaced_only_on_request(trained: Path, quick: None, run_cli: Run, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.with_suffix(".md").write_text("mine")

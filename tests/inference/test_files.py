@@ -16,6 +16,7 @@ from dali_asr.audio.extract import Extracted, extract
 from dali_asr.config import DataConfig
 from dali_asr.demo import DEMO_RECORDING
 from dali_asr.errors import CheckpointError, DaliAsrWarning, DataError, UsageError
+from dali_asr.inference.evaluate import evaluate
 from dali_asr.inference.sources import open_source
 from dali_asr.inventory import ARPABET
 from dali_asr.runs.description import ModelDescription
@@ -105,7 +106,8 @@ def test_files_that_cannot_be_used_are_left_out_only_if_asked(
     command = ("predict", MODEL, "-", "--format", "ctm", "--device", "cpu", "-o", tmp_path / "all.ctm")
     done = run_cli(*command, stdin=listed)
     assert done.exit_code == 1
-    assert len(done.stderr.splitlines()) == 1
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("; --keep-going leaves out what cannot be used")
     assert not (tmp_path / "all.ctm").exists()
     done = run_cli(*command, "--keep-going", stdin=listed)
     assert done.exit_code == 1
@@ -127,6 +129,8 @@ def test_a_model_that_does_not_know_its_features_says_what_to_do(sounds: Path) -
 def test_unclear_recordings_are_refused(sounds: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no partition 'test'; it has dev, train"):
         predict(MODEL, sounds, partition="test")
+    with pytest.raises(DataError, match=r"have no labels to compare with; make a corpus .* \(dali-asr prepare\)"):
+        evaluate(MODEL, sounds / "train")
     with pytest.raises(UsageError, match="single files have no partitions"):
         predict(MODEL, sounds / "train/two.flac", partition="train")
     with pytest.raises(UsageError, match="several sources must all be recordings"):

@@ -12,7 +12,7 @@ import pytest
 from praatio import textgrid
 
 from dali_asr import Inventory
-from dali_asr.errors import UsageError
+from dali_asr.errors import DaliAsrWarning, UsageError
 from dali_asr.inference.formats import Format, encode, encode_utterance
 from dali_asr.inference.predict import LabelledUtterance, Labelling
 from dali_asr.inference.textgrid import seconds_text, to_textgrid
@@ -86,16 +86,16 @@ def test_json_holds_segments_and_frame_labels_if_asked_for() -> None:
 
 
 def test_ctm_has_six_fields_per_segment() -> None:
-    lines = [line.split(" ") for line in encoded("ctm", made(inventory=ARPABET)).splitlines()]
+    with pytest.warns(DaliAsrWarning, match="^ctm: 'b b' is written as b_b: spaces separate the fields of CTM$"):
+        lines = [line.split(" ") for line in encoded("ctm", made(inventory=ARPABET)).splitlines()]
     assert [line[:2] for line in lines] == [["a", "1"]] * 2 + [["b_b", "1"]] * 3
     assert [line[4] for line in lines] == ["[SIL]", "AW", "ZH", "[SOS]", "AA"]
     assert [(float(line[2]), float(line[3])) for line in lines[2:]] == [(0, 0.0175), (0.0175, 0.02), (0.0375, 0.01)]
     assert all(0 < float(line[5]) < 1 for line in lines)
     spaced = Inventory(("two words", "tab\tand\nline"))
-    assert [line.split(" ")[4] for line in encoded("ctm", made({"u": [0, 1]}, spaced)).splitlines()] == [
-        "two_words",
-        "tab_and_line",
-    ]
+    with pytest.warns(DaliAsrWarning, match="^ctm: 'two words' is written as two_words, and 1 more likewise: spaces"):
+        lines = [line.split(" ") for line in encoded("ctm", made({"u": [0, 1]}, spaced)).splitlines()]
+    assert [line[4] for line in lines] == ["two_words", "tab_and_line"]
 
 
 def test_audacity_reads_three_columns() -> None:

@@ -96,5 +96,6 @@ def test_the_model_is_evaluated_without_writing_into_the_package(
     before = sorted(FOLDER.rglob("*"))
     done = run_cli("predict", NAME, "demo", "--partition", "dev", "--device", "cpu")
     assert done.exit_code == 0, done.output
+    assert done.stdout.startswith(f"Predicting with {NAME}, on the CPU")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dev.csv"]
     assert sorted(FOLDER.rglob("*")) == before

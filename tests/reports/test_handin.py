@@ -164,6 +164,7 @@ def test_a_run_without_test_partition_has_no_submission(run_cli: Run, copy: Path
     files = unpack(tmp_path / "h.zip")
     assert "tiny/submission.csv" not in files
     assert b"predict" not in files["tiny/README.md"].partition(b"## Experiments")[0].partition(b"```sh")[2]
+    assert hand_in(copy, tmp_path / "h.zip", partition="dev", overwrite=True).submission
 
 
 @pytest.mark.parametrize(
@@ -198,6 +199,9 @@ def test_wrong_arguments_are_refused(run_cli: Run, copy: Path, tmp_path: Path) -
         assert refused.exit_code == 2
         assert "allowed are letters, digits, '_', '.' and '-'; give another (--name)" in refused.output
     assert run_cli("handin", tmp_path / "nothing", "-o", tmp_path / "n.zip").exit_code == 1
+    refused = run_cli("handin", "english-small", "-o", tmp_path / "n.zip")
+    assert refused.exit_code == 2
+    assert "a model in the package and no run; hand in a run of your own, which may start from it" in refused.output
 
 
 def test_an_evaluation_older_than_its_checkpoint_is_left_out(copy: Path, tmp_path: Path) -> None:

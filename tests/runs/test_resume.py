@@ -22,6 +22,7 @@ from dali_asr.runs.checkpoint import find_checkpoint, list_checkpoints, load_che
 from dali_asr.runs.folder import RunFolder
 from dali_asr.runs.start import find_start
 from dali_asr.training import train
+from dali_asr.training.setup import warmup_warnings
 from tests.training_runs import OVERRIDES, Forker, Warnings
 
 
@@ -193,6 +194,7 @@ def test_what_does_not_change_the_past_may_change_at_resume(tmp_path: Path) -> N
     changed = (
         "training.epochs=2",
         "training.max_steps=40",
+        "model.dropout=[0,0.3]",
         "training.optimizer.learning_rate=0.0005",
         "training.schedule.kind=constant",
         "training.label_smoothing=0",
@@ -207,6 +209,7 @@ def test_what_does_not_change_the_past_may_change_at_resume(tmp_path: Path) -> N
     lines = changes(run)
     assert [line["step"] for line in lines] == [23] * len(lines)
     assert {line["key"]: (line["old"], line["new"]) for line in lines if line["key"] != "loader.masking"} == {
+        "model.dropout": (0.2, [0.0, 0.3]),
         "training.epochs": (1, 2),
         "training.max_steps": (None, 40),
         "training.optimizer.learning_rate": (0.001, 0.0005),
@@ -230,7 +233,10 @@ def changes(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "changes.jsonl").read_text().splitlines()]
 
 
-def test_a_warm_up_beyond_the_last_step_is_said(tmp_path: Path) -> None:
+def test_a_warm_up_of_more_than_a_quarter_of_the_run_is_said(tmp_path: Path) -> None:
+    assert warmup_warnings(10, 40) == []
+    (message,) = warmup_warnings(10, 30)
+    assert message.endswith("its peak after 33%; lower it to 3, a tenth of the steps, or train for more epochs")
     warnings = Warnings()
     config = Config.load("demo", [*OVERRIDES, "training.max_steps=9"])
     train(config, run=tmp_path / "run", reporter=warnings)

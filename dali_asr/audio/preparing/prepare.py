@@ -27,7 +27,7 @@ from dali_asr.audio.recordings import check_source
 from dali_asr.corpus.draft import check_destination
 from dali_asr.corpus.packing import quiet
 from dali_asr.corpus.writer import PackedWriter
-from dali_asr.errors import DataError
+from dali_asr.errors import DataError, brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dali_asr.audio.alignments.labels import LabelRule
     from dali_asr.audio.extract import Extracted
     from dali_asr.audio.preparing.files import Found
+    from dali_asr.audio.preparing.layouts import Placed
     from dali_asr.audio.preparing.reading import ReadPair
     from dali_asr.audio.preparing.settings import PrepareSettings
     from dali_asr.corpus.packing import Progress
@@ -65,7 +66,7 @@ class Prepared:
         facts: what was found and decided, as lines of `subject: what`.
         partitions: in the order of the corpus.
         left_out: number of files that could not be used.
-        remarks: what is odd about recordings that were used, a line each.
+        remarks: what is odd about what was used, a line each.
     """
 
     facts: tuple[str, ...]
@@ -125,11 +126,21 @@ def prepare(
     ]
     plan = _Plan(source, dest, settings, rule, overwrite)
     written, remarks = _write(chosen, plan, problems, progress)
+    remarks = (*_tier_remarks(layout.placed, settings.tier), *remarks)
     formats = Counter(TITLES[placed.pair.alignment.suffix] for placed in layout.placed)
     named = ", ".join(f"{title} ({number:,})" for title, number in formats.items())
     facts = (f"layout: {layout.title}, {named}", f"speakers: {speakers.how}", f"partitions: {split}", f"labels: {told}")
     partitions_written = tuple(_summary(name, written) for name in PARTITIONS)
     return Prepared(facts, tuple(part for part in partitions_written if part.utterances), problems.count, remarks)
+
+
+def _tier_remarks(placed: Sequence[Placed], tier: str | None) -> list[str]:
+    """Return a line if a tier was named and there are alignments in formats without tiers."""
+    without = Counter(TITLES[one.pair.alignment.suffix] for one in placed if one.pair.alignment.suffix != ".textgrid")
+    if tier is None or not without:
+        return []
+    named = ", ".join(f"{title} ({number:,})" for title, number in without.items())
+    return [f"tier {brief(tier)}: only TextGrids have tiers; {named} are read whole"]
 
 
 def _search(source: Path, settings: PrepareSettings) -> Found:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dali_asr.audio.alignments.labels import check_extent, check_order
+from dali_asr.audio.extract import check_length
 from dali_asr.audio.recordings import read_header
 from dali_asr.errors import DataError
 from dali_asr.inventory import is_text
@@ -72,6 +73,7 @@ def read_pairs(
         try:
             _check_name(each)
             header = read_header(each.pair.recording.path)
+            check_length(each.pair.recording.path, header, settings.features)
             seconds = header.samples / header.sample_rate
             segments = alignment.read(header.sample_rate, settings.tier)
             check_order(alignment.path, segments)

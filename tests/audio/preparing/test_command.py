@@ -83,9 +83,13 @@ def test_exit_codes(folder: Path, run_cli: Callable[..., Any]) -> None:
         "error: recordings/bob_2.flac: has no alignment; align it, or remove it",
         "error: recordings: 1 fault, nothing is written; repair the files, or leave these out (--keep-going)",
     ]
-    done = run_cli("prepare", "recordings", "corpus", "--keep-going")
+    done = run_cli("prepare", "recordings", "corpus", "--keep-going", "--tier", "phones")
     assert done.exit_code == 1
-    assert done.stderr.splitlines()[-1] == "warning: 1 file was left out, for the reasons above"
+    assert done.stderr.splitlines()[1:] == [
+        "warning: tier 'phones': only TextGrids have tiers; .phn files of TIMIT's form (3) are read whole",
+        "warning: 1 file was left out, for the reasons above",
+    ]
+    assert "knows these symbols: dali-asr train --init english-small --set data.root=corpus" in done.stdout
     assert Manifest.read(folder / "corpus").partitions
     assert run_cli("prepare", "recordings", "corpus").exit_code == 2
     assert run_cli("prepare", "recordings", "other", "--split", "1,1,1").exit_code == 2

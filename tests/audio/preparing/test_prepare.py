@@ -127,6 +127,7 @@ FAULTS: dict[str, Callable[[Path], object]] = {
     "x.wav: has no alignment": lambda root: (root / "x.phn").unlink(),
     "x.phn: has no recording": lambda root: (root / "x.wav").unlink(),
     "x.flac and x.wav: two recordings of one name": lambda root: record(root / "x.flac"),
+    "x.wav: lasts 20 ms, less than a window of 25 ms": lambda root: record(root / "x.wav", seconds=0.02),
     "x.wav: is empty": lambda root: (root / "x.wav").write_bytes(b""),
     "x.wav: is not audio that can be decoded": lambda root: (root / "x.wav").write_bytes(b"words" * 50),
     "x.phn: unknown symbol 'QQ' at 0.300 s": lambda root: align(root / "x.phn", phones=[(0.3, 0.45, "QQ")]),

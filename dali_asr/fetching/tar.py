@@ -7,9 +7,7 @@ decompressing. A header is described in pax(1): https://pubs.opengroup.org/onlin
 from __future__ import annotations
 
 import tarfile
-from typing import IO, TYPE_CHECKING
-
-from dali_asr.corpus.members import Kind, Member
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,13 +15,46 @@ if TYPE_CHECKING:
 _BLOCK = 512  # bytes
 _BUFFER = 1 << 20  # bytes that are skipped at once
 _LARGE = 64 << 20  # bytes that are read at once at most
+_SPARSE = "a sparse file"
 _MAX_HEADER = 1 << 20  # bytes of an extended header
 _EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
-_FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+FILE, FOLDER = "file", "folder"
+_KINDS = dict.fromkeys((tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE), FILE) | {
+    tarfile.DIRTYPE: FOLDER,
+    tarfile.SYMTYPE: "a symbolic link",
+    tarfile.LNKTYPE: "a hard link",
+    tarfile.FIFOTYPE: "a pipe",
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+    tarfile.GNUTYPE_SPARSE: _SPARSE,
+}
 _EMPTY = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE)
 
 
-def tar_members(plain: IO[bytes]) -> Iterator[Member]:
+class Content(Protocol):
+    """The content of a member."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to `size` bytes, or all that is left."""
+
+
+class Entry(NamedTuple):
+    """A member as it stands in an archive.
+
+    Attributes:
+        name: its path.
+        kind: `file`, `folder`, or what else it is, such as `a symbolic link`.
+        size: of its content in bytes, as the archive says.
+        content: to be read before the next member.
+    """
+
+    name: str
+    kind: str
+    size: int
+    content: Content
+
+
+def tar_entries(plain: BinaryIO) -> Iterator[Entry]:
     """Yield the members of a tar file, and read it to its end.
 
     Args:
@@ -38,19 +69,19 @@ def tar_members(plain: IO[bytes]) -> Iterator[Member]:
         name, size, what = _header(block)
         if what in _EXTENDED:
             if size > _MAX_HEADER:
-                raise tarfile.ReadError(f"a header of {size} bytes")
+                raise tarfile.ReadError(f"an extended header of {size:,} bytes")
             named |= _extended(what, _exactly(plain, _padded(size))[:size])
             continue
         name, size = named.get("path", name), int(named.get("size", size))
-        content = _Content(plain, size, 0 if what in _EMPTY else _padded(size))
-        kind: Kind = "other"
-        if what == tarfile.DIRTYPE or (what == tarfile.AREGTYPE and name.endswith("/")):  # the latter before POSIX
-            kind = "folder"
-        elif what in _FILES:
-            kind = "file"
-        yield Member(name, kind, size, 0, content.read)
+        content = _Content(plain, 0 if what in _EMPTY else size)
+        kind = _KINDS.get(what, "no regular file")
+        if what == tarfile.AREGTYPE and name.endswith("/"):  # before POSIX
+            kind = FOLDER
+        yield Entry(name, _SPARSE if "sparse" in named else kind, size, content)
         content.skip()
         named = {}
+    if named:
+        raise tarfile.ReadError("a header is of no member")
     while plain.read(_BUFFER):  # to the checksum at the end
         pass
 
@@ -86,23 +117,22 @@ def _text(content: bytes) -> str:
 class _Content:
     """The content of a member that a tar stream has come to."""
 
-    def __init__(self, stream: IO[bytes], size: int, left: int) -> None:
-        self._stream, self._size, self._left = stream, size, left
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self._stream, self._left, self._padding = stream, size, _padded(size) - size
 
-    def read(self) -> bytes:
-        content = _exactly(self._stream, self._size)
-        self._left -= self._size
+    def read(self, size: int = -1) -> bytes:
+        content = _exactly(self._stream, self._left if size < 0 else min(size, self._left))
+        self._left -= len(content)
         return content
 
     def skip(self) -> None:
-        while self._left:
-            part = min(self._left, _BUFFER)
-            _exactly(self._stream, part)
-            self._left -= part
+        while self.read(_BUFFER):
+            pass
+        _exactly(self._stream, self._padding)
 
 
 def _extended(kind: bytes, content: bytes) -> dict[str, str]:
-    """Return the name and the size that an extended header gives to the next member.
+    """Return the name and the size that an extended header gives to the next member, and whether that is sparse.
 
     A record of a POSIX header is `LENGTH KEY=VALUE` and a line feed; LENGTH counts all of its bytes.
     """
@@ -120,10 +150,11 @@ def _extended(kind: bytes, content: bytes) -> dict[str, str]:
             raise tarfile.ReadError("a header is damaged")
         values[key] = value
         content = content[int(length) :]
-    return {key: values[key] for key in ("path", "size") if key in values}
+    found = {key: values[key] for key in ("path", "size") if key in values}
+    return found | ({"sparse": ""} if any(key.startswith("GNU.sparse.") for key in values) else {})
 
 
-def _exactly(stream: IO[bytes], size: int) -> bytes:
+def _exactly(stream: BinaryIO, size: int) -> bytes:
     """Read a number of bytes; memory is taken as they arrive, whatever a damaged header says.
 
     Raises:
