@@ -23,14 +23,26 @@ import torch
 
 from dali_asr.bench import measure
 from dali_asr.config import recipe_names
+from dali_asr.demo import DEMO_RECORDING
+from dali_asr.demo.sentences import TEST
 from dali_asr.reports.audit import auditing
 from tests.makers import make_course
 from tests.processes import ForkServer
 
 ROOT = Path(__file__).parents[1]
-README, CONFIGS, LOADING, CORPUS, AUDIO, BENCHMARKS = (
+README, CONFIGS, LOADING, CORPUS, AUDIO, ALIGNMENT, INFERENCE, CARD, BENCHMARKS = (
     (ROOT / folder / "README.md").read_text(encoding="utf-8")
-    for folder in (".", "configs", "dali_asr/loading", "dali_asr/corpus", "dali_asr/audio", "benchmarks")
+    for folder in (
+        ".",
+        "configs",
+        "dali_asr/loading",
+        "dali_asr/corpus",
+        "dali_asr/audio",
+        "dali_asr/alignment",
+        "dali_asr/inference",
+        "dali_asr/pretrained/english-small",
+        "benchmarks",
+    )
 )
 INSTALL = ["pip install -e . && dali-asr train", "pip install -e '.[dev]' && pytest"]
 # Ten minutes are too long for a test.
@@ -44,6 +56,8 @@ QUICK = {
     "python benchmarks/decoding.py": " --seeds 1 --repeats 1 --seconds 1",
     "torchrun": " --set training.epochs=1",
     "dali-asr train --init english-small": " --set training.max_steps=2 --set loader.batch_size=64",
+    "dali-asr train --set training.init=english-small": " --set training.max_steps=2 --set loader.batch_size=64",
+    "dali-asr align runs/new": " --set training.max_steps=2 --set loader.batch_size=64 --force",
     "dali-asr train --resume runs/two": " --set training.epochs=2",
     "python benchmarks/audit.py": " --seeds 1 --folds 2 --utterances 8",
     "python benchmarks/make_course_tree.py": " --utterances 40 --mean 100",
@@ -196,6 +210,24 @@ def test_the_command_about_recordings_and_its_example_run(
     printed = execute(command.replace("RECORDINGS corpus", f"{tmp_path}/recordings {tmp_path}/corpus"))
     assert "Computed the features of 1 of 1 recordings" in printed
     run_examples(AUDIO, tmp_path, fork_server)
+
+
+def test_the_commands_about_labelling_and_aligning_recordings_run(
+    tmp_path: Path, execute: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recordings").mkdir()
+    for name in ("demo", "demo2"):
+        shutil.copy(DEMO_RECORDING, tmp_path / f"recordings/{name}.wav")
+    table = "".join(f"{name}\t{TEST[1]}\n" for name in ("demo", "demo2"))
+    (tmp_path / "recordings/transcripts.tsv").write_text(table)
+    for command in commands(ALIGNMENT):
+        execute(quickly(command.replace(" RUN ", " english-small ")))
+    assert (tmp_path / "aligned/demo2.TextGrid").is_file()
+    make_recordings(tmp_path / "phones")
+    execute("dali-asr prepare phones corpus")
+    for command in dict.fromkeys(commands(INFERENCE) + commands(CARD)):
+        execute(quickly(command))
 
 
 def test_every_command_about_benchmarks_runs(folder: Path, execute: Callable[[str], str]) -> None:
