@@ -74,5 +74,6 @@ def report(
     if made.remark:
         warn(made.remark)
     evaluation = made.evaluation
+    say(made.origin)
     say(f"{evaluation.checkpoint} on {evaluation.partition}: frame accuracy {evaluation.scores.accuracy:.2%}")
     say(f"Report: {made.path}")

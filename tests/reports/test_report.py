@@ -25,15 +25,16 @@ from dali_asr.config import Config
 from dali_asr.corpus import Corpus
 from dali_asr.demo import DEMO_CORPUS
 from dali_asr.inference.evaluate import Evaluation
-from dali_asr.inference.scores import score_labels
+from dali_asr.inference.scores import UtteranceScores, score_labels, score_utterances
 from dali_asr.inventory import Inventory
 from dali_asr.reports import report as reporting
-from dali_asr.reports.examples import MAX_FRAMES, Examples
+from dali_asr.reports.examples import MAX_FRAMES, choose, make_examples
 from dali_asr.reports.figures import draw_metric, thinned
 from dali_asr.reports.report import confusion_rows, report
 from dali_asr.runs import Reporter
+from dali_asr.runs.checkpoint import load_checkpoint
 from dali_asr.training import train
-from tests.makers import make_course, make_partition
+from tests.makers import make_course
 from tests.reports.browser import dump
 from tests.training_runs import SMALL
 
@@ -298,29 +299,36 @@ def test_curves_of_many_steps_are_means_of_as_many() -> None:
     assert len(draw_metric("loss", lines)) < 100_000
 
 
-@pytest.mark.parametrize("batch", [1, 7, 64, 5000])
-def test_the_worst_and_the_best_are_those_of_a_plain_sort(batch: int) -> None:
-    lengths = [60, 49, 3, 900, 51, 200, 80, 75, 1000]
-    partition = make_partition(lengths)
-    true = partition.labels()
+def test_the_worst_and_the_best_are_those_of_a_plain_sort() -> None:
+    frames = np.array([60, 49, 3, 900, 51, 200, 0, 75, 100])
+    right = np.array([30, 49, 0, 90, 50, 100, 0, 75, 10])
+    judged = sorted((right[at] / count, at) for at, count in enumerate(frames) if count >= 50)
+    worst, best = choose(UtteranceScores(frames, right, frames, frames), 2)
+    assert worst == [at for _, at in judged[:2]] == [3, 8]
+    assert best == [at for _, at in judged[:-3:-1]]
+    few = np.array([4, 0, 6])
+    assert choose(UtteranceScores(few, few // 2, few, few), 3) == ([0, 2], [])
+
+
+def test_examples_are_the_beginnings_of_utterances_with_their_posteriors(run: Path) -> None:
+    """Beside what `predict` gives, whose windows are cut by DALI."""
+    partition = Corpus.open(DEMO_CORPUS).partition("dev")
+    expected = predict(run, "demo", partition="dev", posteriors=True, device="cpu")
+    true, offsets = partition.labels(), partition.offsets
     assert true is not None
-    logits = torch.from_numpy(np.random.default_rng(1).normal(size=(len(true), 42))).float()
-    logits[np.arange(len(true)), true] += torch.linspace(0, 4, len(true))
-    examples = Examples(partition, 2)
-    for start in range(0, len(true), batch):
-        examples.add(logits[start : start + batch])
-    right = (logits.argmax(1).numpy() == true).astype(float)
-    means = [part.mean() for part in np.split(right, partition.offsets[1:-1])]
-    judged = sorted((mean, at) for at, mean in enumerate(means) if lengths[at] >= 50)
-    assert [e.name for e in examples.worst] == [partition.utterances[at] for _, at in judged[:2]]
-    assert [e.name for e in examples.best] == [partition.utterances[at] for _, at in judged[:-3:-1]]
-    for example in (*examples.worst, *examples.best):
-        at = partition.utterances.index(example.name)
-        start, shown = int(partition.offsets[at]), min(lengths[at], MAX_FRAMES)
-        assert example.complete == (shown == lengths[at])
-        assert example.accuracy == pytest.approx(means[at])
-        np.testing.assert_array_equal(example.true, true[start : start + shown])
-        np.testing.assert_array_equal(example.posteriors, logits[start : start + shown].softmax(1).numpy())
+    assert expected.posteriors is not None
+    counts = score_utterances(expected.labels, true, offsets)
+    chosen = [2, int(partition.lengths.argmax())]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dali_asr.reports.examples.MAX_FRAMES", 240)
+        made = make_examples(chosen, load_checkpoint(run), partition, counts, torch.device("cpu"))
+    for at, example in zip(chosen, made, strict=True):
+        shown = slice(offsets[at], min(offsets[at + 1], offsets[at] + 240))
+        assert (example.name, example.position) == (partition.utterances[at], at)
+        assert example.complete == (partition.lengths[at] <= 240)
+        np.testing.assert_array_equal(example.true, true[shown])
+        np.testing.assert_allclose(example.posteriors, expected.posteriors[shown], atol=1e-6)
+    assert not made[1].complete
 
 
 def test_of_many_symbols_the_most_frequent_are_shown() -> None:
@@ -337,10 +345,3 @@ def test_of_many_symbols_the_most_frequent_are_shown() -> None:
         counts = [int(((true == row.label) & (predicted == label)).sum()) for label in labels]
         assert [count for count, _ in row.cells] == counts
         assert [shade**2 for _, shade in row.cells] == pytest.approx([count / row.label for count in counts])
-
-
-def test_short_and_few_utterances_are_shown_once() -> None:
-    partition = make_partition([4, 6])
-    examples = Examples(partition, 3)
-    examples.add(torch.zeros(10, 42))
-    assert (len(examples.worst), len(examples.best)) == (2, 0)
