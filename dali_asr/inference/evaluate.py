@@ -234,7 +234,7 @@ def identity_of(checkpoint: Checkpoint, partition: Partition, silence: int | Non
     digest.update(json.dumps(checkpoint.description.to_json(), sort_keys=True).encode())
     for name, tensor in sorted(checkpoint.weights.items()):
         digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().numpy())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

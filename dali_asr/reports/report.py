@@ -17,7 +17,8 @@ from dali_asr.inference.kept import evaluate_once
 from dali_asr.inference.pictures import phonetic_order
 from dali_asr.model import parameter_count
 from dali_asr.reports.examples import choose, make_examples
-from dali_asr.reports.figures import draw_metric, draw_posteriorgram
+from dali_asr.reports.figures import draw_metric
+from dali_asr.reports.posteriorgram import draw_posteriorgram
 from dali_asr.reports.record import ABSENT, compare_recipe, read_record, settings
 from dali_asr.reports.run_pages import write_page
 from dali_asr.reports.sounds import Sounds

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import matplotlib.image
 import numpy as np
 import pytest
 import soundfile
@@ -26,10 +28,11 @@ from dali_asr.corpus import Corpus
 from dali_asr.demo import DEMO_CORPUS
 from dali_asr.inference.evaluate import Evaluation
 from dali_asr.inference.scores import UtteranceScores, score_labels, score_utterances
-from dali_asr.inventory import Inventory
+from dali_asr.inventory import ARPABET, Inventory
 from dali_asr.reports import report as reporting
-from dali_asr.reports.examples import MAX_FRAMES, choose, make_examples
+from dali_asr.reports.examples import MAX_FRAMES, Example, choose, make_examples
 from dali_asr.reports.figures import draw_metric, thinned
+from dali_asr.reports.posteriorgram import draw_posteriorgram
 from dali_asr.reports.report import confusion_rows, report
 from dali_asr.runs import Reporter
 from dali_asr.runs.checkpoint import load_checkpoint
@@ -329,6 +332,32 @@ def test_examples_are_the_beginnings_of_utterances_with_their_posteriors(run: Pa
         np.testing.assert_array_equal(example.true, true[shown])
         np.testing.assert_allclose(example.posteriors, expected.posteriors[shown], atol=1e-6)
     assert not made[1].complete
+
+
+def test_a_posteriorgram_shows_posteriors_true_labels_and_errors() -> None:
+    rng = np.random.default_rng(0)
+    posteriors = rng.dirichlet(np.full(42, 0.1), 90).astype(np.float32)
+    true = np.repeat(rng.permutation(40)[:9], 10)
+    true[:10] = -100
+    example = Example("<u>", 0, 80, 0.5, true, posteriors, complete=True)
+    symbols = ARPABET.symbols
+    svg = ElementTree.fromstring(draw_posteriorgram(example, symbols))
+    (image,) = svg.iter("image")
+    names = [text.text for text in svg.iter("text") if text.attrib.get("text-anchor") == "end"]
+    rows = [symbols.index(str(name)) for name in names if name not in ("true", "given")]
+    shown = matplotlib.image.imread(io.BytesIO(base64.b64decode(image.attrib["href"].partition(",")[2])), format="png")
+    np.testing.assert_allclose(shown[..., 3], posteriors.T[rows], atol=0.5 / 32 + 1e-2)
+    assert set(true[10:].tolist()) <= set(rows)
+    outlines, errors = (
+        [tuple(map(float, box)) for box in re.findall(r"M([\d.]+) ([\d.]+)h([\d.]+)v", path)]
+        for color in ("text", "series-1")
+        for path in [found.attrib["d"] for found in svg.iter("path") if f"var(--{color})" in found.attrib.values()]
+    )
+    assert outlines == [(2.0 * at, 14.0 * rows.index(true[at]), 20.0) for at in range(10, 90, 10)]
+    wrong = np.zeros(90, np.bool_)
+    for x, _, width in errors:
+        wrong[round(x / 2) : round((x + width) / 2)] = True
+    np.testing.assert_array_equal(wrong, (posteriors.argmax(axis=1) != true) & (true >= 0))
 
 
 def test_of_many_symbols_the_most_frequent_are_shown() -> None:
