@@ -112,7 +112,9 @@ def compare(
     device: str = "auto",
     progress: Progress = quiet,
 ) -> Comparison:
-    """Evaluate the best checkpoint of each run on the same partition and compare them with the first.
+    """Compare the best checkpoints of runs on the same partition with that of the first.
+
+    Evaluations that the runs' folders keep are used; others are made and kept there.
 
     Args:
         runs: folders of two or more runs.
