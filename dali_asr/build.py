@@ -22,7 +22,6 @@ from dali_asr.corpus.remote import is_at_hand, local_corpus
 from dali_asr.demo import DEMO_CORPUS, DEMO_RECORDING
 from dali_asr.errors import DataError, UsageError, brief
 from dali_asr.inventory import ARPABET, resolve_inventory
-from dali_asr.loading import WindowLoader
 from dali_asr.model import MLP, PRESETS, HiddenLayer, parameter_count
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from dali_asr.corpus.layouts import Layout, SourcePartition
     from dali_asr.corpus.packing import Progress
     from dali_asr.errors import DaliAsrError
+    from dali_asr.loading import WindowLoader
 
 
 def corpus_path(root: str, progress: Progress = quiet) -> Path:
@@ -240,6 +240,8 @@ def training_loader(
     config: LoaderConfig, partition: Partition, *, seed: int, device: torch.device, rank: int = 0, world_size: int = 1
 ) -> WindowLoader:
     """Return the loader of a rank's training batches."""
+    from dali_asr.loading import WindowLoader  # brings DALI, which takes half a second
+
     return WindowLoader(
         partition,
         context=config.context,
@@ -271,6 +273,8 @@ def complete_loader(
     world_size: int = 1,
 ) -> WindowLoader:
     """Return a loader of every frame, in order and unmasked, for evaluation and prediction."""
+    from dali_asr.loading import WindowLoader
+
     return WindowLoader(
         partition,
         context=context,

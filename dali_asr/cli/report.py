@@ -47,7 +47,7 @@ def report(
 
     It shows curves, the confusion matrix, scores of each phoneme, speed, the configuration and what differs from the
     recipe, and the posteriors of the utterances that are labelled worst and best, with sound if the corpus was made by
-    `prepare`.
+    `prepare`. Scores are those that `evaluate` kept; if there are none, the model is evaluated first.
 
     Examples:
 
@@ -74,5 +74,6 @@ def report(
     if made.remark:
         warn(made.remark)
     evaluation = made.evaluation
+    say(made.origin)
     say(f"{evaluation.checkpoint} on {evaluation.partition}: frame accuracy {evaluation.scores.accuracy:.2%}")
     say(f"Report: {made.path}")

@@ -165,12 +165,13 @@ def _metrics(checkpoint: Checkpoint, evaluations: list[dict[str, Any]]) -> list[
         rows = [
             [
                 _names([scores["partition"]]),
+                scores["decoding"],
                 f"{scores['frames']:,}",
                 *(_percent(scores[key]) for key in _SCORES.values()),
             ]
             for scores in evaluations
         ]
-        header = ["partition", "frames", *_SCORES]
+        header = ["partition", "decoding", "frames", *_SCORES]
         texts.append("\n".join(_row(cells) for cells in (header, ["---"] * len(header), *rows)))
     else:
         texts.append("This checkpoint was not evaluated with `dali-asr evaluate`.")

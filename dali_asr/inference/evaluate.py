@@ -5,6 +5,8 @@ Shape letters: `B` frames of a batch, `F` frames of a partition, `C` labels.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from dali_asr.runs.checkpoint import Checkpoint, Which
     from dali_asr.segments import FrameTiming
 
+_VERSION = 1  # of what is counted and how; raise it when other scores follow from the same labels
+
 
 @dataclass(frozen=True)
 class DecodingScores:
@@ -70,6 +74,7 @@ class Evaluation:
         silence: the label of silence; None if there is none.
         decode: the decoding that the scores are of.
         decodings: scores of this and other decodings, to be compared.
+        identity: identity of what was evaluated, as `identity_of` returns it; empty if it is not known.
     """
 
     partition: str
@@ -79,6 +84,7 @@ class Evaluation:
     silence: int | None = None
     decode: str = NONE
     decodings: tuple[DecodingScores, ...] = ()
+    identity: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the evaluation as JSON values; see `Confusion.to_json` for the confusion matrix."""
@@ -86,6 +92,7 @@ class Evaluation:
             "partition": self.partition,
             "checkpoint": self.checkpoint,
             "decoding": self.decode,
+            "identity": self.identity,
             **self.scores.to_json(),
             "decodings": [asdict(one) for one in self.decodings],
         }
@@ -180,7 +187,6 @@ def score(
     timing: FrameTiming | None = None,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
-    observe: Callable[[torch.Tensor], None] | None = None,
 ) -> Evaluation:
     """Score a checkpoint on an open partition; otherwise as `evaluate`.
 
@@ -193,7 +199,6 @@ def score(
         timing: as in `evaluate`.
         device: as in `evaluate`.
         progress: as in `evaluate`.
-        observe: called with the logits `[B, C]` of each batch, in order.
     """
     inventory, true = checkpoint.description.inventory, partition.labels()
     if true is None:
@@ -204,7 +209,7 @@ def score(
     confidence = np.empty(len(true), np.float32)
     in_top = np.empty(len(true), np.bool_)
     log_posteriors = any(name != NONE for name in names)
-    batches = _batches(checkpoint, partition, resolve_device(device), in_top, observe, log_posteriors=log_posteriors)
+    batches = _batches(checkpoint, partition, resolve_device(device), in_top, log_posteriors=log_posteriors)
     offsets, period = partition.offsets, (timing or checkpoint.description.timing).period
     for first, scores in zip(offsets.tolist(), by_utterance(batches, partition.lengths), strict=False):
         part = slice(first, first + len(scores.labels))
@@ -226,7 +231,21 @@ def score(
         tuple(_score_decoding(name, of_labels[name], true, offsets, period, silence) for name in names)
         if compared
         else (),
+        identity_of(checkpoint, partition, silence),
     )
+
+
+def identity_of(checkpoint: Checkpoint, partition: Partition, silence: int | None) -> str:
+    """Return the identity of what is evaluated, a SHA-256 in hexadecimal digits.
+
+    It is that of the model with its weights, the content of the partition, the label of silence, and what scores mean.
+    """
+    digest = hashlib.sha256(repr((_VERSION, partition.fingerprint, silence)).encode())
+    digest.update(json.dumps(checkpoint.description.to_json(), sort_keys=True).encode())
+    for name, tensor in sorted(checkpoint.weights.items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @torch.inference_mode()
@@ -235,7 +254,6 @@ def _batches(
     partition: Partition,
     device: torch.device,
     in_top: NDArray[np.bool_],
-    observe: Callable[[torch.Tensor], None] | None,
     *,
     log_posteriors: bool,
 ) -> Iterator[FrameScores]:
@@ -245,8 +263,6 @@ def _batches(
         top = logits.topk(min(TOP, logits.shape[1]), dim=1).indices
         in_top[done : done + len(logits)] = (top == batch.labels[:, None]).any(dim=1).cpu().numpy()
         done += len(logits)
-        if observe:
-            observe(logits)
         yield reduce_logits(logits, log_posteriors=log_posteriors)
 
 

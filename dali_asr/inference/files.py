@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from dali_asr.audio.extract import Failed, extract
 from dali_asr.audio.recordings import SUFFIXES, find_recordings, read_header
 from dali_asr.corpus import Corpus
 from dali_asr.corpus.features import is_npy_name, read_features, read_features_shape
@@ -176,6 +175,8 @@ class Files:
             return None
 
     def _computed(self, paths: Sequence[Path]) -> Iterator[_Read | None]:
+        from dali_asr.audio.extract import Failed, extract  # brings DALI
+
         settings = self._settings
         for result in extract(paths, settings, keep_going=True, gpu=self.gpu):
             if isinstance(result, Failed):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TOP = 3
 CALIBRATION_BINS = 15
+_NOT_COUNTED = ("top3_accuracy", "calibration_error", "phoneme_error_rate_without_silence")
 MAX_DENSE = 300  # symbols; 10,000 would make 10^8 cells, nearly all of them zero
 
 
@@ -95,6 +96,21 @@ class Confusion:
             return {"confusion": self.dense(np.arange(self.size)).tolist()}
         return {"confusion_cells": np.stack([self.true, self.predicted, self.counts], axis=1).tolist()}
 
+    @classmethod
+    def from_json(cls, values: dict[str, Any], size: int) -> Confusion:
+        """Return the matrix of C labels that `to_json` wrote.
+
+        Raises:
+            KeyError, ValueError: it is damaged.
+        """
+        if size > MAX_DENSE:
+            true, predicted, counts = np.array(values["confusion_cells"], np.int64).T
+        else:
+            matrix = np.array(values["confusion"], np.int64).reshape(size, size)
+            true, predicted = np.nonzero(matrix)
+            counts = matrix[true, predicted]
+        return cls(size, true, predicted, counts)
+
     def _sum(self, labels: NDArray[np.int64], chosen: NDArray[np.bool_] | slice = slice(None)) -> NDArray[np.int64]:
         sums = np.zeros(self.size, np.int64)
         np.add.at(sums, labels[chosen], self.counts[chosen])
@@ -138,6 +154,10 @@ class UtteranceScores:
     symbols: NDArray[np.int64]
     edits: NDArray[np.int64]
 
+    def to_json(self) -> dict[str, list[int]]:
+        """Return the scores as JSON values."""
+        return {name: values.tolist() for name, values in vars(self).items()}
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -170,10 +190,52 @@ class Scores:
     confusion: Confusion
     utterances: UtteranceScores
 
+    @classmethod
+    def of_counts(
+        cls, confusion: Confusion, utterances: UtteranceScores, inventory: Inventory, silence: int | None, **others: Any
+    ) -> Scores:
+        """Return the scores that follow from counts, with those that do not.
+
+        Args:
+            confusion: number of frames per pair of true and predicted label.
+            utterances: scores of each utterance.
+            inventory: the label set.
+            silence: the label of silence; None if there is none.
+            others: `top3_accuracy`, `calibration_error` and `phoneme_error_rate_without_silence`.
+        """
+        symbols = symbol_scores(confusion, inventory)
+        return cls(
+            frames=confusion.frames,
+            accuracy=float(confusion.right.sum() / confusion.frames),
+            accuracy_without_silence=accuracy_without(confusion, silence),
+            macro_f1=float(np.mean([symbol.f1 for symbol in symbols if symbol.frames and symbol.f1 is not None])),
+            phoneme_error_rate=float(utterances.edits.sum() / max(utterances.symbols.sum(), 1)),
+            symbols=symbols,
+            confusion=confusion,
+            utterances=utterances,
+            **others,
+        )
+
     def to_json(self) -> dict[str, Any]:
-        """Return the scores as JSON values without those of utterances; see `Confusion.to_json` for the matrix."""
-        values = {name: value for name, value in vars(self).items() if name not in ("confusion", "utterances")}
-        return {**values, "symbols": [asdict(symbol) for symbol in self.symbols], **self.confusion.to_json()}
+        """Return the scores as JSON values; see `Confusion.to_json` for the matrix."""
+        values = {name: value for name, value in vars(self).items() if name != "confusion"}
+        symbols = [asdict(symbol) for symbol in self.symbols]
+        return {**values, "symbols": symbols, "utterances": self.utterances.to_json(), **self.confusion.to_json()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any], inventory: Inventory, silence: int | None) -> Scores:
+        """Return the scores that `to_json` wrote; other arguments as in `of_counts`.
+
+        Raises:
+            KeyError, TypeError, ValueError: they are damaged.
+        """
+        return cls.of_counts(
+            Confusion.from_json(values, len(inventory)),
+            UtteranceScores(**{name: np.array(of_each, np.int64) for name, of_each in values["utterances"].items()}),
+            inventory,
+            silence,
+            **{name: values[name] for name in _NOT_COUNTED},
+        )
 
 
 def score_labels(
@@ -197,21 +259,14 @@ def score_labels(
         silence: the label of silence; None if there is none.
     """
     labelled = true >= 0
-    confusion = Confusion.count(predicted, true, len(inventory))
-    symbols = symbol_scores(confusion, inventory)
-    utterances = score_utterances(predicted, true, offsets)
-    return Scores(
-        frames=confusion.frames,
-        accuracy=float(confusion.right.sum() / confusion.frames),
-        accuracy_without_silence=accuracy_without(confusion, silence),
+    return Scores.of_counts(
+        Confusion.count(predicted, true, len(inventory)),
+        score_utterances(predicted, true, offsets),
+        inventory,
+        silence,
         top3_accuracy=float(in_top[labelled].mean()),
-        macro_f1=float(np.mean([symbol.f1 for symbol in symbols if symbol.frames and symbol.f1 is not None])),
         calibration_error=calibration_error(confidence[labelled], (predicted == true)[labelled]),
-        phoneme_error_rate=float(utterances.edits.sum() / max(utterances.symbols.sum(), 1)),
         phoneme_error_rate_without_silence=None if silence is None else error_rate(predicted, true, offsets, silence),
-        symbols=symbols,
-        confusion=confusion,
-        utterances=utterances,
     )
 
 

@@ -7,12 +7,12 @@ confusion matrix. The matrix is stored as `confusion` (C rows of C counts) up to
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from dali_asr.errors import UsageError
 from dali_asr.files import check_output, disk_errors, file_name, new_file, write_file
 from dali_asr.inference.formats import PER_UTTERANCE, SUFFIXES, encode, encode_utterance
+from dali_asr.inference.kept import keep
 from dali_asr.inference.pictures import draw_confusion
 
 if TYPE_CHECKING:
@@ -97,16 +97,15 @@ def write_prediction(
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Write `evaluation-PARTITION-CHECKPOINT.json` and `.png`, and return both paths.
+    """Write an evaluation and the picture of its confusion matrix, `.json` and `.png`, and return both paths.
 
-    They replace those of an earlier evaluation of the same checkpoint on a partition of this name.
+    They replace those of an earlier evaluation of the same checkpoint and decoding on a partition of this name.
 
     Raises:
         DataError: the disk is full or cannot be written.
     """
-    stem = f"evaluation-{evaluation.partition.replace('+', '-')}-{evaluation.checkpoint}"
-    scores, picture = folder / f"{stem}.json", folder / f"{stem}.png"
+    scores = keep(evaluation, folder)
+    picture = scores.with_suffix(".png")
     with disk_errors(folder):
-        write_file(scores, (json.dumps(evaluation.to_json()) + "\n").encode())
         write_file(picture, draw_confusion(evaluation))
     return [scores, picture]

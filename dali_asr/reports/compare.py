@@ -13,10 +13,12 @@ import torch
 from dali_asr.build import corpus_path
 from dali_asr.corpus.packing import quiet
 from dali_asr.errors import DataError, UsageError
-from dali_asr.inference.evaluate import prepare_evaluation, score
+from dali_asr.inference.evaluate import prepare_evaluation
+from dali_asr.inference.kept import evaluate_once
 from dali_asr.model import parameter_count
 from dali_asr.reports.bootstrap import Difference, paired_bootstrap
 from dali_asr.reports.record import Record, config_differences, fold_sections, read_record
+from dali_asr.runs.checkpoint import output_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +112,9 @@ def compare(
     device: str = "auto",
     progress: Progress = quiet,
 ) -> Comparison:
-    """Evaluate the best checkpoint of each run on the same partition and compare them with the first.
+    """Compare the best checkpoints of runs on the same partition with that of the first.
+
+    Evaluations that the runs' folders keep are used; others are made and kept there.
 
     Args:
         runs: folders of two or more runs.
@@ -139,7 +143,9 @@ def compare(
         def report(done: int, total: int, stage: str = stage) -> None:
             progress(stage, done, total)
 
-        evaluation = score(trained, opened, silence, device=device, progress=report)
+        evaluation, _ = evaluate_once(
+            output_folder(record.path), trained, opened, silence, device=device, progress=report
+        )
         with torch.device("meta"):
             parameters = parameter_count(trained.description.build())
         scored.append(Scored(chr(ord("A") + at), record, evaluation, parameters, _content(opened)))

@@ -1,6 +1,6 @@
-"""The utterances that a model labels worst and best, kept while a partition is evaluated.
+"""The utterances that a model labels worst and best, with its posteriors.
 
-Shape letters: `T` frames shown of an utterance, `B` frames of a batch, `C` labels.
+Shape letters: `T` frames shown of an utterance, `C` labels.
 """
 
 from __future__ import annotations
@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from dali_asr.corpus import Partition
+    from dali_asr.inference.scores import UtteranceScores
+    from dali_asr.runs.checkpoint import Checkpoint
 
 MAX_FRAMES = 800  # shown of an utterance: its first eight seconds
 _MIN_FRAMES = 50  # of an utterance that is judged, unless all are shorter: a few frames are all right or all wrong
@@ -49,76 +53,72 @@ class Example:
         return labels
 
 
-class Examples:
-    """Keeps the utterances with the lowest and the highest frame accuracy.
-
-    Give `add` to `score` as its observer. Only the utterances kept so far are in memory.
+def choose(utterances: UtteranceScores, count: int) -> tuple[list[int], list[int]]:
+    """Return the numbers of the utterances with the lowest and with the highest frame accuracy.
 
     Args:
-        partition: the partition, labelled.
-        count: number of utterances to keep of either kind.
+        utterances: scores of each utterance of a partition.
+        count: number of utterances to choose of either kind.
+
+    Returns:
+        The lowest first, and the highest first without those that are among the lowest.
     """
+    judged = np.flatnonzero(utterances.frames >= _MIN_FRAMES)
+    if not len(judged):
+        judged = np.flatnonzero(utterances.frames)
+    accuracy = utterances.right[judged] / utterances.frames[judged]
+    worst, best = (judged[np.argsort(sign * accuracy, kind="stable")[:count]].tolist() for sign in (1, -1))
+    return worst, [number for number in best if number not in worst]
 
-    def __init__(self, partition: Partition, count: int) -> None:
-        true = partition.labels()
+
+def make_examples(
+    numbers: Sequence[int],
+    checkpoint: Checkpoint,
+    partition: Partition,
+    utterances: UtteranceScores,
+    device: torch.device,
+) -> list[Example]:
+    """Return examples of some utterances.
+
+    Args:
+        numbers: of the utterances in their partition.
+        checkpoint: the model.
+        partition: the partition, labelled.
+        utterances: scores of each of its utterances.
+        device: where posteriors are computed.
+    """
+    model = checkpoint.build(device)
+    examples = []
+    for number in numbers:
+        start, end = partition.offsets[number : number + 2].tolist()
+        stop = min(end, start + MAX_FRAMES)
+        true = partition.labels(start, stop)
         assert true is not None
-        self._true, self._count = true, count
-        self._partition = partition
-        self._offsets = partition.offsets
-        labelled = np.diff(np.concatenate([[0], np.cumsum(true >= 0)])[self._offsets])
-        judged = labelled >= _MIN_FRAMES
-        self._labelled = labelled
-        self._judged = judged if judged.any() else labelled > 0
-        self._at = self._utterance = self._right = 0
-        self._logits: list[torch.Tensor] = []  # of the first frames of the utterance under way
-        self._worst: list[Example] = []
-        self._best: list[Example] = []
+        frames = int(utterances.frames[number])
+        examples.append(
+            Example(
+                partition.utterances[number],
+                number,
+                frames,
+                int(utterances.right[number]) / frames,
+                true,
+                _posteriors(model, _windows(partition, number, stop - start, checkpoint.description.context), device),
+                stop == end,
+            )
+        )
+    return examples
 
-    @property
-    def worst(self) -> list[Example]:
-        """The utterances with the lowest accuracy, lowest first."""
-        return list(self._worst)
 
-    @property
-    def best(self) -> list[Example]:
-        """The utterances with the highest accuracy, highest first, without those that are among the worst."""
-        names = {id(example) for example in self._worst}
-        return [example for example in self._best if id(example) not in names]
+def _windows(partition: Partition, number: int, count: int, context: tuple[int, int]) -> torch.Tensor:
+    """Return the windows of the first frames of an utterance, `[T, W, D]`."""
+    left, right = context
+    utterance = np.empty((int(partition.lengths[number]), partition.feature_dim), partition.dtype)
+    partition.read_into([utterance], number)
+    padded = torch.nn.functional.pad(torch.from_numpy(utterance).float(), (0, 0, left, right))
+    return padded.unfold(0, left + 1 + right, 1)[:count].transpose(1, 2)
 
-    def add(self, logits: torch.Tensor) -> None:
-        """Take the logits `[B, C]` of the next frames."""
-        right = logits.argmax(dim=1).cpu().numpy() == self._true[self._at : self._at + len(logits)]
-        done = 0
-        while done < len(logits):
-            start, end = self._offsets[self._utterance : self._utterance + 2].tolist()
-            count = min(end - self._at, len(logits) - done)
-            self._right += int(right[done : done + count].sum())
-            shown = min(count, start + MAX_FRAMES - self._at)
-            if shown > 0:
-                self._logits.append(logits[done : done + shown])
-            done += count
-            self._at += count
-            if self._at == end:
-                self._finish(start, end)
 
-    def _finish(self, start: int, end: int) -> None:
-        """Keep the utterance if it is among the worst or the best so far, and begin the next one."""
-        at, frames = self._utterance, int(self._labelled[self._utterance])
-        accuracy = self._right / max(frames, 1)
-        low = len(self._worst) < self._count or accuracy < self._worst[-1].accuracy
-        high = len(self._best) < self._count or accuracy > self._best[-1].accuracy
-        if self._judged[at] and (low or high):
-            name = self._partition.utterances[at]
-            true = self._true[start : min(end, start + MAX_FRAMES)]
-            example = Example(name, at, frames, accuracy, true, self._posteriors(), end - start <= MAX_FRAMES)
-            if low:
-                self._worst = sorted([*self._worst, example], key=lambda e: e.accuracy)[: self._count]
-            if high:
-                self._best = sorted([*self._best, example], key=lambda e: -e.accuracy)[: self._count]
-        self._utterance += 1
-        self._right = 0
-        self._logits = []
-
-    def _posteriors(self) -> NDArray[np.float32]:
-        parts: list[NDArray[np.float32]] = [logits.softmax(dim=1).cpu().numpy() for logits in self._logits]
-        return np.concatenate(parts)
+@torch.inference_mode()
+def _posteriors(model: torch.nn.Module, windows: torch.Tensor, device: torch.device) -> NDArray[np.float32]:
+    posteriors: NDArray[np.float32] = model(windows.to(device)).softmax(dim=1).cpu().numpy()
+    return posteriors

@@ -7,8 +7,6 @@ Shape letters: `S` samples, `T` frames, `F` frequencies, `C` labels.
 
 from __future__ import annotations
 
-import struct
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +14,7 @@ import numpy as np
 from dali_asr.audio.recordings import read_blocks, read_header
 from dali_asr.errors import printable
 from dali_asr.reports.page import render
+from dali_asr.reports.png import grey_png
 from dali_asr.reports.sounds import data_address, flac_address
 
 if TYPE_CHECKING:
@@ -127,20 +126,6 @@ def _tiles(picture: NDArray[np.uint8], edges: NDArray[np.float64], duration: flo
             }
 
     return list(parts())
-
-
-def grey_png(picture: NDArray[np.uint8]) -> bytes:
-    """Return a picture `[rows, columns]` as a PNG file in grey."""
-    height, width = picture.shape
-    lines = np.zeros((height, width + 1), np.uint8)  # each begins with the number of its filter, none
-    lines[:, 1:] = picture
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    data = zlib.compress(lines.tobytes(), 9)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def _ticks(duration: float) -> list[dict[str, Any]]:

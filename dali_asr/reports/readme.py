@@ -167,8 +167,11 @@ def _epoch_table(epochs: Iterable[dict[str, Any]]) -> str:
 def _evaluation_table(evaluations: Iterable[dict[str, Any]]) -> str:
     scores = ("accuracy", "macro_f1", "phoneme_error_rate")
     return _table(
-        ("partition", "checkpoint", "frame accuracy", "macro F1", "phoneme error rate"),
-        [(e["partition"], e["checkpoint"], *(_number(e.get(name), ".2%") for name in scores)) for e in evaluations],
+        ("partition", "checkpoint", "decoding", "frame accuracy", "macro F1", "phoneme error rate"),
+        [
+            (e["partition"], e["checkpoint"], e["decoding"], *(_number(e.get(name), ".2%") for name in scores))
+            for e in evaluations
+        ],
     )
 
 

@@ -9,13 +9,16 @@ import numpy as np
 import torch
 
 from dali_asr.corpus.packing import quiet
+from dali_asr.device import resolve_device
 from dali_asr.errors import printable
 from dali_asr.files import check_output
-from dali_asr.inference.evaluate import prepare_evaluation, score
+from dali_asr.inference.evaluate import prepare_evaluation
+from dali_asr.inference.kept import evaluate_once
 from dali_asr.inference.pictures import phonetic_order
 from dali_asr.model import parameter_count
-from dali_asr.reports.examples import Examples
-from dali_asr.reports.figures import draw_metric, draw_posteriorgram
+from dali_asr.reports.examples import choose, make_examples
+from dali_asr.reports.figures import draw_metric
+from dali_asr.reports.posteriorgram import draw_posteriorgram
 from dali_asr.reports.record import ABSENT, compare_recipe, read_record, settings
 from dali_asr.reports.run_pages import write_page
 from dali_asr.reports.sounds import Sounds
@@ -46,11 +49,13 @@ class Report:
     Attributes:
         path: the page.
         evaluation: the scores that it shows.
+        origin: a sentence about where the scores come from.
         remark: a line about recordings that are missing or cannot be read; empty if there are none.
     """
 
     path: Path
     evaluation: Evaluation
+    origin: str
     remark: str = ""
 
 
@@ -66,7 +71,10 @@ def report(
     progress: Progress = quiet,
     overwrite: bool = False,
 ) -> Report:
-    """Evaluate a run's model and write a page about the run, which opens without a network.
+    """Write a page about a run, which opens without a network.
+
+    It shows the evaluation that the run's folder keeps of this checkpoint and partition. If there is none, or it is of
+    another corpus, the model is evaluated, and the evaluation is kept there.
 
     Args:
         run: folder of a run, or of one of its checkpoints.
@@ -95,19 +103,23 @@ def report(
     path = output or page_path(record, opened.name)
     check_output(path, overwrite=overwrite)
     sounds = Sounds(opened, trained.description.timing, _MAX_SOUND, recordings)
-    examples = Examples(opened, _EXAMPLES)
-    evaluation = score(
+    evaluation, origin = evaluate_once(
+        output_folder(record.path),
         trained,
         opened,
         silence,
         device=device,
         progress=lambda done, total: progress("evaluating", done, total),
-        observe=examples.add,
     )
     progress("drawing", 0, 1)
-    write_page(path, "report.html", overwrite=overwrite, **_contents(record, trained, evaluation, examples, sounds))
+    utterances = evaluation.scores.utterances
+    groups = {
+        kind: make_examples(numbers, trained, opened, utterances, resolve_device(device))
+        for kind, numbers in zip(("worst", "best"), choose(utterances, _EXAMPLES), strict=True)
+    }
+    write_page(path, "report.html", overwrite=overwrite, **_contents(record, trained, evaluation, groups, sounds))
     progress("drawing", 1, 1)
-    return Report(path, evaluation, sounds.remark)
+    return Report(path, evaluation, origin, sounds.remark)
 
 
 def page_path(record: Record, partition: str) -> Path:
@@ -116,7 +128,7 @@ def page_path(record: Record, partition: str) -> Path:
 
 
 def _contents(
-    record: Record, checkpoint: Checkpoint, evaluation: Evaluation, examples: Examples, sounds: Sounds
+    record: Record, checkpoint: Checkpoint, evaluation: Evaluation, groups: dict[str, list[Example]], sounds: Sounds
 ) -> dict[str, Any]:
     """Return what the template inserts."""
     compared, theirs = compare_recipe(record)
@@ -137,10 +149,7 @@ def _contents(
         "slowest": max((line["train_seconds"] for line in record.timings), default=1),
         "compared": compared,
         "config": [(key, ours.get(key, ABSENT), theirs.get(key)) for key in dict.fromkeys((*ours, *theirs))],
-        "groups": [
-            ("worst", _pictures(examples.worst, evaluation, sounds)),
-            ("best", _pictures(examples.best, evaluation, sounds)),
-        ],
+        "groups": [(kind, _pictures(examples, evaluation, sounds)) for kind, examples in groups.items()],
         "sounds_known": sounds.known,
     }
 

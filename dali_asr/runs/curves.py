@@ -52,7 +52,7 @@ def _draw_metric(axes: Axes, name: str, steps: Sequence[dict[str, Any]], epochs:
     points = [(line["step"], line[name]) for line in steps if line[name] is not None]
     if len(points) > 1 or (points and not epochs):  # one reading says less than its epoch
         style = "-" if len(points) > 1 else "."
-        axes.plot(*zip(*points, strict=True), style, color=_TRAIN, alpha=0.35, linewidth=1, label="train, by step")
+        axes.plot(*zip(*points, strict=True), style, color=_TRAIN, alpha=0.6, linewidth=1, label="train, by step")
     for partition, color in (("train", _TRAIN), ("dev", _DEV)):
         points = [(e["step"], e[partition][name]) for e in epochs if (e[partition] or {}).get(name) is not None]
         if points:
@@ -83,11 +83,11 @@ def _set_ticks(axes: Axes, steps: Sequence[dict[str, Any]], epochs: Sequence[dic
     axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    if not epochs:
-        return
-    above = axes.secondary_xaxis("top")
     every = -(-len(epochs) // _MAX_NUMBERED)
     numbered = [epoch for epoch in epochs if epoch["epoch"] % every == 0 and epoch.get("complete", True)]
+    if not numbered:
+        return
+    above = axes.secondary_xaxis("top")
     above.set_xticks([epoch["step"] for epoch in numbered], [str(epoch["epoch"]) for epoch in numbered])
     above.set_xlabel("end of epoch", fontsize=9)
     above.tick_params(labelsize=8)

@@ -80,7 +80,7 @@ def test_the_card_says_what_the_run_knows(trained: Path, quick: None, tmp_path: 
     (recorded,) = trained.glob("evaluation-*.json")
     scores = json.loads(recorded.read_text())
     assert card.startswith("# a|b: a frame classifier\n")
-    assert f"| `dev` | 40 | {scores['accuracy']:.2%} |" in card
+    assert f"| `dev` | none | 40 | {scores['accuracy']:.2%} |" in card
     assert "| corpus | `course` |" in card
     assert str(trained.parent) not in card
     assert "3 frames before and 1 after each frame, 0.05 s" in card

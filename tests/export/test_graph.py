@@ -87,5 +87,5 @@ def test_a_file_that_predicts_something_else_is_refused(case: tuple[TrainedModel
 
 
 def test_no_frames_are_an_error_and_no_crash(case: tuple[TrainedModel, bytes]) -> None:
-    with pytest.raises(Exception, match=r"INVALID_ARGUMENT|Invalid|shape"):
+    with pytest.raises(Exception, match="ONNXRuntimeError"):
         onnx_file.open_session(case[1]).run(None, {"frames": np.zeros((0, 4), np.float32)})

@@ -221,7 +221,9 @@ def test_what_is_handed_in_is_of_the_checkpoint_and_corpus_named(
     """Neither is what lies in the run's folder already, however new it is."""
     first, last = sorted((copy / "checkpoints").iterdir())
     for checkpoint in (first, last):
-        (copy / f"evaluation-dev-{checkpoint.name}.json").write_text('{"partition": "dev", "checkpoint": "it"}')
+        (copy / f"evaluation-dev-{checkpoint.name}.json").write_text(
+            '{"partition": "dev", "checkpoint": "it", "decoding": "none"}'
+        )
     other = Path(shutil.copytree(Config.load(copy / "config.yaml").data.root, tmp_path / "other"))
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/tiny").symlink_to(copy)

@@ -15,7 +15,8 @@ import soundfile
 from dali_asr.demo import DEMO_RECORDING
 from dali_asr.inference.predict import label, prepare
 from dali_asr.inference.writers import write_prediction
-from dali_asr.reports.listening import grey_png, utterance_page
+from dali_asr.reports.listening import utterance_page
+from dali_asr.reports.png import grey_png
 from tests.reports.browser import dump
 
 

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import matplotlib.image
 import numpy as np
 import pytest
 import soundfile
@@ -25,15 +27,17 @@ from dali_asr.config import Config
 from dali_asr.corpus import Corpus
 from dali_asr.demo import DEMO_CORPUS
 from dali_asr.inference.evaluate import Evaluation
-from dali_asr.inference.scores import score_labels
-from dali_asr.inventory import Inventory
+from dali_asr.inference.scores import UtteranceScores, score_labels, score_utterances
+from dali_asr.inventory import ARPABET, Inventory
 from dali_asr.reports import report as reporting
-from dali_asr.reports.examples import MAX_FRAMES, Examples
+from dali_asr.reports.examples import MAX_FRAMES, Example, choose, make_examples
 from dali_asr.reports.figures import draw_metric, thinned
+from dali_asr.reports.posteriorgram import draw_posteriorgram
 from dali_asr.reports.report import confusion_rows, report
 from dali_asr.runs import Reporter
+from dali_asr.runs.checkpoint import load_checkpoint
 from dali_asr.training import train
-from tests.makers import make_course, make_partition
+from tests.makers import make_course
 from tests.reports.browser import dump
 from tests.training_runs import SMALL
 
@@ -298,29 +302,62 @@ def test_curves_of_many_steps_are_means_of_as_many() -> None:
     assert len(draw_metric("loss", lines)) < 100_000
 
 
-@pytest.mark.parametrize("batch", [1, 7, 64, 5000])
-def test_the_worst_and_the_best_are_those_of_a_plain_sort(batch: int) -> None:
-    lengths = [60, 49, 3, 900, 51, 200, 80, 75, 1000]
-    partition = make_partition(lengths)
-    true = partition.labels()
+def test_the_worst_and_the_best_are_those_of_a_plain_sort() -> None:
+    frames = np.array([60, 49, 3, 900, 51, 200, 0, 75, 100])
+    right = np.array([30, 49, 0, 90, 50, 100, 0, 75, 10])
+    judged = sorted((right[at] / count, at) for at, count in enumerate(frames) if count >= 50)
+    worst, best = choose(UtteranceScores(frames, right, frames, frames), 2)
+    assert worst == [at for _, at in judged[:2]] == [3, 8]
+    assert best == [at for _, at in judged[:-3:-1]]
+    few = np.array([4, 0, 6])
+    assert choose(UtteranceScores(few, few // 2, few, few), 3) == ([0, 2], [])
+
+
+def test_examples_are_the_beginnings_of_utterances_with_their_posteriors(run: Path) -> None:
+    """Beside what `predict` gives, whose windows are cut by DALI."""
+    partition = Corpus.open(DEMO_CORPUS).partition("dev")
+    expected = predict(run, "demo", partition="dev", posteriors=True, device="cpu")
+    true, offsets = partition.labels(), partition.offsets
     assert true is not None
-    logits = torch.from_numpy(np.random.default_rng(1).normal(size=(len(true), 42))).float()
-    logits[np.arange(len(true)), true] += torch.linspace(0, 4, len(true))
-    examples = Examples(partition, 2)
-    for start in range(0, len(true), batch):
-        examples.add(logits[start : start + batch])
-    right = (logits.argmax(1).numpy() == true).astype(float)
-    means = [part.mean() for part in np.split(right, partition.offsets[1:-1])]
-    judged = sorted((mean, at) for at, mean in enumerate(means) if lengths[at] >= 50)
-    assert [e.name for e in examples.worst] == [partition.utterances[at] for _, at in judged[:2]]
-    assert [e.name for e in examples.best] == [partition.utterances[at] for _, at in judged[:-3:-1]]
-    for example in (*examples.worst, *examples.best):
-        at = partition.utterances.index(example.name)
-        start, shown = int(partition.offsets[at]), min(lengths[at], MAX_FRAMES)
-        assert example.complete == (shown == lengths[at])
-        assert example.accuracy == pytest.approx(means[at])
-        np.testing.assert_array_equal(example.true, true[start : start + shown])
-        np.testing.assert_array_equal(example.posteriors, logits[start : start + shown].softmax(1).numpy())
+    assert expected.posteriors is not None
+    counts = score_utterances(expected.labels, true, offsets)
+    chosen = [2, int(partition.lengths.argmax())]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dali_asr.reports.examples.MAX_FRAMES", 240)
+        made = make_examples(chosen, load_checkpoint(run), partition, counts, torch.device("cpu"))
+    for at, example in zip(chosen, made, strict=True):
+        shown = slice(offsets[at], min(offsets[at + 1], offsets[at] + 240))
+        assert (example.name, example.position) == (partition.utterances[at], at)
+        assert example.complete == (partition.lengths[at] <= 240)
+        np.testing.assert_array_equal(example.true, true[shown])
+        np.testing.assert_allclose(example.posteriors, expected.posteriors[shown], atol=1e-6)
+    assert not made[1].complete
+
+
+def test_a_posteriorgram_shows_posteriors_true_labels_and_errors() -> None:
+    rng = np.random.default_rng(0)
+    posteriors = rng.dirichlet(np.full(42, 0.1), 90).astype(np.float32)
+    true = np.repeat(rng.permutation(40)[:9], 10)
+    true[:10] = -100
+    example = Example("<u>", 0, 80, 0.5, true, posteriors, complete=True)
+    symbols = ARPABET.symbols
+    svg = ElementTree.fromstring(draw_posteriorgram(example, symbols))
+    (image,) = svg.iter("image")
+    names = [text.text for text in svg.iter("text") if text.attrib.get("text-anchor") == "end"]
+    rows = [symbols.index(str(name)) for name in names if name not in ("true", "given")]
+    shown = matplotlib.image.imread(io.BytesIO(base64.b64decode(image.attrib["href"].partition(",")[2])), format="png")
+    np.testing.assert_allclose(shown[..., 3], posteriors.T[rows], atol=0.5 / 32 + 1e-2)
+    assert set(true[10:].tolist()) <= set(rows)
+    outlines, errors = (
+        [tuple(map(float, box)) for box in re.findall(r"M([\d.]+) ([\d.]+)h([\d.]+)v", path)]
+        for color in ("text", "series-1")
+        for path in [found.attrib["d"] for found in svg.iter("path") if f"var(--{color})" in found.attrib.values()]
+    )
+    assert outlines == [(2.0 * at, 14.0 * rows.index(true[at]), 20.0) for at in range(10, 90, 10)]
+    wrong = np.zeros(90, np.bool_)
+    for x, _, width in errors:
+        wrong[round(x / 2) : round((x + width) / 2)] = True
+    np.testing.assert_array_equal(wrong, (posteriors.argmax(axis=1) != true) & (true >= 0))
 
 
 def test_of_many_symbols_the_most_frequent_are_shown() -> None:
@@ -337,10 +374,3 @@ def test_of_many_symbols_the_most_frequent_are_shown() -> None:
         counts = [int(((true == row.label) & (predicted == label)).sum()) for label in labels]
         assert [count for count, _ in row.cells] == counts
         assert [shade**2 for _, shade in row.cells] == pytest.approx([count / row.label for count in counts])
-
-
-def test_short_and_few_utterances_are_shown_once() -> None:
-    partition = make_partition([4, 6])
-    examples = Examples(partition, 3)
-    examples.add(torch.zeros(10, 42))
-    assert (len(examples.worst), len(examples.best)) == (2, 0)
