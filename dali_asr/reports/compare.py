@@ -93,15 +93,15 @@ class Comparison:
         differing: the keys that differ between configurations, with each run's value as JSON, and folded as by
             `fold_sections`.
         groups: runs that differ in seeds alone.
-        pairs: the first run with each of the others; empty if they were not scored on the same utterances.
-        obstacle: why there are no pairs; None if there are.
+        pairs: the first run with each of the others that were scored on the same utterances.
+        obstacles: why the first run cannot be paired with the others.
     """
 
     runs: tuple[Scored, ...]
     differing: dict[str, tuple[str, ...]]
     groups: tuple[SeedGroup, ...]
     pairs: tuple[Pair, ...]
-    obstacle: str | None
+    obstacles: tuple[str, ...]
 
 
 def compare(
@@ -150,9 +150,10 @@ def compare(
             parameters = parameter_count(trained.description.build())
         scored.append(Scored(chr(ord("A") + at), record, evaluation, parameters, _content(opened)))
     differing = fold_sections(config_differences(*(record.config for record in records)))
-    obstacle = _obstacle(scored)
-    pairs = () if obstacle else tuple(_pair(scored[0], other) for other in scored[1:])
-    return Comparison(tuple(scored), differing, tuple(_seed_groups(scored)), pairs, obstacle)
+    first, *others = scored
+    obstacles = {other.letter: obstacle for other in others if (obstacle := _obstacle(first, other))}
+    pairs = tuple(_pair(first, other) for other in others if other.letter not in obstacles)
+    return Comparison(tuple(scored), differing, tuple(_seed_groups(scored)), pairs, tuple(obstacles.values()))
 
 
 def _check_runs(runs: Sequence[str | Path]) -> None:
@@ -175,21 +176,19 @@ def _content(partition: Partition) -> str:
     return digest.hexdigest()
 
 
-def _obstacle(runs: Sequence[Scored]) -> str | None:
-    """Return why the runs cannot be paired by utterance; None if they can."""
-    first = runs[0]
-    for other in runs[1:]:
-        if other.evaluation.inventory != first.evaluation.inventory:
-            counts = [len(run.evaluation.inventory) for run in (first, other)]
-            return (
-                f"{first.letter} and {other.letter} have different inventories ({counts[0]} and {counts[1]} symbols), "
-                "so their scores are not of the same task"
-            )
-        if other.content != first.content:
-            return (
-                f"{first.letter} and {other.letter} were scored on different utterances or labels, "
-                f"{_place(first)} and {_place(other)}"
-            )
+def _obstacle(first: Scored, other: Scored) -> str | None:
+    """Return why two runs cannot be paired by utterance; None if they can."""
+    if other.evaluation.inventory != first.evaluation.inventory:
+        counts = [len(run.evaluation.inventory) for run in (first, other)]
+        return (
+            f"{first.letter} and {other.letter} have different inventories ({counts[0]} and {counts[1]} symbols), "
+            "so their scores are not of the same task"
+        )
+    if other.content != first.content:
+        return (
+            f"{first.letter} and {other.letter} were scored on different utterances or labels, "
+            f"{_place(first)} and {_place(other)}"
+        )
     if int((first.evaluation.scores.utterances.frames > 0).sum()) < 2:
         return f"{first.evaluation.partition} has fewer than two labelled utterances"
     return None

@@ -15,11 +15,9 @@ METHOD = "Paired bootstrap over utterances, 10,000 resamples; each p-value is of
 
 def verdicts(comparison: Comparison) -> list[str]:
     """Return what can be said about whether the runs differ."""
-    if comparison.obstacle:
-        return [f"No significance: {printable(comparison.obstacle)}"]
-    lines = [_pair(pair) for pair in comparison.pairs]
-    lines += _seeds(comparison)
-    return lines
+    lines = [f"No significance: {printable(obstacle)}" for obstacle in dict.fromkeys(comparison.obstacles)]
+    lines += [_pair(pair) for pair in comparison.pairs]
+    return lines + (_seeds(comparison) if comparison.pairs else [])
 
 
 def interval(difference: Difference) -> str:

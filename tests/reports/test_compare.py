@@ -146,12 +146,12 @@ def test_runs_of_other_corpora_are_shown_without_significance(runs: list[Path], 
     make_course(tmp_path / "c", {"train": [300, 200], "dev": [60, 40]}, dim=28)
     small = [*SMALL, "loader.batch_size=16", "training.max_steps=2", f"data.root={tmp_path / 'c'}", "data.test=null"]
     other = train(Config.load("demo", small), run=tmp_path / "other").run
-    found = compare([runs[0], other], device="cpu")
-    assert found.pairs == ()
-    (line,) = verdicts(found)
-    assert line.startswith(
-        "No significance: A and B were scored on different utterances or labels, dev of demo and dev of"
+    found = compare([runs[0], runs[1], other], device="cpu")
+    assert [(pair.first, pair.second) for pair in found.pairs] == [("A", "B")]
+    assert verdicts(found)[0].startswith(
+        "No significance: A and C were scored on different utterances or labels, dev of demo and dev of"
     )
+    assert not compare([runs[0], other], device="cpu").pairs
     assert compare([runs[0], other], corpus="demo", partition="test", device="cpu").pairs
     (tmp_path / "c").rename(tmp_path / "gone")
     with pytest.raises(DataError, match=r"its corpus .* is missing; name a corpus for all runs \(corpus=FOLDER\)"):
