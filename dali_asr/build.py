@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dali_asr.config import DEMO, Config, DataConfig, LoaderConfig, ModelConfig
+from dali_asr.config import DEMO, IN_MEMORY, Config, DataConfig, LoaderConfig, ModelConfig
 from dali_asr.corpus import Corpus, PackSettings
 from dali_asr.corpus.archive import is_archive
+from dali_asr.corpus.cache import is_cached
 from dali_asr.corpus.dropping import drop_labels, read_dropped
 from dali_asr.corpus.folding import read_fold
 from dali_asr.corpus.labels import label_counts
@@ -42,8 +43,13 @@ def corpus_path(root: str, progress: Progress = quiet) -> Path:
     `demo.wav` is the embedded recording, unless there is a file of that name.
 
     Raises:
-        DataError, UsageError: as `local_corpus`.
+        DataError, UsageError: as `local_corpus`; or the root is that of a corpus in memory.
     """
+    if root == IN_MEMORY:
+        raise DataError(
+            "data.root: the run was trained on a corpus in memory, which it does not keep; give the corpus "
+            "(PackedWriter writes one to a folder)"
+        )
     if root == DEMO_RECORDING.name and not Path(root).exists():
         return DEMO_RECORDING
     return DEMO_CORPUS if root == DEMO else local_corpus(root, progress)
@@ -78,6 +84,21 @@ def open_corpus(data: DataConfig, progress: Progress) -> Corpus:
         partition_of(corpus, key, *names)
     corpus.inventory.silence(data.silence)
     return corpus
+
+
+def with_root(data: DataConfig, corpus: Corpus) -> DataConfig:
+    """Return a section whose root is where a corpus is, unless it names that corpus already."""
+    if corpus.path is None:
+        return data.model_copy(update={"root": IN_MEMORY})
+    try:
+        path = corpus_path(data.root)
+        if not is_packed(path) and path.exists() and is_cached(path, pack_settings(data)):
+            path = Corpus.open(path, pack_settings(data)).path or path
+    except (DataError, UsageError):
+        path = None
+    if path is not None and path.absolute() == corpus.path.absolute():
+        return data
+    return data.model_copy(update={"root": str(corpus.path)})
 
 
 def corpus_mistakes(data: DataConfig) -> list[DaliAsrError]:

@@ -45,8 +45,8 @@ ROOMS: dict[str, set[str]] = {
     "alignment": BASE
     | {"device", "inventory", "segments", "config", "audio", "corpus", "runs", "training", "inference"},
     "reports": BASE
-    | {"audio", "environment", "device", "inventory", "model", "segments", "config", "corpus", "loading", "build"}
-    | {"pretrained", "runs", "training", "inference"},
+    | {"audio", "environment", "device", "fetching", "inventory", "model", "segments", "config", "corpus", "loading"}
+    | {"build", "pretrained", "runs", "training", "inference"},
     "export": BASE | {"environment", "model", "pretrained", "config", "corpus", "runs", "inference"},
     "bench": BASE
     | {"environment", "device", "inventory", "model", "plan", "config", "corpus", "loading", "build", "training"},

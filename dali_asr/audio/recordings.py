@@ -116,6 +116,8 @@ def read_header(path: Path) -> Header:
         info = soundfile.info(str(path))
         if info.format in ("WAV", "WAVEX"):
             _check_whole(path, start)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; check the path") from error
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}; make it readable, or remove it") from error
     except soundfile.LibsndfileError as error:

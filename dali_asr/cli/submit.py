@@ -83,8 +83,9 @@ def submit(
         report("checking", 0, 1)
         rows = check_submission(file, sample)
         report("checking", 1, 1)
-        say(f"{rows:,} rows, ids and symbols as in the sample submission")
+        say(f"{rows:,} rows, with the ids of the sample submission and no symbol spelled otherwise")
         if where is None or dry_run:
+            say("Dry run: nothing was sent")
             return
         report("sending", 0, 1)
         answer = where.send(file, message)

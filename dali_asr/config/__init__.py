@@ -4,6 +4,7 @@ from dali_asr.config.keys import keys_named
 from dali_asr.config.reading import find_config, recipe_names, recipes_folder
 from dali_asr.config.sections import (
     DEMO,
+    IN_MEMORY,
     Config,
     DataConfig,
     LoaderConfig,
@@ -16,6 +17,7 @@ from dali_asr.config.sections import (
 
 __all__ = [
     "DEMO",
+    "IN_MEMORY",
     "Config",
     "DataConfig",
     "LoaderConfig",

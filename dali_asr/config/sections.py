@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEMO = "demo"  # the root of the embedded corpus, and the name of its recipe
+IN_MEMORY = "(in memory)"  # the root that a run records of a corpus that was made from arrays
 
 
 class Section(BaseModel):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _SITE = "https://www.kaggle.com"
-_KEY = f"create one at {_SITE}/settings (API) and save it as ~/.kaggle/kaggle.json, or set KAGGLE_API_TOKEN"
+KEY_ADVICE = f"make one at {_SITE}/settings/api and save it as ~/.kaggle/access_token, or log in: kaggle auth login"
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> Any:
@@ -81,9 +81,9 @@ class KaggleRemote:
             raise UsageError(f"{self.shown}: needs kagglehub; pip install 'dali-asr[kaggle]'") from error
         try:
             if not get_kaggle_credentials():
-                raise DataError(f"{self.shown}: no Kaggle key found; {_KEY}")
+                raise DataError(f"{self.shown}: no Kaggle key found; {KEY_ADVICE}")
         except ValueError as error:
-            raise DataError(f"{self.shown}: {error}; {_KEY}") from error
+            raise DataError(f"{self.shown}: {error}; {KEY_ADVICE}") from error
         request = ApiDownloadDataFilesRequest()
         request.competition_name = self.competition
         try:
@@ -98,7 +98,7 @@ class KaggleRemote:
 
     def _refused(self, status: int) -> Exception:
         if status == 401:
-            return DataError(f"{self.shown}: Kaggle does not accept the key (HTTP 401); {_KEY}")
+            return DataError(f"{self.shown}: Kaggle does not accept the key (HTTP 401); {KEY_ADVICE}")
         if status == 403:
             return DataError(
                 f"{self.shown}: Kaggle denies access (HTTP 403), most often because the rules are not accepted; "

@@ -15,6 +15,7 @@ import torch
 
 from dali_asr.build import corpus_path
 from dali_asr.config import Config
+from dali_asr.corpus import Corpus
 from dali_asr.corpus.labels import label_counts
 from dali_asr.corpus.packing import quiet
 from dali_asr.device import resolve_device
@@ -22,7 +23,7 @@ from dali_asr.errors import DataError
 from dali_asr.inference.boundaries import BoundaryScores, score_boundaries
 from dali_asr.inference.decoding import MEDIAN, NONE, VITERBI, build_decoder
 from dali_asr.inference.files import FILES
-from dali_asr.inference.predict import by_utterance, classify, prepare, reduce_logits
+from dali_asr.inference.predict import by_utterance, check_run, classify, prepare, reduce_logits
 from dali_asr.inference.scores import TOP, Scores, error_rate, score_labels
 from dali_asr.inference.sources import holds_files
 from dali_asr.runs.start import config_of
@@ -100,7 +101,7 @@ class Evaluation:
 
 def evaluate(
     run: str | Path,
-    source: str | Path | None = None,
+    source: str | Path | Corpus | None = None,
     *,
     partition: str | None = None,
     checkpoint: Which = "best",
@@ -114,7 +115,8 @@ def evaluate(
 
     Args:
         run: folder of a run, or of one of its checkpoints.
-        source: a packed corpus, a course folder or `demo`; by default the corpus that the run was trained on.
+        source: a packed corpus, an opened one, a course folder or `demo`; by default the corpus that the run was
+            trained on.
         partition: name of the partition; by default the run's `data.dev`.
         checkpoint: `best` or `last`.
         decode: the decoding that is scored in detail, as in `predict`. It is compared with `none`, `median:5` and, if
@@ -142,7 +144,7 @@ def comparable_decodings(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 def prepare_evaluation(
     run: str | Path,
-    source: str | Path | None = None,
+    source: str | Path | Corpus | None = None,
     *,
     partition: str | None = None,
     checkpoint: Which = "best",
@@ -153,12 +155,14 @@ def prepare_evaluation(
     Returns:
         Both, and the label of silence if there is one.
     """
+    check_run(run)
     path = config_of(run)
     data = Config.load(path).data if path else None  # `prepare` reports a missing configuration
     if data and not source and not corpus_path(data.root, packing).exists():
         raise DataError(f"{data.root}: no such folder, which the run was trained on; give the corpus after the run")
     root = source or (data.root if data else "demo")
-    default = data.dev if data and not holds_files(corpus_path(str(root), packing)) else None
+    has_partitions = isinstance(root, Corpus) or not holds_files(corpus_path(str(root), packing))
+    default = data.dev if data and has_partitions else None
     trained, found = prepare(
         run,
         root,

@@ -20,8 +20,10 @@ import torch
 
 from dali_asr.audio.devices import gpu_number
 from dali_asr.build import complete_loader
+from dali_asr.corpus import Corpus
 from dali_asr.corpus.packing import quiet
 from dali_asr.device import resolve_device
+from dali_asr.errors import UsageError
 from dali_asr.inference.decoding import NONE, FrameScores, build_decoder
 from dali_asr.inference.sources import open_source
 from dali_asr.inference.trained import run_config
@@ -147,7 +149,7 @@ class Prediction:
 
 def predict(
     run: str | Path,
-    source: str | Path | Sequence[str | Path],
+    source: str | Path | Corpus | Sequence[str | Path],
     *,
     partition: str | None = None,
     checkpoint: Which = "best",
@@ -162,8 +164,8 @@ def predict(
 
     Args:
         run: folder of a run, or of one of its checkpoints; or `english-small`, the model in the package.
-        source: recordings, `.npy` files of features `[T, D]`, not normalized, or folders of them; a packed corpus, a
-            course folder, or `demo`.
+        source: recordings, `.npy` files of features `[T, D]`, not normalized, or folders of them; a packed corpus, an
+            opened one, a course folder, or `demo`.
         partition: name of the corpus's partition; by default the run's `data.test`, or the only one.
         checkpoint: `best` or `last`.
         decode: how labels follow from posteriors: `none`, the most probable label of each frame; `median:K`, the
@@ -201,7 +203,7 @@ def predict(
 
 def prepare(
     run: str | Path,
-    source: str | Path | Sequence[str | Path],
+    source: str | Path | Corpus | Sequence[str | Path],
     *,
     partition: str | None = None,
     checkpoint: Which = "best",
@@ -214,14 +216,25 @@ def prepare(
     Besides, `failed` is called with the error of a file that cannot be used, which is then left out; by default it is
     raised.
     """
+    check_run(run)
     run = Path(run).expanduser()
     trained = load_checkpoint(run, checkpoint)
     config = run_config(run_of(run), trained)
-    sources = [source] if isinstance(source, (str, Path)) else list(source)
+    sources = [source] if isinstance(source, (str, Path, Corpus)) else list(source)
     opened = open_source(
         sources, partition, trained.description, config.data, packing, failed=failed, gpu=gpu_number(device)
     )
     return trained, opened
+
+
+def check_run(run: object) -> None:
+    """Check that a run is named by its folder; a `TrainedModel` has methods of its own.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not isinstance(run, (str, Path)):
+        raise UsageError(f"run: received {type(run).__name__}; give the folder of a run or checkpoint")
 
 
 def label(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dali_asr.audio.recordings import SUFFIXES
 from dali_asr.build import corpus_path
+from dali_asr.config import IN_MEMORY
 from dali_asr.corpus import Corpus, PackSettings
 from dali_asr.corpus.archive import is_archive
 from dali_asr.corpus.archive_names import archive_partitions
@@ -60,7 +61,7 @@ class Source:
 
 
 def open_source(
-    sources: Sequence[str | Path],
+    sources: Sequence[str | Path | Corpus],
     partition: str | None,
     description: ModelDescription,
     data: DataConfig,
@@ -73,7 +74,7 @@ def open_source(
 
     Args:
         sources: recordings, `.npy` files of features `[T, D]`, and folders of such files; or one corpus: a packed
-            corpus, source files in any layout, an archive of a course folder, or `demo`.
+            corpus, an opened one, source files in any layout, an archive of a course folder, or `demo`.
         partition: name of the corpus's partition; by default `data.test` if the corpus has it, or its only one. Or the
             folder `train`, `dev` or `test` of a folder of recordings.
         description: description of the model.
@@ -88,6 +89,8 @@ def open_source(
         CheckpointError: the corpus and the model have different inventories, or there are recordings and the model
             does not know how its features were computed.
     """
+    if len(sources) == 1 and isinstance(sources[0], Corpus):
+        return Source.of(_partition_of(sources[0], partition, description, data))
     paths = [corpus_path(str(source), progress) for source in sources]
     report = failed or _raise
     given = [_files_of(path, partition, report) for path in paths]
@@ -154,6 +157,14 @@ def _has_layout(path: Path) -> bool:
 def _source_of(files: Files) -> Source:
     has_recordings = any(is_recording_name(path) for path in files.paths)
     return Source(FILES, files.names, files.frame_count, files.parts(), files.sounds, has_recordings)
+
+
+def _partition_of(corpus: Corpus, partition: str | None, description: ModelDescription, data: DataConfig) -> Partition:
+    """Return the partition of a corpus that is open."""
+    path = corpus.path or Path(IN_MEMORY)
+    _check_corpus(path, corpus, description)
+    check_feature_dim(path, corpus.feature_dim, description, data.root)
+    return corpus.partition(partition or _choose(path, list(corpus.partitions), data.test))
 
 
 def _open_corpus(
@@ -228,9 +239,10 @@ def _check_corpus(path: Path, corpus: Corpus, description: ModelDescription) -> 
             f"{path}: has an inventory of {len(corpus.inventory)} symbols, the checkpoint one of "
             f"{len(description.inventory)} that differs; give a corpus packed with the checkpoint's inventory"
         )
-    if corpus.normalization != description.normalization:
+    ours, theirs = corpus.normalization, description.normalization
+    if ours != theirs:
+        kind = f"{theirs.kind} statistics that differ" if ours.kind == theirs.kind else theirs.kind
         raise DataError(
-            f"{path}: normalized by {corpus.normalization.kind}, the checkpoint was trained on features "
-            f"normalized by {description.normalization.kind}, or by other statistics; give the source files "
-            "instead, or pack it again"
+            f"{path}: normalized by {ours.kind}, the checkpoint was trained on features normalized by {kind}; give the "
+            "source files instead, or pack it again"
         )

@@ -184,7 +184,7 @@ class TrainedModel(nn.Module):
         expected = [1, len(self.inventory)]
         try:
             found = list(self(torch.zeros(shape, device=self._device)).shape)
-        except RuntimeError as error:
+        except Exception as error:
             raise UsageError(
                 f"TrainedModel: the network cannot read windows {list(shape)} ({' '.join(str(error).split())[:200]}); "
                 "give the context and feature_dim that it was trained with"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dali_asr.errors import DaliAsrError, DataError, UsageError
+from dali_asr.fetching.kaggle import KEY_ADVICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,10 +154,7 @@ def _client() -> Any:
     except ImportError as error:
         raise UsageError("the kaggle package is not installed; pip install 'dali-asr[kaggle]'") from error
     except SystemExit as error:
-        raise DataError(
-            f"Kaggle: found no valid key; make one at {_SITE}/settings/api and save it as ~/.kaggle/access_token, "
-            "or log in: kaggle auth login"
-        ) from error
+        raise DataError(f"Kaggle: found no valid key; {KEY_ADVICE}") from error
     return api
 
 

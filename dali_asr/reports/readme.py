@@ -225,7 +225,11 @@ _MEANINGS = {
 
 def _contents(facts: Facts) -> Iterator[str]:
     yield "## Files"
-    yield _table(("file", "content"), [(name, _MEANINGS.get(name, "scores of an evaluation")) for name in facts.files])
+    yield _table(("file", "content"), [(name, _MEANINGS.get(name, _evaluation(name))) for name in facts.files])
+
+
+def _evaluation(name: str) -> str:
+    return "confusion matrix of an evaluation" if name.endswith(".png") else "scores of an evaluation"
 
 
 def _number(value: float | None, form: str) -> str:

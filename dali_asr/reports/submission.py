@@ -187,7 +187,8 @@ def _check_symbols(submission: Path, ours: Counter[str], theirs: Counter[str]) -
         rows = sum(ours[symbol] for symbol in unknown)
         raise DataError(
             f"{submission}: {_named(unknown)} in {rows:,} rows, the sample has {_named(list(theirs))}"
-            f"{did_you_mean(unknown[0], theirs)}; train with the competition's symbols (data.inventory)"
+            f"{did_you_mean(unknown[0], theirs)}; train with the competition's symbols (data.inventory), "
+            "or give a sample without placeholders (--sample)"
         )
 
 

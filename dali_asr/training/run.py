@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dali_asr.build import open_corpus
+from dali_asr.build import open_corpus, with_root
 from dali_asr.errors import DeviceError
 from dali_asr.runs.reporter import Reporter
 from dali_asr.runs.start import find_start
@@ -44,7 +44,8 @@ def train(
         recipe: names the folder.
         resume: the folder of a run or of a checkpoint to continue; or `auto` for the run in `run`, else the recipe's
             latest, else a new one.
-        corpus: the corpus to train on, instead of the configured one.
+        corpus: the corpus to train on, instead of the configured one. The run records its folder as `data.root`, or
+            that it was in memory.
         reporter: receives the progress, on rank 0; None for none.
 
     Raises:
@@ -59,6 +60,8 @@ def train(
         told = reporter if reporter and world.leads else Reporter()
         start = world.on_rank_0(lambda: find_start(config.run, run, recipe, resume))
         with world.together():
+            if corpus:
+                config = config.model_copy(update={"data": with_root(config.data, corpus)})
             opened = corpus or open_corpus(config.data, told.packing)
         try:
             return Training(config, opened, world, start, told).run()

@@ -96,14 +96,14 @@ def test_the_data_of_a_competition_becomes_a_folder(stored: FileServer, tmp_path
 def test_no_key(home: Path, tmp_path: Path) -> None:
     (home / ".kaggle/kaggle.json").unlink()
     message = refused("hw1p2", tmp_path)
-    assert "no Kaggle key found; create one at https://www.kaggle.com/settings (API) and save it as" in message
+    assert "no Kaggle key found; make one at https://www.kaggle.com/settings/api and save it as" in message
     (home / ".kaggle/kaggle.json").write_text("{")
     assert "Invalid Kaggle credentials file" in refused("hw1p2", tmp_path)
 
 
 def test_a_wrong_key(home: Path, tmp_path: Path) -> None:
     (home / ".kaggle/kaggle.json").write_text('{"username": "someone", "key": "wrong"}')
-    assert "Kaggle does not accept the key (HTTP 401); create one at https://www" in refused("hw1p2", tmp_path)
+    assert "Kaggle does not accept the key (HTTP 401); make one at https://www" in refused("hw1p2", tmp_path)
 
 
 def test_rules_that_are_not_accepted(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_unclear_recordings_are_refused(sounds: Path, tmp_path: Path) -> None:
         predict(MODEL, sounds / "train/two.flac", partition="train")
     with pytest.raises(UsageError, match="several sources must all be recordings"):
         predict(MODEL, [sounds, "demo"])
-    with pytest.raises(DataError, match=r"nowhere\.wav: No such file"):
+    with pytest.raises(DataError, match=r"nowhere\.wav: no such file; check the path"):
         predict(MODEL, tmp_path / "nowhere.wav")
 
 

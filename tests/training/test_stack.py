@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dali_asr import MLP, Corpus
-from dali_asr.config import Config
+from dali_asr.config import IN_MEMORY, Config
 from dali_asr.errors import TrainingError, TrainingInterrupted
 from dali_asr.runs.checkpoint import load_checkpoint
 from dali_asr.runs.reporter import Reporter
@@ -54,7 +54,7 @@ def corpus() -> Corpus:
 
 
 def config(*overrides: str) -> Config:
-    return Config.load("demo", [*SMALL, *overrides])
+    return Config.load("demo", [*SMALL, f"data.root={IN_MEMORY}", *overrides])
 
 
 def together(corpus: Corpus, runs: list[Path], configs: list[Config]) -> list[TrainingResult | TrainingError]:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -318,3 +319,26 @@ def test_a_symbol_without_frames_gives_a_warning(tmp_path: Path) -> None:
     train(config, run=tmp_path / "other", corpus=corpus, reporter=heard)
     assert len(heard.messages) == 1
     assert heard.messages[0].startswith("all: no frame is labelled b;")
+
+
+def test_a_run_says_which_corpus_it_was_trained_on(tmp_path: Path) -> None:
+    """Also if that is not the configured one: an evaluation would otherwise score another corpus in silence."""
+    from dali_asr import evaluate, predict
+
+    corpus = Corpus.from_arrays(
+        {"train": [make_features(60)], "dev": [make_features(20)]},
+        {"train": [np.arange(60) % 3], "dev": [np.arange(20) % 3]},
+        ["a", "b", "c"],
+    )
+    once = [*SMALL, "training.max_steps=1"]
+    config = Config.load("demo", [*once, "loader.subset=1", "loader.batch_size=9", "data.test=null"])
+    run = train(config, run=tmp_path / "run", corpus=corpus).run
+    assert Config.load(run / "config.yaml").data.root == "(in memory)"
+    with pytest.raises(DataError, match="trained on a corpus in memory, which it does not keep; give the corpus"):
+        evaluate(run)
+    scored = evaluate(run, corpus, device="cpu")
+    assert scored.scores.accuracy == predict(run, corpus, partition="dev", device="cpu").accuracy
+    demo = Corpus.open(DEMO_CORPUS)
+    for given, recorded in {"elsewhere": str(DEMO_CORPUS), "demo": "demo"}.items():
+        run = train(Config.load("demo", [*once, f"data.root={given}"]), run=tmp_path / given, corpus=demo).run
+        assert Config.load(run / "config.yaml").data.root == recorded

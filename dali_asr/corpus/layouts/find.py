@@ -84,5 +84,5 @@ def _kind(root: Path) -> LayoutKind:
             problem = "is neither a folder nor an archive" if root.exists() else "no such folder or archive"
     layouts = ", ".join(f"{kind.title} ({kind.pattern})" for kind in KINDS)
     raise DataError(
-        f"{root}: {problem}; give a packed corpus (corpus.json), an archive of a course folder, or {layouts}"
+        f"{root}: {problem}; give a packed corpus (corpus.json), an archive of a course folder, or one of: {layouts}"
     )
