@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,16 +33,14 @@ def quick_interpreter() -> None:
         return
     from triton.runtime import interpreter
 
-    class Kept:
-        def restore(self) -> None: ...
-
+    kept = SimpleNamespace(restore=lambda: None)
     patch, patched = interpreter._patch_lang, set()
 
-    def patch_once(function: Any) -> Kept:
+    def patch_once(function: Any) -> SimpleNamespace:
         if function.__globals__["__name__"] not in patched:  # patches the modules that the function's module imports
             patch(function)
             patched.add(function.__globals__["__name__"])
-        return Kept()
+        return kept
 
     interpreter._patch_lang = patch_once
     options = interpreter.interpreter_builder.options
