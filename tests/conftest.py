@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,21 @@ os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # otherwise torch starts proc
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the slow files, so that both workers end at about the same time."""
     items.sort(key=lambda item: item.path.name not in SLOW)
+
+
+def pytest_collection_finish() -> None:
+    """Make later collections of garbage quick: they pass over what is imported."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+def small_roofs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure the rates that benchmarks compare with on little data."""
+    from dali_asr.bench import measure
+
+    monkeypatch.setitem(measure._MATRIX_SIZE, "cpu", 256)
+    monkeypatch.setitem(measure._COPIED_BYTES, "cpu", 1 << 20)
 
 
 def pytest_unconfigure() -> None:

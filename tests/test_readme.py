@@ -21,7 +21,6 @@ import pytest
 import soundfile
 import torch
 
-from dali_asr.bench import measure
 from dali_asr.config import recipe_names
 from dali_asr.demo import DEMO_RECORDING
 from dali_asr.demo.sentences import TEST
@@ -116,12 +115,15 @@ def shell(command: str, folder: Path, server: ForkServer) -> str:
 
 @pytest.fixture
 def execute(
-    folder: Path, run_cli: Callable[..., Any], fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    run_cli: Callable[..., Any],
+    fork_server: ForkServer,
+    small_roofs: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[str], str]:
     """Return a function that runs a command: ours in this process, which is quicker, others by the shell."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    monkeypatch.setitem(measure._MATRIX_SIZE, "cpu", 256)
     # A process of its own would import torch again.
     monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor", lambda jobs, *_, **__: ThreadPoolExecutor(jobs))
     for name in ("OF_FRAMES", "OF_SEGMENTS"):

@@ -15,7 +15,6 @@ import torch
 
 from dali_asr import Corpus
 from dali_asr.bench import bench_loader, synthetic_corpus
-from dali_asr.bench import measure as protocol
 from dali_asr.bench.contenders import Case, Contender, contenders
 from dali_asr.bench.loader import _worker_counts
 from dali_asr.bench.measure import check, measure
@@ -25,6 +24,8 @@ from tests.judge import judge_windows, same_bits
 from tests.makers import make_features, make_partition
 
 CPU = torch.device("cpu")
+
+pytestmark = pytest.mark.usefixtures("small_roofs")
 
 
 @pytest.mark.parametrize("masking", [None, Masking(), Masking(scope="batch")])
@@ -118,10 +119,7 @@ def test_bench_loader_measures_a_recipes_corpus(run_cli: Callable[..., Any]) -> 
     assert "52,297 frames of 28 features, windows of 12 + 1 + 12 frames" in result.output
 
 
-def test_bench_train_writes_and_prints_stall_and_overhead(
-    run_cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(protocol._MATRIX_SIZE, "cpu", 256)
+def test_bench_train_writes_and_prints_stall_and_overhead(run_cli: Callable[..., Any], tmp_path: Path) -> None:
     files = {"--json": tmp_path / "b.json", "--chart": tmp_path / "b.svg", "--table": tmp_path / "b.md"}
     arguments = ["bench", "train", "--frames", 10_000, "--batch-size", 16, "--model", "tiny"]
     arguments += ["--repeats", 2, "--seconds", 0.01, *itertools.chain.from_iterable(files.items())]
