@@ -60,6 +60,7 @@ def small_roofs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pytest_unconfigure() -> None:
     """Limit what happens after the last test: garbage is collected and pipelines are shut down."""
+    gc.unfreeze()  # so that nothing is left when the interpreter exits
     faulthandler.dump_traceback_later(120, exit=True)
 
 

@@ -1,6 +1,6 @@
 """Loaders with a Python operator that are built, dropped, collected and left behind, again and again.
 
-    TRITON_INTERPRET=1 python -m tests.loading.lifecycle_patterns PATTERN=COUNT [PATTERN=COUNT ...]
+    python -m tests.loading.lifecycle_patterns PATTERN=COUNT [PATTERN=COUNT ...]
 
 A watchdog prints all stacks and exits with 1 when nothing has happened for half a minute. The operator is a stand-in
 for the fused kernels: Python code that lets other threads run while an iteration is under way.
@@ -22,6 +22,7 @@ import torch
 
 from dali_asr import Batch, Corpus, WindowLoader
 from dali_asr.errors import LoadingError
+from dali_asr.loading import fused, loader
 from dali_asr.loading.fused import FusedGraph
 
 SECONDS = 30
@@ -30,7 +31,7 @@ Hook = Callable[[], None]
 
 
 def operate(hook: Hook | None = None) -> None:
-    """Replace the kernels by Python code that calls `hook` while it runs."""
+    """Replace the kernels by Python code that calls `hook` while it runs, and needs no Triton."""
 
     def launch(self: Any, rows: torch.Tensor, *_: Any) -> list[torch.Tensor]:
         if hook:
@@ -43,6 +44,7 @@ def operate(hook: Hook | None = None) -> None:
         return [windows, numbers, numbers.clone()]
 
     FusedGraph._launch = launch  # type: ignore[method-assign, assignment]
+    fused.fused_problem = loader.fused_problem = lambda _: None  # type: ignore[assignment]
 
 
 def started() -> tuple[WindowLoader, Iterator[Batch]]:
