@@ -4,10 +4,10 @@
 
 Each FOLDER holds recordings, `transcripts.tsv`, and of each recording `NAME.phn` with its given phones.
 
-A boundary is the beginning of a phone, or its end before a silence or at the end. Given and placed phones are paired by a
-shortest edit path, since a word may have been said in another pronunciation; of a pair, beginnings and ends are compared.
-Boundaries of given phones without a pair count as misplaced: they are in the shares within a tolerance, but not in mean
-and median. A multiple of 10 ms is within itself.
+A boundary is the beginning of a phone, or its end before a silence or at the end. Given and placed phones are paired by
+a shortest edit path, since a word may have been said in another pronunciation; of a pair, beginnings and ends are
+compared. Boundaries of given phones without a pair count as misplaced: they are in the shares within a tolerance, but
+not in mean and median. A multiple of 10 ms is within itself.
 
 Both aligners run in turn in this process, from the first recording to the last boundary; loading libraries, models and
 dictionary is left out. Where the given times are by pocketsphinx, its figures say how well it repeats itself.
@@ -115,14 +115,14 @@ def main() -> None:
     made = parser(__doc__, repeats=3)
     made.add_argument("run", help="a run, or the name of a pretrained model")
     made.add_argument("folders", type=Path, nargs="+", help="folders of recordings with transcripts.tsv and NAME.phn")
+    made.add_argument("--alone", action="store_true", help="leave out pocketsphinx")
     given = made.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    aligner = SphinxAligner(load_dictionary(ARPABET))
-    sides = in_turn(
-        given.repeats,
-        lambda: [align_by_model(given.run, folder) for folder in given.folders],
-        lambda: [align_by_sphinx(aligner, folder) for folder in given.folders],
-    )
+    sides = [lambda: [align_by_model(given.run, folder) for folder in given.folders]]
+    if not given.alone:
+        aligner = SphinxAligner(load_dictionary(ARPABET))
+        sides.append(lambda: [align_by_sphinx(aligner, folder) for folder in given.folders])
+    results = in_turn(given.repeats, *sides)
     recordings = [one for folder in given.folders for one in find_recordings(folder)[0]]
     headers = [read_header(recording.path) for recording in recordings]
     values: dict[str, Any] = {
@@ -130,14 +130,13 @@ def main() -> None:
         "seconds_of_audio": sum(header.samples / header.sample_rate for header in headers),
         "load_average": os.getloadavg()[0],
     }
-    for name, repeats in zip(("dali-asr", "pocketsphinx"), sides, strict=True):
+    for name, repeats in zip(("dali-asr", "pocketsphinx"), results, strict=False):
         aligned = [phones for phones, _ in repeats[0]]
         found = compare(given.folders, aligned)
         seconds = [sum(took for _, took in repeat) for repeat in repeats]
         values[name] = {"aligned": sum(map(len, aligned)), "seconds": seconds, "scores": found}
-        print(
-            f"{name}: {values[name]['aligned']} of {len(recordings)} aligned, in {', '.join(f'{s:.1f}' for s in seconds)} s"
-        )
+        times = ", ".join(f"{one:.1f}" for one in seconds)
+        print(f"{name}: {values[name]['aligned']} of {len(recordings)} aligned, in {times} s")
         for group, one in found.items():
             shares = " ".join(f"{one[f'within_{tolerance}_ms']:6.1%}" for tolerance in TOLERANCES)
             print(

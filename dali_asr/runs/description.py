@@ -25,6 +25,7 @@ class ModelDescription:
         inventory: the label set.
         normalization: how the features were normalized.
         features: how the features were computed from recordings; None if unknown.
+        states: the number of states of a label.
     """
 
     context: tuple[int, int]
@@ -35,6 +36,7 @@ class ModelDescription:
     inventory: Inventory
     normalization: Normalization
     features: FeatureSettings | None = None
+    states: int = 1
 
     @property
     def window(self) -> int:
@@ -55,6 +57,7 @@ class ModelDescription:
             hidden=self.hidden,
             activation=self.activation,
             residual=self.residual,
+            states=self.states,
         )
 
     def differences(self, other: ModelDescription) -> list[str]:
@@ -63,7 +66,7 @@ class ModelDescription:
         ours["hidden"], theirs["hidden"] = _layer_list(self.hidden), _layer_list(other.hidden)
         found = [
             f"{name} {ours[name]} (here {theirs[name]})"
-            for name in ("context", "feature_dim", "hidden", "activation", "residual")
+            for name in ("context", "feature_dim", "hidden", "activation", "residual", "states")
             if ours[name] != theirs[name]
         ]
         if self.inventory != other.inventory:
@@ -82,6 +85,7 @@ class ModelDescription:
             "hidden": [asdict(layer) for layer in self.hidden],
             "activation": self.activation,
             "residual": self.residual,
+            "states": self.states,
             "inventory": list(self.inventory.symbols),
             "normalization": self.normalization.to_json(),
             "features": self.features.to_json() if self.features else None,
@@ -100,6 +104,7 @@ class ModelDescription:
             Inventory(tuple(values["inventory"])),
             Normalization.from_json(values["normalization"]),
             FeatureSettings.from_json(values["features"]) if values.get("features") else None,
+            int(values.get("states", 1)),
         )
 
 
