@@ -104,6 +104,7 @@ class _Rules:
     """What the search is given beside posteriors and words."""
 
     states: int
+    shift: float
     log_priors: NDArray[np.float32] | None = None
     durations: Durations | None = None
 
@@ -168,11 +169,11 @@ def _rules(checkpoint: Checkpoint) -> _Rules:
     counts, description = checkpoint.segments, checkpoint.description
     states, silence = description.states, description.inventory.silence()
     if counts is None or not counts.frames.sum():
-        return _Rules(states)
+        return _Rules(states, description.label_shift)
     shares = (counts.frames + 1) / (counts.frames + 1).sum()
     of_states = np.where(np.arange(len(shares)) == silence, shares, shares / states).repeat(states)
     log_priors = (PRIOR_SCALE * np.log(of_states)).astype(np.float32)
-    return _Rules(states, log_priors, trained_durations(counts, states, silence))
+    return _Rules(states, description.label_shift, log_priors, trained_durations(counts, states, silence))
 
 
 def _transcript_of(name: str, texts: dict[str, Transcript]) -> Transcript | None:
@@ -247,6 +248,7 @@ def _aligned(
             log_priors=rules.log_priors,
             durations=rules.durations,
             states=rules.states,
+            shift=rules.shift,
         )
     except NoPathError as error:
         raise DataError(f"{where}: {error}; check that the transcript belongs to the recording") from error

@@ -56,6 +56,7 @@ def align_utterance(
     log_priors: NDArray[np.floating] | None = None,
     durations: Durations | None = None,
     states: int = 1,
+    shift: float = 0.0,
     refine: bool = True,
 ) -> AlignedUtterance:
     """Find when the words of an utterance were said.
@@ -67,9 +68,10 @@ def align_utterance(
         timing: of the frames.
         duration: of the recording in seconds; by default its last frame's end.
         log_priors: subtracted from the posteriors for the search, `[C·K]`.
-        durations: of the states; by default all from `MIN_FRAMES` on are alike. Where there are too few frames, labels
-            have one state, of any duration.
+        durations: of the states; by default a phone has `MIN_FRAMES` or more, all alike. Where there are too few
+            frames, labels have one state, of any duration.
         states: number of states of a label, K.
+        shift: added to boundaries, in seconds; see `Corpus.label_shift`.
         refine: whether boundaries may lie within frames.
 
     Raises:
@@ -77,7 +79,7 @@ def align_utterance(
     """
     said_ways = [said for _, said in words]
     silence, of_labels = inventory.silence(), _sum_states(log_posteriors, states)
-    durations = durations or free_durations(log_posteriors.shape[1], MIN_FRAMES)
+    durations = durations or free_durations(log_posteriors.shape[1], -(-MIN_FRAMES // states))
     graph = build_graph(said_ways, silence, durations.min_frames, states)
     scores = log_posteriors if log_priors is None else log_posteriors - log_priors
     if graph.min_frames > len(scores):
@@ -93,6 +95,7 @@ def align_utterance(
     bounds = edges[np.append(first, len(found))]
     if refine:
         bounds[1:-1] += _offsets(log_posteriors, columns, first[1:]) * timing.period
+    bounds[1:-1] += shift
     bounds[0] = 0.0
     bounds[-1] = bounds[-1] if duration is None else max(duration, float(bounds[-2]))
     said = of_labels[np.arange(len(found)), labels].astype(np.float64)

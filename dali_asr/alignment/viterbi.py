@@ -155,9 +155,7 @@ class _Search:
         self._best: list[float] = []  # score of the best active state in each frame, if there is pruning
         self._entries = np.full((size, 2 * self.longest), -np.inf)
         self._within = durations.within[graph.columns, ::-1]  # of M, ..., 1 frames
-        self._beyond, self._stay, self._leave = (
-            values[graph.columns] for values in (durations.beyond, durations.stay, durations.leave)
-        )
+        self._beyond, self._stay = durations.beyond[graph.columns], durations.stay[graph.columns]
         self._tail = np.full(size, -np.inf)  # best of those longer than M
         self._ends = np.full(size + 1, -np.inf)  # scores of states that end here; the first element is no state
 
@@ -189,9 +187,8 @@ class _Search:
             candidates = recent + self._within[active]
             lengths = longest - candidates.argmax(axis=1)
             best = candidates[np.arange(len(lengths)), longest - lengths]
-            ends = tail + self._leave[active]
-            lengths[ends > best] = 0
-            self._ends[low + 1 : high + 1] = np.maximum(best, ends) + total[columns]
+            lengths[tail > best] = 0
+            self._ends[low + 1 : high + 1] = np.maximum(best, tail) + total[columns]
             self.trace.add(low, lengths, grown, first, chosen)
             if self.trace.bytes > MAX_TRACE_BYTES:
                 raise NoPathError("too long to be searched within the memory; split the recording")
@@ -219,8 +216,7 @@ class _Search:
         lengths = np.diff(np.append(first, len(states)))
         columns, over = self.graph.columns[states[first]], lengths - self.longest
         logs = self.durations.within[columns, np.minimum(lengths, self.longest) - 1]
-        beyond = self.durations.beyond + self.durations.leave
-        logs = np.where(over > 0, beyond[columns] + (over - 1) * self.durations.stay[columns], logs)
+        logs = np.where(over > 0, self.durations.beyond[columns] + (over - 1) * self.durations.stay[columns], logs)
         steps = np.zeros(len(states))
         steps[first[1:]] = logs[:-1]
         return float((np.array(self._best) - reached - np.cumsum(steps)).max())

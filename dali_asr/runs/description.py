@@ -26,6 +26,7 @@ class ModelDescription:
         normalization: how the features were normalized.
         features: how the features were computed from recordings; None if unknown.
         states: the number of states of a label.
+        label_shift: that of the `Corpus` it was trained on, in seconds.
     """
 
     context: tuple[int, int]
@@ -37,6 +38,7 @@ class ModelDescription:
     normalization: Normalization
     features: FeatureSettings | None = None
     states: int = 1
+    label_shift: float = 0.0
 
     @property
     def window(self) -> int:
@@ -86,6 +88,7 @@ class ModelDescription:
             "activation": self.activation,
             "residual": self.residual,
             "states": self.states,
+            "label_shift": self.label_shift,
             "inventory": list(self.inventory.symbols),
             "normalization": self.normalization.to_json(),
             "features": self.features.to_json() if self.features else None,
@@ -105,6 +108,7 @@ class ModelDescription:
             Normalization.from_json(values["normalization"]),
             FeatureSettings.from_json(values["features"]) if values.get("features") else None,
             int(values.get("states", 1)),
+            float(values.get("label_shift", 0)),
         )
 
 

@@ -103,6 +103,7 @@ def set_up(
         corpus.normalization,
         FeatureSettings.from_json(corpus.features) if corpus.features else None,
         config.model.states,
+        corpus.label_shift,
     )
     check_batches(batches, train, description.hidden)
     torch.manual_seed(config.training.seed)
