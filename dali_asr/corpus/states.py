@@ -24,7 +24,7 @@ def frame_states(partition: Partition, states: int) -> NDArray[np.int8]:
         partition: with labels.
         states: number of states of a label, K.
     """
-    labels, offsets = partition.labels(dtype=np.int16), partition.offsets
+    labels, offsets = partition.labels(dtype=np.int32), partition.offsets
     assert labels is not None
     begins = np.ones(len(labels), np.bool_)
     begins[1:] = labels[1:] != labels[:-1]
