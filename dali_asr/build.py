@@ -352,6 +352,7 @@ def check_parameters(config: Config, corpus: Corpus) -> None:
             classes=len(corpus.inventory),
             hidden=build_hidden(config.model),
             residual=config.model.residual,
+            states=config.model.states,
         )
     check_size(model, config.model)
 

@@ -1,6 +1,7 @@
 """The multilayer perceptron that classifies windows, and its presets.
 
-Shape letters: `B` windows of a batch, `W` frames of a window, `D` features of a frame, `C` labels.
+Shape letters: `B` windows of a batch, `W` frames of a window, `D` features of a frame, `C` labels, `K` states of a
+label.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class MLP(nn.Module):
         hidden: a preset, `tiny` or `full`; or the hidden layers, each a `HiddenLayer` or its width.
         activation: `gelu`, `relu`, `silu` or `tanh`.
         residual: add the input of a hidden layer to its output if both have the same width (He et al. 2016).
+        states: number of states of a label, K.
 
     Raises:
         UsageError: an unknown preset, norm or activation, or a size below 1.
@@ -86,11 +88,12 @@ class MLP(nn.Module):
         hidden: str | Sequence[HiddenLayer | int] = "tiny",
         activation: str = "gelu",
         residual: bool = False,
+        states: int = 1,
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
             raise UsageError(f"MLP: activation {activation!r}; expected one of {', '.join(ACTIVATIONS)}")
-        for name, size in (("window", window), ("feature_dim", feature_dim), ("classes", classes)):
+        for name, size in (("window", window), ("feature_dim", feature_dim), ("classes", classes), ("states", states)):
             if size < 1:
                 raise UsageError(f"MLP: {name} {size}; expected 1 or more")
         layers = _hidden_layers(hidden)
@@ -100,14 +103,34 @@ class MLP(nn.Module):
             hidden_layer = _hidden_layer(fan_in, layers[at], activation)
             # The input of the first layer is the window, not a hidden layer.
             modules += [Residual(*hidden_layer)] if residual and at and fan_in == fan_out else hidden_layer
-        modules.append(nn.Linear(widths[-1], classes))
+        modules.append(nn.Linear(widths[-1], classes * states))
+        if states > 1:
+            modules.append(StateSum(states))
+        self.states = states
         self.layers = nn.Sequential(*modules)
         self.apply(_initialize)
 
-    def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        """Map windows `[B, W, D]` to logits `[B, C]`."""
-        logits: torch.Tensor = self.layers(windows)
+    def forward(self, windows: torch.Tensor, *, by_state: bool = False) -> torch.Tensor:
+        """Map windows `[B, W, D]` to logits `[B, C]`; or to those of states, `[B, C·K]`, those of a label together."""
+        layers = self.layers[:-1] if by_state and self.states > 1 else self.layers
+        logits: torch.Tensor = layers(windows)
         return logits
+
+
+class StateSum(nn.Module):
+    """The sum of the probabilities of a label's states, as logits.
+
+    Args:
+        states: number of states of a label, K.
+    """
+
+    def __init__(self, states: int) -> None:
+        super().__init__()
+        self.states = states
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        """Map logits of states `[B, C·K]` to logits of labels `[B, C]`."""
+        return logits.view(len(logits), -1, self.states).logsumexp(dim=2)
 
 
 class Residual(nn.Sequential):
@@ -158,6 +181,8 @@ def summarize(model: MLP, window: int, feature_dim: int) -> Iterator[LayerSummar
         for layer in block.children() if residual else [block]:
             if isinstance(layer, nn.Linear):
                 width = layer.out_features
+            if isinstance(layer, StateSum):
+                width //= layer.states
             yield LayerSummary(_name(layer), f"[B, {width}]", parameter_count(layer))
         if residual:
             yield LayerSummary("Residual", f"[B, {width}]", 0)
@@ -172,6 +197,8 @@ def _name(layer: nn.Module) -> str:
     kind = type(layer).__name__
     if isinstance(layer, nn.Linear):
         return f"{kind} {layer.in_features} -> {layer.out_features}"
+    if isinstance(layer, StateSum):
+        return f"{kind} {layer.states}"
     return f"{kind} {layer.p:g}" if isinstance(layer, nn.Dropout) else kind
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 NO_LABEL = -100  # of a frame that has none; torch's ignore_index
+_COMMON = 0.25  # of the boundaries
 
 
 class Segment(NamedTuple):
@@ -113,6 +114,38 @@ def covering_segments(segments: Sequence[Segment], timing: FrameTiming, frames: 
     centers = timing.centers(frames)
     found = np.searchsorted(starts, centers, side="right") - 1
     return np.where((found >= 0) & (centers < ends[found]), found, -1)
+
+
+def boundary_shifts(segments: Sequence[Segment], timing: FrameTiming) -> NDArray[np.float64]:
+    """Return by how many seconds the beginnings of segments lie after the edges of frames where labels change.
+
+    They are within half a hop.
+
+    Args:
+        segments: in order of time.
+        timing: of the frames.
+    """
+    starts = np.array([segment.start for segment in segments[1:]])
+    first = timing.centers(1)[0]
+    # The first center that is not before a start, by a microsecond or more: rounding must not decide.
+    frames = np.ceil(np.round((starts - first) / timing.period, 4))
+    shifts: NDArray[np.float64] = starts - (first + (frames - 0.5) * timing.period)
+    return shifts
+
+
+def common_shift(shifts: Sequence[NDArray[np.float64]]) -> float:
+    """Return the shift that boundaries have in common, to 0.1 ms; 0 if no shift is that of a quarter of them.
+
+    Aligners that work frame by frame write times in whole hops. All of these have one shift, and so have the frames'
+    labels, where a model learns to change them. Times that are set by hand have all shifts, and a mean near 0.
+
+    Args:
+        shifts: of the boundaries of each recording, see `boundary_shifts`.
+    """
+    values, counts = np.unique(np.round(np.concatenate([np.zeros(0), *shifts]), 4), return_counts=True)
+    if not len(values) or counts.max() < counts.sum() * _COMMON:
+        return 0.0
+    return float(values[counts.argmax()])
 
 
 def segments_of(

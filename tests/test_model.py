@@ -27,6 +27,15 @@ def test_presets_have_the_notebooks_layers() -> None:
         assert {i for i, layer in enumerate(layers) if layer.norm == "batch"} == normed
 
 
+def test_the_probability_of_a_label_is_the_sum_of_its_states() -> None:
+    model = MLP(window=3, feature_dim=2, classes=4, hidden=(HiddenLayer(5),), states=3)
+    windows = torch.randn(6, 3, 2)
+    of_states = model(windows, by_state=True).softmax(dim=1)
+    assert of_states.shape == (6, 12)
+    torch.testing.assert_close(model(windows).softmax(dim=1), torch.stack([s.sum(1) for s in of_states.split(3, 1)], 1))
+    assert [line.output for line in summarize(model, 3, 2)][-2:] == ["[B, 12]", "[B, 4]"]
+
+
 def test_the_summary_has_all_layers_parameters_and_shapes() -> None:
     model = MLP(window=61, feature_dim=28, classes=42, hidden="full")
     widths = [61 * 28, 2048, 2048, 2048, 2048, 1024, 512, 256, 42]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dali_asr.errors import DataError, UsageError
-from dali_asr.segments import FrameTiming, Segment, covering_segments, segments_of
+from dali_asr.segments import FrameTiming, Segment, boundary_shifts, common_shift, covering_segments, segments_of
 
 timings = st.builds(
     FrameTiming,
@@ -39,6 +39,24 @@ def test_a_frame_stands_for_half_a_hop_around_its_center(timing: FrameTiming, fr
     edges = [(t * timing.hop + half - Fraction(timing.hop, 2)) / timing.sample_rate for t in range(frames + 1)]
     assert timing.centers(frames).tolist() == [float(c) for c in centers]
     assert timing.edges(frames).tolist() == [float(e) for e in edges]
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=9, unique=True).map(sorted))
+def test_shifts_lead_from_where_labels_change_to_the_boundaries(times: list[int]) -> None:
+    """Times in whole hops lie 2.5 ms after the edges of frames of 25 ms; others are not alike."""
+    timing, edges = FrameTiming(), FrameTiming().edges(60)
+    for period in (0.01, 0.0091):
+        starts = [0.0, *(period * time for time in times)]
+        segments = [Segment(a, b, str(n)) for n, (a, b) in enumerate(zip(starts, [*starts[1:], 0.6], strict=True))]
+        found = covering_segments(segments, timing, 59)
+        changes = [edges[np.flatnonzero(found >= n)[0]] for n in range(1, len(segments)) if (found == n).any()]
+        shifts = boundary_shifts(segments, timing)
+        assert np.abs(shifts).max() < 0.0051
+        if len(changes) == len(shifts):
+            assert np.allclose(np.add(changes, shifts), starts[1:])
+        if period == 0.01:
+            assert common_shift([shifts, shifts]) == 0.0025
+    assert common_shift([np.linspace(-0.005, 0.005, 30)]) == common_shift([]) == 0.0
 
 
 @given(timings, st.lists(st.integers(0, 3), min_size=1, max_size=60))

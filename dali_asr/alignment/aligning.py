@@ -3,7 +3,7 @@
     recordings ─▶ features ─▶ log posteriors ─┐
     transcripts ─▶ words ─▶ pronunciations ───┴─▶ best path ─▶ words and phones with times
 
-Shape letters: `C` labels, `D` durations.
+Shape letters: `C` labels, `K` states of a label.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dali_asr.alignment.dictionary import LISTED, Dictionary, load_dictionary
+from dali_asr.alignment.durations import Durations, trained_durations
 from dali_asr.alignment.sources import open_recordings
 from dali_asr.alignment.transcripts import Transcript, read_transcripts
-from dali_asr.alignment.utterance import MIN_DURATION, AlignedUtterance, align_utterance
+from dali_asr.alignment.utterance import AlignedUtterance, align_utterance
 from dali_asr.alignment.viterbi import NoPathError
 from dali_asr.alignment.words import split_words
 from dali_asr.corpus.packing import quiet
@@ -33,12 +34,9 @@ if TYPE_CHECKING:
     from dali_asr.alignment.dictionary import Entry
     from dali_asr.alignment.sources import AlignmentSource, Scored
     from dali_asr.corpus.packing import Progress
-    from dali_asr.corpus.segment_counts import SegmentCounts
     from dali_asr.runs.checkpoint import Checkpoint, Which
 
-PRIOR_SCALE = 0.8  # of 0, 0.3, 0.6, 0.8 and 1 the best on speakers who were not trained on
-SHORT_SHARE = 0.15  # of a label's phones in training that are shorter than its minimum duration; likewise
-_MIN_COUNT = 20  # phones that a label's durations are estimated from
+PRIOR_SCALE = 0.6  # of 0, 0.2, 0.4, 0.6 and 0.8 the best on the dev speakers
 _MAX_SHOWN = 5  # words in a message
 
 
@@ -105,8 +103,10 @@ class Aligning:
 class _Rules:
     """What the search is given beside posteriors and words."""
 
-    log_priors: NDArray[np.float32] | None
-    min_durations: NDArray[np.int64]
+    states: int
+    shift: float
+    log_priors: NDArray[np.float32] | None = None
+    durations: Durations | None = None
 
 
 def align(
@@ -165,20 +165,15 @@ def align(
 
 
 def _rules(checkpoint: Checkpoint) -> _Rules:
-    """Return priors and minimum durations from what the checkpoint counted in training, if it did."""
-    counts, size = checkpoint.segments, len(checkpoint.description.inventory)
+    """Return priors and durations from what the checkpoint counted in training, if it did."""
+    counts, description = checkpoint.segments, checkpoint.description
+    states, silence = description.states, description.inventory.silence()
     if counts is None or not counts.frames.sum():
-        return _Rules(None, np.full(size, MIN_DURATION))
+        return _Rules(states, description.label_shift)
     shares = (counts.frames + 1) / (counts.frames + 1).sum()
-    return _Rules((PRIOR_SCALE * np.log(shares)).astype(np.float32), min_durations(counts))
-
-
-def min_durations(counts: SegmentCounts) -> NDArray[np.int64]:
-    """Return each label's minimum duration in frames, `[C]`, from the durations of its phones in training."""
-    upto = np.cumsum(counts.durations, axis=1)  # [C, D]
-    total = upto[:, -1]
-    quantiles = (upto >= SHORT_SHARE * total[:, None]).argmax(axis=1) + 1
-    return np.where(total < _MIN_COUNT, MIN_DURATION, np.maximum(quantiles, MIN_DURATION))
+    of_states = np.where(np.arange(len(shares)) == silence, shares, shares / states).repeat(states)
+    log_priors = (PRIOR_SCALE * np.log(of_states)).astype(np.float32)
+    return _Rules(states, description.label_shift, log_priors, trained_durations(counts, states, silence))
 
 
 def _transcript_of(name: str, texts: dict[str, Transcript]) -> Transcript | None:
@@ -251,7 +246,9 @@ def _aligned(
             source.timing,
             duration=scored.duration,
             log_priors=rules.log_priors,
-            min_durations=rules.min_durations,
+            durations=rules.durations,
+            states=rules.states,
+            shift=rules.shift,
         )
     except NoPathError as error:
         raise DataError(f"{where}: {error}; check that the transcript belongs to the recording") from error

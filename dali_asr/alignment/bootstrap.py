@@ -26,7 +26,7 @@ from dali_asr.corpus import PackedWriter
 from dali_asr.corpus.packing import quiet
 from dali_asr.errors import DataError, UsageError
 from dali_asr.inventory import ARPABET
-from dali_asr.segments import covering_segments
+from dali_asr.segments import boundary_shifts, common_shift, covering_segments
 from dali_asr.training import train
 
 if TYPE_CHECKING:
@@ -172,6 +172,7 @@ def _write_corpus(
         features=features.to_json(),
     )
     with writer:
+        writer.label_shift = common_shift([boundary_shifts(phones, features.timing) for phones in alignments.values()])
         for name, part in (("train", train_part), ("dev", dev)):
             for result in extract([recording.path for recording in part], features, keep_going=True):
                 if isinstance(result, Extracted):

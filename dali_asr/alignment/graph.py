@@ -7,10 +7,11 @@ both ends:
     ──┴─────────┴───┤         ├───┴─────────┴───┤          ├───┴─────────┴──
                     └─ DH IY ─┘                 └──────────┘
 
-A phone is a chain of states, one per frame of its minimum duration, the last of which may repeat. States are numbered
-branch by branch in the order of time, so that within a branch state `s` follows `s − 1`.
+A phone is a chain of the states of its label, silence a single state. States are numbered branch by branch in the order
+of time, so that within a branch state `s` follows `s − 1`.
 
-Shape letters: `S` states, `P` phones of all branches, `E` branches, `K` branches that may precede one, `C` labels.
+Shape letters: `S` states, `P` phones of all branches, `E` branches, `B` branches that may precede one, `C` labels, `K`
+states of a label.
 """
 
 from __future__ import annotations
@@ -35,20 +36,18 @@ class Graph:
     """States of an utterance and how they follow one another.
 
     Attributes:
-        labels: label of each state, `[S]`.
-        repeats: whether a state may repeat, `[S]`.
+        columns: column of each state's scores, `[S]`: K · label + its number within the label.
         phones: phone of each state, `[S]`.
         words: word of each phone, `[P]`; `BETWEEN` for silences between words.
         entries: first state of each branch, `[E]`, ascending.
-        sources: last states of the branches before each branch, `[E, K]`; −1 fills the rows.
+        sources: last states of the branches before each branch, `[E, B]`; −1 fills the rows.
         initial: states in which an utterance may begin.
         final: states in which it may end.
         reach: the last state that directly follows this or an earlier one, `[S]`.
         min_frames: number of frames of the shortest path.
     """
 
-    labels: NDArray[np.int64]
-    repeats: NDArray[np.bool_]
+    columns: NDArray[np.int64]
     phones: NDArray[np.int64]
     words: NDArray[np.int64]
     entries: NDArray[np.int64]
@@ -60,19 +59,20 @@ class Graph:
 
 
 def build_graph(
-    words: Sequence[Sequence[Pronunciation]], silence: int | None, min_durations: NDArray[np.integer]
+    words: Sequence[Sequence[Pronunciation]], silence: int | None, min_frames: NDArray[np.integer], states: int = 1
 ) -> Graph:
     """Return the graph of a sequence of words.
 
     Args:
         words: for each word, its pronunciations, none of them empty.
         silence: label of silence; None if the model has none.
-        min_durations: minimum number of frames of each label's phones, `[C]`.
+        min_frames: minimum number of frames of each state, `[C·K]`.
+        states: number of states of a label, K.
 
     Raises:
-        ValueError: no word, a word without pronunciations, an empty pronunciation, or a minimum below 1.
+        ValueError: no word, a word without pronunciations, or an empty pronunciation.
     """
-    if not words or not all(words) or not all(all(word) for word in words) or (min_durations < 1).any():
+    if not words or not all(words) or not all(all(word) for word in words):
         raise ValueError("build_graph: give at least one word, each with pronunciations that are not empty")
     labels: list[int] = []  # of phones
     word_of: list[int] = []
@@ -91,22 +91,24 @@ def build_graph(
         before = [add(pronunciation, number, before) for pronunciation in dict.fromkeys(pronunciations)]
     if silence is not None:
         before = [*before, add((silence,), BETWEEN, before)]
-    shortest = sum(min(int(min_durations[list(said)].sum()) for said in word) for word in words)
-    return _expand(np.array(labels), np.array(word_of), branches, before, min_durations, shortest)
+    of_label = min_frames.reshape(-1, states).sum(axis=1)
+    shortest = sum(min(int(of_label[list(said)].sum()) for said in word) for word in words)
+    counts = np.where(np.array(labels) == silence, 1, states)
+    return _expand(np.array(labels) * states, counts, np.array(word_of), branches, before, shortest)
 
 
 def _expand(
-    labels: NDArray[np.int64],
+    first_columns: NDArray[np.int64],
+    counts: NDArray[np.int64],
     words: NDArray[np.int64],
     branches: list[tuple[int, list[int]]],
     ends: list[int],
-    min_durations: NDArray[np.integer],
     shortest: int,
 ) -> Graph:
-    """Make a state for each frame that a phone has at least."""
-    durations = min_durations[labels]
-    last = np.cumsum(durations) - 1  # state of each phone
-    first = last - durations + 1
+    """Make the states of all phones, given the first column of each and how many it has, both `[P]`."""
+    last = np.cumsum(counts) - 1  # state of each phone
+    first = last - counts + 1
+    phones = np.arange(len(counts)).repeat(counts)
     reach = np.minimum(np.arange(last[-1] + 1) + 1, last[-1])
     sources = np.full((len(branches), max(len(before) for _, before in branches)), -1, np.int64)
     for at, (phone, before) in enumerate(branches):
@@ -114,9 +116,8 @@ def _expand(
         sources[at, : len(ends_before)] = ends_before
         reach[ends_before] = np.maximum(reach[ends_before], first[phone])
     return Graph(
-        labels=labels.repeat(durations),
-        repeats=np.isin(np.arange(len(reach)), last),
-        phones=np.arange(len(labels)).repeat(durations),
+        columns=first_columns[phones] + np.arange(len(phones)) - first[phones],
+        phones=phones,
         words=words,
         entries=first[[phone for phone, _ in branches]],
         sources=sources,

@@ -1,6 +1,6 @@
 """What is aligned: recordings, `.npy` files of features, or a partition of a corpus, with a model's log posteriors.
 
-Shape letters: `T` frames of a recording, `C` labels.
+Shape letters: `T` frames of a recording, `C` labels, `K` states of a label.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dali_asr.corpus.features import is_npy_name, read_features
 from dali_asr.corpus.packing import quiet
 from dali_asr.device import resolve_device
 from dali_asr.errors import DaliAsrWarning, DataError
-from dali_asr.inference.predict import by_utterance, frame_scores, prepare
+from dali_asr.inference.predict import by_utterance, prepare, state_scores
 from dali_asr.inference.trained import TrainedModel, run_config
 from dali_asr.runs.checkpoint import run_of
 
@@ -39,7 +39,7 @@ class Scored:
     """A recording with what the model says of it.
 
     Attributes:
-        log_posteriors: `[T, C]` float32.
+        log_posteriors: of the states of each label, `[T, C·K]` float32.
         duration: in seconds; None of features without a recording, which end with their last frame.
     """
 
@@ -111,7 +111,7 @@ def open_recordings(
 
     def of_corpus() -> Iterator[Scored]:
         for part in opened.parts:
-            batches = frame_scores(checkpoint, part, resolve_device(device), log_posteriors=True)
+            batches = state_scores(checkpoint, part, resolve_device(device))
             for scores in by_utterance(batches, part.lengths):
                 assert scores.log_posteriors is not None
                 yield Scored(scores.log_posteriors)
@@ -149,12 +149,12 @@ def _of_recordings(
         else:
             if result.remark:
                 warnings.warn(result.remark, DaliAsrWarning, stacklevel=2)
-            yield Scored(model.log_probabilities(result.frames), result.samples / features.sample_rate)
+            yield Scored(model.state_log_probabilities(result.frames), result.samples / features.sample_rate)
 
 
 def _of_files(files: Sequence[Path], model: TrainedModel) -> Iterator[Scored | DataError]:
     for path in files:
         try:
-            yield Scored(model.log_probabilities(read_features(path)))
+            yield Scored(model.state_log_probabilities(read_features(path)))
         except DataError as error:
             yield error

@@ -50,6 +50,7 @@ def show(
         hidden=build_hidden(checked.model),
         activation=checked.model.activation,
         residual=checked.model.residual,
+        states=checked.model.states,
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("layer", overflow="fold")

@@ -149,6 +149,9 @@ class ModelConfig(Section):
     """Activation function of the hidden layers."""
     residual: Switch = False
     """Add the input of a hidden layer to its output if both have the same width (He et al. 2016)."""
+    states: Annotated[int, Field(ge=1, le=5)] = 1
+    """Parts of equal length into which a segment is divided, each with an output of its own, as the states of a hidden
+    Markov model. The probability of a label is the sum of those of its states. `align` places boundaries by them."""
     max_parameters: Positive | None = None
     """Maximum number of parameters; training refuses a larger model. Null for no limit."""
 

@@ -41,6 +41,8 @@ class Corpus:
         normalization: applied to the frames.
         path: the packed corpus; None if the corpus was made from arrays.
         features: settings that the features were computed with, as JSON (`FeatureSettings.from_json`); None if unknown.
+        label_shift: time from the edges of frames where labels change to the boundaries that they were read from, in
+            seconds, if it is mostly the same (`common_shift`); else 0.
     """
 
     partitions: Mapping[str, Partition]
@@ -48,6 +50,7 @@ class Corpus:
     normalization: Normalization
     path: Path | None = None
     features: Mapping[str, Any] | None = None
+    label_shift: float = 0.0
 
     def __repr__(self) -> str:
         partitions = ", ".join(f"{name} [{p.frame_count}, {p.feature_dim}]" for name, p in self.partitions.items())
@@ -165,7 +168,14 @@ class Corpus:
             origins = Origins(entry.speakers, entry.recordings, manifest.recordings_folder)
             partitions[entry.name] = Partition(entry.name, manifest.inventory, entry.utterances, (block,), origins)
             first += len(entry.utterances)
-        return cls(partitions, manifest.inventory, manifest.normalization, folder, manifest.features)
+        return cls(
+            partitions,
+            manifest.inventory,
+            manifest.normalization,
+            folder,
+            manifest.features,
+            manifest.label_shift,
+        )
 
     def check_settings(
         self,

@@ -106,6 +106,7 @@ class PackedDraft:
         normalization: Normalization,
         features: dict[str, Any] | None = None,
         recordings_folder: Path | None = None,
+        label_shift: float = 0.0,
     ) -> None:
         """Write headers, offsets, checksums and the manifest, in the order of the utterances.
 
@@ -119,7 +120,7 @@ class PackedDraft:
         small = {OFFSETS: _npy_bytes(offsets), CHECKSUMS: _npy_bytes(np.array(checksums, np.uint64))}
         digits = {name: checksum_digits(content) for name, content in small.items()}
         manifest = Manifest(
-            self.dtype.name, normalization, self.inventory, partitions, digits, features, recordings_folder
+            self.dtype.name, normalization, self.inventory, partitions, digits, features, recordings_folder, label_shift
         )
         for name, content in (small | {MANIFEST: manifest.to_bytes()}).items():
             self.write_at(name, memoryview(content), 0)

@@ -87,6 +87,8 @@ class Manifest:
         features: settings that the features were computed with, as JSON; its `timing` says when frames are. None if
             unknown.
         recordings_folder: absolute path of the folder that the corpus was prepared from; None if unknown.
+        label_shift: time from the edges of frames where labels change to the boundaries that they were read from, in
+            seconds, if it is mostly the same; else 0.
     """
 
     dtype: str
@@ -96,6 +98,7 @@ class Manifest:
     checksums: dict[str, str]
     features: dict[str, Any] | None = None
     recordings_folder: Path | None = None
+    label_shift: float = 0.0
 
     def to_bytes(self) -> bytes:
         """Return the content of `corpus.json`."""
@@ -109,6 +112,7 @@ class Manifest:
             "checksums": self.checksums,
             **({} if self.features is None else {"features": self.features}),
             **({} if self.recordings_folder is None else {"recordings_folder": str(self.recordings_folder)}),
+            **({} if not self.label_shift else {"label_shift": self.label_shift}),
         }
         content = json.dumps(values, ensure_ascii=False).removesuffix("}").encode()
         return content + f', "checksum": "{checksum_digits(content)}"}}\n'.encode()
@@ -148,7 +152,8 @@ class Manifest:
             FrameTiming(**features["timing"])
         folder = values.get("recordings_folder")
         where = None if folder is None else Path(folder)
-        return cls(values["dtype"], normalization, Inventory(symbols), partitions, checksums, features, where)
+        shift = float(values.get("label_shift", 0))
+        return cls(values["dtype"], normalization, Inventory(symbols), partitions, checksums, features, where, shift)
 
 
 @dataclass(frozen=True, eq=False)

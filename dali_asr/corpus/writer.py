@@ -42,6 +42,9 @@ class PackedWriter:
         features: settings that the frames were computed with, as JSON (`FeatureSettings.to_json`); None if unknown.
         recordings_folder: the folder of the recordings that `add` names; None if they are not kept.
 
+    Attributes:
+        label_shift: that of the `Corpus`, to be set before the `with` block ends.
+
     Raises:
         UsageError: `dest` exists, or frames cannot be stored as `dtype`.
         DataError: the path of `recordings_folder` is not Unicode text.
@@ -70,6 +73,7 @@ class PackedWriter:
         if not is_text(str(self._recordings_folder)):
             raise DataError(f"{recordings_folder}: its path is not Unicode text; rename it")
         check_destination(self.dest, overwrite=overwrite)
+        self.label_shift = 0.0
         self._open = False
         self._stack = ExitStack()
         self._draft: PackedDraft | None = None
@@ -141,7 +145,13 @@ class PackedWriter:
                 raise DataError(f"{self.dest}: no utterance was added; a corpus needs at least one")
             entries = tuple(map(self._entry, self._names))
             self._draft.finish(
-                self._lengths, self._checksums, entries, self.normalization, self._features, self._recordings_folder
+                self._lengths,
+                self._checksums,
+                entries,
+                self.normalization,
+                self._features,
+                self._recordings_folder,
+                self.label_shift,
             )
 
     def _entry(self, name: str) -> PartitionEntry:

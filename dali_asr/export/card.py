@@ -115,6 +115,8 @@ def _model(description: ModelDescription, parameters: int) -> Iterable[tuple[str
         norm = "" if layer.norm == "none" else f", {layer.norm} norm"
         yield f"hidden layer {number}", f"{layer.width} units{norm}, {description.activation}"
     yield "residual connections", "between layers of equal width" if description.residual else "none"
+    if description.states > 1:
+        yield "outputs", f"{description.states} states per symbol, whose probabilities are summed"
     yield "parameters", f"{parameters:,}"
 
 

@@ -24,11 +24,13 @@ class Convolution(nn.Module):
     Args:
         model: the perceptron.
         feature_dim: features per frame, D.
+        by_state: whether logits are those of states, `[N, C·K]`; see `MLP.forward`.
     """
 
-    def __init__(self, model: MLP, feature_dim: int) -> None:
+    def __init__(self, model: MLP, feature_dim: int, *, by_state: bool = False) -> None:
         super().__init__()
-        _, first, *others = model.layers  # the first module flattens windows
+        # The first module flattens windows, the last one sums states.
+        _, first, *others = list(model.layers)[: -1 if by_state and model.states > 1 else None]
         assert isinstance(first, nn.Linear)
         units = first.out_features
         window = first.in_features // feature_dim

@@ -301,6 +301,12 @@ def frame_scores(
         yield reduce_logits(logits, log_posteriors=log_posteriors)
 
 
+def state_scores(checkpoint: Checkpoint, partition: Partition, device: torch.device) -> Iterator[FrameScores]:
+    """Yield the log posteriors of each batch of a partition, in order, by state of each label, `[B, C·K]`."""
+    for _, logits in classify(checkpoint, partition, device, by_state=True):
+        yield reduce_logits(logits, log_posteriors=True)
+
+
 def reduce_logits(logits: torch.Tensor, *, log_posteriors: bool) -> FrameScores:
     """Return labels, confidences and log posteriors of logits `[B, C]`; the last take the most memory."""
     best, labels = logits.max(dim=1)
@@ -359,10 +365,10 @@ def _part(scores: FrameScores, frames: slice) -> FrameScores:
 
 
 def classify(
-    checkpoint: Checkpoint, partition: Partition, device: torch.device
+    checkpoint: Checkpoint, partition: Partition, device: torch.device, *, by_state: bool = False
 ) -> Iterator[tuple[Batch, torch.Tensor]]:
-    """Yield each batch of a partition, in order, with the model's logits `[B, C]`."""
+    """Yield each batch of a partition, in order, with the model's logits `[B, C]`; or `[B, C·K]`, see `MLP.forward`."""
     model = checkpoint.build(device)
     loader = complete_loader(partition, context=checkpoint.description.context, batch_size=BATCH_SIZE, device=device)
     for batch in loader:
-        yield batch, model(batch.windows.float())
+        yield batch, model(batch.windows.float(), by_state=by_state)

@@ -150,6 +150,11 @@ class TrainedModel(nn.Module):
         """Return the logarithms of `posteriors`, which do not underflow, `[T, C]`; arguments as in `classify`."""
         return np.concatenate([logits.log_softmax(dim=1).cpu().numpy() for logits in self._logits(frames)])
 
+    def state_log_probabilities(self, frames: ArrayLike) -> NDArray[np.float32]:
+        """Return those of the K states of each label of a perceptron, `[T, C·K]`; arguments as in `classify`."""
+        logits = self._logits(frames, by_state=True)
+        return np.concatenate([batch.log_softmax(dim=1).cpu().numpy() for batch in logits])
+
     def segments(
         self, frames: ArrayLike, *, decode: str | None = None, timing: FrameTiming | None = None
     ) -> list[Segment]:
@@ -196,7 +201,7 @@ class TrainedModel(nn.Module):
             )
 
     @torch.inference_mode()
-    def _logits(self, frames: ArrayLike) -> Iterator[torch.Tensor]:
+    def _logits(self, frames: ArrayLike, *, by_state: bool = False) -> Iterator[torch.Tensor]:
         features, _ = check_utterance("classify", frames, None, self.inventory)
         if features.shape[1] != self.feature_dim:
             raise DataError(
@@ -208,12 +213,12 @@ class TrainedModel(nn.Module):
         padded[left : left + len(features)] = store("classify", self.normalization.apply(features), self.frame_dtype)
         rows = torch.from_numpy(padded).to(self._device)
         if self._device.type == "cpu" and isinstance(self.model, MLP):  # elsewhere, convolutions may round to TF32
-            network = Convolution(self.model, self.feature_dim)
+            network = Convolution(self.model, self.feature_dim, by_state=by_state)
             for start in range(0, len(features), _BATCH_SIZE):
                 yield network(rows[start : start + _BATCH_SIZE + left + right])
             return
         for windows in torch.split(rows.unfold(0, left + 1 + right, 1).transpose(1, 2), _BATCH_SIZE):
-            yield self(windows)
+            yield self.model(windows, by_state=True) if by_state else self(windows)
 
 
 def load_model(run: str | Path, *, checkpoint: Which = "best", device: str = "auto") -> TrainedModel:

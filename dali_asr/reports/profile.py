@@ -112,6 +112,7 @@ def profile(
             world,
             steps=_WARM_UP + steps + _TRACED,
             class_weights=setup.class_weights,
+            states=setup.states,
         )
         stepper.model.train()
         batches = chain.from_iterable(repeat(setup.batches))

@@ -25,6 +25,8 @@ class ModelDescription:
         inventory: the label set.
         normalization: how the features were normalized.
         features: how the features were computed from recordings; None if unknown.
+        states: the number of states of a label.
+        label_shift: that of the `Corpus` it was trained on, in seconds.
     """
 
     context: tuple[int, int]
@@ -35,6 +37,8 @@ class ModelDescription:
     inventory: Inventory
     normalization: Normalization
     features: FeatureSettings | None = None
+    states: int = 1
+    label_shift: float = 0.0
 
     @property
     def window(self) -> int:
@@ -55,6 +59,7 @@ class ModelDescription:
             hidden=self.hidden,
             activation=self.activation,
             residual=self.residual,
+            states=self.states,
         )
 
     def differences(self, other: ModelDescription) -> list[str]:
@@ -63,7 +68,7 @@ class ModelDescription:
         ours["hidden"], theirs["hidden"] = _layer_list(self.hidden), _layer_list(other.hidden)
         found = [
             f"{name} {ours[name]} (here {theirs[name]})"
-            for name in ("context", "feature_dim", "hidden", "activation", "residual")
+            for name in ("context", "feature_dim", "hidden", "activation", "residual", "states")
             if ours[name] != theirs[name]
         ]
         if self.inventory != other.inventory:
@@ -82,6 +87,8 @@ class ModelDescription:
             "hidden": [asdict(layer) for layer in self.hidden],
             "activation": self.activation,
             "residual": self.residual,
+            "states": self.states,
+            "label_shift": self.label_shift,
             "inventory": list(self.inventory.symbols),
             "normalization": self.normalization.to_json(),
             "features": self.features.to_json() if self.features else None,
@@ -100,6 +107,8 @@ class ModelDescription:
             Inventory(tuple(values["inventory"])),
             Normalization.from_json(values["normalization"]),
             FeatureSettings.from_json(values["features"]) if values.get("features") else None,
+            int(values.get("states", 1)),
+            float(values.get("label_shift", 0)),
         )
 
 

@@ -109,8 +109,7 @@ def _boxes(model: MLP, window: int, feature_dim: int) -> Iterator[_Box]:
                 box = _Box(residual=residual)
             box.rows.append(_row(line))
     yield box
-    classes = model.layers[-1].out_features
-    yield _Box([("logits", f"[B, {classes}]", "")], is_data=True)
+    yield _Box([("logits", line.output, "")], is_data=True)
 
 
 def _row(line: LayerSummary) -> tuple[str, str, str]:

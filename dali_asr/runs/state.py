@@ -84,6 +84,8 @@ class StoredModel(_Stored):
     inventory: list[str]
     normalization: StoredNormalization
     features: Annotated[FeatureSettings | None, BeforeValidator(_features)] = None
+    states: Positive = 1
+    label_shift: float = 0.0
 
 
 class BestCheckpoint(_Stored):

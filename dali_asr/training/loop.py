@@ -93,6 +93,7 @@ class Training:
             world,
             steps=self.total_steps,
             class_weights=setup.class_weights,
+            states=setup.states,
         )
         torch.manual_seed(self.settings.seed + world.rank)  # dropout differs between ranks
         self.history = History()

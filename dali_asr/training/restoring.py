@@ -65,8 +65,9 @@ def start_from(setup: Setup, source: str) -> None:
         kept = [symbol for symbol in ours if symbol in theirs]
         for name in list(own)[-2:]:  # weight and bias of the last layer
             rows = own[name].clone()
+            by_label, of_them = (values.unflatten(0, (-1, description.states)) for values in (rows, weights[name]))
             for symbol in kept:
-                rows[ours.index(symbol)] = weights[name][theirs.index(symbol)]
+                by_label[ours.index(symbol)] = of_them[theirs.index(symbol)]
             weights[name] = rows
         setup.notes.append(f"training.init: the last layer is new for {len(ours) - len(kept)} of {len(ours)} symbols")
     if other.description.normalization.kind != description.normalization.kind:

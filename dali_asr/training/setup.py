@@ -21,6 +21,7 @@ from dali_asr.build import (
 )
 from dali_asr.corpus.labels import balanced_weights, label_counts, warn_of_missing
 from dali_asr.corpus.segment_counts import count_segments
+from dali_asr.corpus.states import frame_states
 from dali_asr.inventory import ARPABET
 from dali_asr.runs.description import ModelDescription
 from dali_asr.runs.folder import RunFolder, make_unused
@@ -52,6 +53,7 @@ class Setup:
         description: the description of the model.
         model: the model, initialized, on the CPU.
         class_weights: weights of the labels in the loss, `[C]`; None for equal weights.
+        states: the state of each frame to train on, `[F]`; None if the model has one per label.
         segments: counts of the label segments to train on; None for inventories of more than 1,000 symbols.
         notes: what is worth knowing, such as the weights that the run starts from.
         warnings: what the user should know, such as symbols without frames.
@@ -62,6 +64,7 @@ class Setup:
     description: ModelDescription
     model: MLP
     class_weights: torch.Tensor | None
+    states: torch.Tensor | None
     segments: SegmentCounts | None
     notes: list[str]
     warnings: list[str]
@@ -99,6 +102,8 @@ def set_up(
         corpus.inventory,
         corpus.normalization,
         FeatureSettings.from_json(corpus.features) if corpus.features else None,
+        config.model.states,
+        corpus.label_shift,
     )
     check_batches(batches, train, description.hidden)
     torch.manual_seed(config.training.seed)
@@ -111,6 +116,7 @@ def set_up(
         description,
         model,
         torch.from_numpy(balanced_weights(counts)) if balanced else None,
+        torch.from_numpy(frame_states(train, description.states)) if description.states > 1 else None,
         shared.segments if shared else count_segments(train),
         [*_notes(config, train.frame_count, int(counts.sum())), *([missing] if missing and expected else [])],
         [*drop_warnings(config.data), *([missing] if missing and not expected else [])],
@@ -156,7 +162,13 @@ def drop_warnings(data: DataConfig) -> list[str]:
 
 
 def build_stepper(
-    model: nn.Module, config: TrainingConfig, world: World, *, steps: int, class_weights: torch.Tensor | None = None
+    model: nn.Module,
+    config: TrainingConfig,
+    world: World,
+    *,
+    steps: int,
+    class_weights: torch.Tensor | None = None,
+    states: torch.Tensor | None = None,
 ) -> Stepper:
     """Return the stepper of a configuration.
 
@@ -166,6 +178,7 @@ def build_stepper(
         world: the ranks, which train one model together.
         steps: the number of steps of the whole run.
         class_weights: weights of the labels in the loss, `[C]`; None for equal weights.
+        states: the state of each frame to train on, `[F]`; None if the model has one per label.
     """
     optimizer = config.optimizer
     model = synchronized(model, world)
@@ -186,6 +199,7 @@ def build_stepper(
         max_gradient_norm=optimizer.max_gradient_norm,
         ema=config.ema,
         compiled=config.compile,
+        states=None if states is None else states.to(world.device),
         losses=config.log_every,
     )
 

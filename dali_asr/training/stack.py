@@ -47,12 +47,12 @@ _OWN = {"seed", "optimizer", "schedule", "label_smoothing", "class_weights"}
 def stack_key(config: Config) -> str | None:
     """Return a text that is equal for configurations which can train together; None for one that trains alone.
 
-    They have the same corpus, loader with its order, model and number of steps, and train in float32 without
-    compilation, average of the weights, early stopping and trackers.
+    They have the same corpus, loader with its order, model of one state per label and number of steps, and train in
+    float32 without compilation, average of the weights, early stopping and trackers.
     """
     training = config.training
     alone = (training.compile, training.ema is not None, training.early_stopping is not None, config.tracking)
-    if training.precision != "fp32" or any(alone):
+    if training.precision != "fp32" or config.model.states > 1 or any(alone):
         return None
     rest = config.model_dump_json(exclude={"run": True, "wandb": True, "loader": {"seed"}, "training": _OWN})
     return f"{config.order_seed} {rest}"

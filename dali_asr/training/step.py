@@ -2,7 +2,7 @@
 
 Nothing here waits for the device.
 
-Shape letters: `B` windows of a batch, `C` labels.
+Shape letters: `B` windows of a batch, `C` labels, `K` states of a label, `F` frames of the partition.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dali_asr.loading import Batch
+    from dali_asr.model import MLP
     from dali_asr.runs.state import ScheduleState, StepperState
     from dali_asr.training.distributed import World
 
@@ -46,6 +47,7 @@ class Stepper:
         max_gradient_norm: gradients with a larger norm are scaled down to it; None for no limit.
         ema: decay per step of an exponential moving average of the weights; None for no average.
         compiled: whether torch compiles the model.
+        states: the state of each frame of the partition, `[F]`; None if the model has one per label.
         losses: the number of losses that `metrics` remembers.
 
     Attributes:
@@ -69,6 +71,7 @@ class Stepper:
         max_gradient_norm: float | None = None,
         ema: float | None = None,
         compiled: bool = False,
+        states: torch.Tensor | None = None,
         losses: int = 1,
     ) -> None:
         self.model, self.schedule = model, schedule
@@ -78,6 +81,7 @@ class Stepper:
         self._optimizer, self._world = optimizer, world
         self._precision, self._label_smoothing = precision, label_smoothing
         self._class_weights, self._max_gradient_norm = class_weights, max_gradient_norm
+        self._states = states
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
         self._called = _distributed(model, world)
         if compiled:
@@ -90,21 +94,37 @@ class Stepper:
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the loss of a batch, a mean over the labelled frames of all ranks."""
-        return self.loss(forward(self._called, batch.windows, self._precision), batch.labels)
+        if self._states is None:
+            return self.loss(forward(self._called, batch.windows, self._precision), batch.labels)
+        logits = forward(self._called, batch.windows, self._precision, by_state=True)
+        return self.loss(logits, batch.labels, self._states[batch.frame_ids])
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the loss of logits `[B, C]` and labels `[B]`, as `forward` does, and add them to the metrics."""
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor, states: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the loss as `forward` does, and add it to the metrics.
+
+        Args:
+            logits: `[B, C]`, or `[B, C·K]` of states.
+            labels: `[B]`.
+            states: the state of each window's own frame, `[B]`.
+        """
+        targets, weights, of_labels = labels, self._class_weights, logits
+        if states is not None:
+            sums = cast("MLP", self.model).layers[-1]
+            of_labels = sums(logits.detach())
+            count = logits.shape[1] // of_labels.shape[1]
+            targets = torch.where(labels == NO_LABEL, NO_LABEL, labels * count + states)
+            weights = None if weights is None else weights.repeat_interleave(count)
         # Counted over all ranks, so that a frame weighs the same on a rank that has fewer.
         labelled = self._world.sum((labels != NO_LABEL).sum()).clamp(min=1)
         loss = functional.cross_entropy(
             logits,
-            labels,
-            weight=self._class_weights,
+            targets,
+            weight=weights,
             ignore_index=NO_LABEL,
             reduction="sum",
             label_smoothing=self._label_smoothing,
         )
-        self.metrics.update(logits.detach(), labels, loss.detach())
+        self.metrics.update(of_labels.detach(), labels, loss.detach())
         # DistributedDataParallel averages gradients over ranks; the factor makes it a sum.
         return loss * self._world.size / labelled
 
@@ -272,11 +292,12 @@ class Schedule:
             self._scale, self._best, self._waited = state.scale, state.best, state.waited
 
 
-def forward(model: nn.Module, windows: torch.Tensor, precision: str) -> torch.Tensor:
-    """Return the logits `[B, C]` in float32, computed in `fp32`, `bf16` or `fp16`."""
+def forward(model: nn.Module, windows: torch.Tensor, precision: str, *, by_state: bool = False) -> torch.Tensor:
+    """Return the logits `[B, C]`, or `[B, C·K]` by state, in float32, computed in `fp32`, `bf16` or `fp16`."""
     lower = _AUTOCAST.get(precision)
     with torch.autocast(windows.device.type, dtype=lower, enabled=lower is not None):
-        logits: torch.Tensor = model(_aligned(windows if lower else windows.float()))
+        given = _aligned(windows if lower else windows.float())
+        logits: torch.Tensor = model(given, by_state=True) if by_state else model(given)
     return logits.float()
 
 

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from praatio import textgrid
 
-from dali_asr.alignment.aligning import min_durations
+from dali_asr.alignment.durations import WEIGHT, trained_durations
 from dali_asr.alignment.utterance import align_utterance
 from dali_asr.alignment.viterbi import NoPathError
 from dali_asr.config import Config
@@ -71,20 +71,36 @@ def test_boundaries_lie_where_log_posteriors_cross() -> None:
     assert plain.phones[0].end == pytest.approx(TIMING.edges(10)[5])
 
 
-def test_minimum_durations_yield_to_short_recordings() -> None:
-    scores = np.zeros((4, 5))
+def test_states_tell_where_phones_of_one_label_meet() -> None:
+    """`b b`: the posteriors of the label are the same throughout, those of its three states are not."""
+    parts = spans([3, 4, 5, 3, 4, 5], [2, 3, 2, 4, 2, 5])  # of B, whose label is 1
+    scores = np.log(np.full((len(parts), 9), 0.02) + 0.82 * np.eye(9)[parts])
+    words: list[tuple[str, list[tuple[int, ...]]]] = [("b", [(1,)]), ("b", [(1,)])]
+    found = align_utterance(scores, words, Inventory(("AA", "B", "K")), TIMING, states=3, shift=0.002, refine=False)
+    assert [s.end for s in found.phones] == pytest.approx([TIMING.edges(7)[7] + 0.002, TIMING.edges(18)[18]])
+    assert [s.confidence for s in found.phones] == pytest.approx([0.88, 0.88])  # of all states of the label
+
+
+def test_short_recordings_have_phones_of_any_duration() -> None:
     with pytest.raises(NoPathError, match="at least 5 phones, the recording 4 frames"):
-        align_utterance(scores, WORDS, Inventory(SYMBOLS), TIMING)
-    found = align_utterance(np.zeros((11, 5)), WORDS, Inventory(SYMBOLS), TIMING)
-    assert min(np.diff(np.flatnonzero(np.diff(found.labels, prepend=-1, append=-1)))) == 2
+        align_utterance(np.zeros((4, 5)), WORDS, Inventory(SYMBOLS), TIMING)
+    found = align_utterance(np.zeros((5, 15)), WORDS, Inventory(SYMBOLS), TIMING, states=3)
+    assert found.labels.tolist() == [2, 1, 2, 3, 1]
 
 
-def test_minimum_durations_are_quantiles_of_training() -> None:
+def test_states_last_as_the_phones_of_training() -> None:
+    """The mean and the variance of the durations of phones, divided among the states; silence may last any time."""
     counts = SegmentCounts.empty(3)
-    durations = np.random.default_rng(0).integers(1, 30, 400)
-    for label, count in ((0, 400), (1, 5)):
-        counts.durations[label] += np.bincount(durations[:count] - 1, minlength=1000)
-    assert min_durations(counts).tolist() == [int(np.quantile(durations, 0.15, method="inverted_cdf")), 3, 3]
+    durations = np.random.default_rng(0).gamma(6, 3, 1000).round().astype(int)
+    counts.durations[1] += np.bincount(durations - 1, minlength=1000)
+    counts.durations[2, 40] = 5  # too few; silence has none
+    found = trained_durations(counts, 3, silence=0)
+    chances = np.exp(found.within / WEIGHT)[3:]
+    assert chances.sum(axis=1) == pytest.approx(1, abs=0.01)
+    assert chances @ np.arange(1, 25) == pytest.approx(durations.mean() / 3, rel=0.03)
+    assert np.allclose(chances[:3], chances[3:], atol=0.01), "the durations of all phones stand for those of a rare one"
+    assert (found.within[0, 2:] == 0).all()
+    assert found.min_frames.tolist() == [3, *[1] * 8]
 
 
 @pytest.fixture(scope="module")

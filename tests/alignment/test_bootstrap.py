@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from dali_asr.alignment.bootstrap import moved_share
+from dali_asr.alignment.bootstrap import CORPUS, bootstrap, moved_share
 from dali_asr.alignment.dictionary import load_dictionary
 from dali_asr.alignment.sphinx import SphinxAligner
+from dali_asr.config import Config
+from dali_asr.corpus import Corpus
 from dali_asr.inventory import ARPABET
 from dali_asr.segments import Segment
 
@@ -40,3 +43,30 @@ def test_pocketsphinx_aligns_real_speech() -> None:
     assert [p.label for p in found] == [phone for _, phone in truth]
     close = [abs(p.start - start) <= 0.02 for p, (start, _) in zip(found, truth, strict=True)]
     assert sum(close) >= 0.8 * len(close)
+
+
+@pytest.mark.usefixtures("no_curves")
+@pytest.mark.skipif(not SPEECH.is_dir(), reason=f"needs real speech in {SPEECH}")
+def test_a_round_trains_on_the_first_alignment_and_aligns_again(tmp_path: Path) -> None:
+    pytest.importorskip("pocketsphinx", reason="needs the extra `align`")
+    recordings = tmp_path / "recordings"
+    recordings.mkdir()
+    lines = (SPEECH / "transcripts.tsv").read_text().splitlines()[:3]
+    for name in (line.split("\t")[0] for line in lines):
+        shutil.copy(next(path for path in SPEECH.glob(f"{name}.*") if path.suffix != ".phn"), recordings)
+    (tmp_path / "transcripts.tsv").write_text("\n".join(lines))
+    config = Config.check(
+        {
+            "model": {"hidden": [8], "states": 3},
+            "loader": {"context": 2, "batch_size": 64, "device": "cpu"},
+            "training": {"max_steps": 2},
+        }
+    )
+    first, second = bootstrap(tmp_path / "runs", recordings, tmp_path / "transcripts.tsv", rounds=1, config=config)
+    assert (first.aligned, second.aligned) == (3, 3)
+    assert first.mean_log_posterior is None
+    assert second.mean_log_posterior is not None
+    assert second.mean_log_posterior < -1, "two steps of training do not teach much"
+    corpus = Corpus.open(tmp_path / "runs" / CORPUS)
+    assert [len(corpus.partition(name).utterances) for name in ("train", "dev")] == [2, 1]
+    assert corpus.label_shift == 0.0025  # pocketsphinx writes whole hops

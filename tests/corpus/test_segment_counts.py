@@ -1,4 +1,4 @@
-"""Counts of segments, against plain loops."""
+"""Counts of segments and the states of their frames, against plain loops."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from dali_asr import Corpus, Inventory
 from dali_asr.corpus.segment_counts import MAX_DURATION, SegmentCounts, count_segments
+from dali_asr.corpus.states import frame_states
 from tests.makers import make_features
 
 UTTERANCES = st.lists(st.lists(st.sampled_from([-100, 0, 1, 2]), min_size=1, max_size=12), min_size=1, max_size=5)
@@ -90,3 +91,15 @@ def test_long_segments_count_as_the_longest_and_large_inventories_are_not_counte
     assert cells(counted([[1] * (MAX_DURATION + 5)]).durations) == {(1, MAX_DURATION - 1): 1}
     many = Inventory(tuple(f"s{n}" for n in range(1001)))
     assert count_segments(Corpus.from_arrays([make_features(2, 2)], [[0, 1]], many).partition("all")) is None
+
+
+@settings(max_examples=40)
+@given(UTTERANCES, st.integers(1, 4))
+def test_segments_are_divided_into_states_of_equal_length(utterances: list[list[int]], states: int) -> None:
+    expected = []
+    for label, run in (pair for utterance in utterances for pair in groupby(utterance)):
+        length = len(list(run))
+        expected += [0 if label == 0 else int((frame + 0.5) / length * states) for frame in range(length)]
+    frames = [make_features(len(utterance), 1) for utterance in utterances]
+    corpus = Corpus.from_arrays(frames, utterances, Inventory(("[SIL]", "b", "c")))
+    assert frame_states(corpus.partition("all"), states).tolist() == expected

@@ -92,6 +92,23 @@ def test_steps_match_a_plain_loop() -> None:
     assert stepper.trained is not stepper.model
 
 
+def test_states_are_what_the_loss_asks_for() -> None:
+    torch.manual_seed(0)
+    model = MLP(window=3, feature_dim=4, classes=5, hidden=(HiddenLayer(6),), states=3)
+    weights, states = torch.arange(1.0, 6), torch.randint(0, 3, (32,), dtype=torch.int8)
+    stepper = build_stepper(model, settings(label_smoothing=0.1), ALONE, steps=1, class_weights=weights, states=states)
+    batch = make_batch(0)
+    kept = batch.labels >= 0
+    logits = model(batch.windows, by_state=True)[kept]
+    targets = torch.tensor([3 * label + state for label, state in zip(batch.labels[kept], states[kept], strict=True)])
+    losses = functional.cross_entropy(
+        logits, targets, weight=weights.repeat_interleave(3), label_smoothing=0.1, reduction="none"
+    )
+    torch.testing.assert_close(stepper.forward(batch), losses.mean())
+    right = model(batch.windows)[kept].argmax(dim=1) == batch.labels[kept]
+    assert stepper.metrics.compute()["accuracy"] == pytest.approx(right.float().mean().item())
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_lower_precision_trains_about_the_same(precision: str) -> None:
     losses = {}

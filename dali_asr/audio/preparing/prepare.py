@@ -28,9 +28,13 @@ from dali_asr.corpus.draft import check_destination
 from dali_asr.corpus.packing import quiet
 from dali_asr.corpus.writer import PackedWriter
 from dali_asr.errors import DataError, brief
+from dali_asr.segments import boundary_shifts, common_shift
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from dali_asr.audio.alignments.labels import LabelRule
     from dali_asr.audio.extract import Extracted
@@ -183,14 +187,15 @@ class _Plan:
             recordings_folder=self.source,
         )
 
-    def add(self, writer: PackedWriter, chosen: _Chosen, extracted: Extracted) -> None:
-        """Label the frames of a recording and write them."""
+    def add(self, writer: PackedWriter, chosen: _Chosen, extracted: Extracted) -> NDArray[np.float64]:
+        """Label the frames of a recording and write them; return the shifts of its boundaries."""
         placed, frames = chosen.read.placed, extracted.frames
         alignment = placed.pair.alignment
         segments = alignment.read(chosen.read.sample_rate, self.settings.tier)
         labels = self.rule.labels(alignment.path, segments, self.settings.features.timing, len(frames))
         below = placed.pair.recording.path.relative_to(self.source).as_posix()
         writer.add(chosen.partition, placed.name, frames, labels, speaker=chosen.speaker, recording=below)
+        return boundary_shifts(segments, self.settings.features.timing)
 
 
 def _write(
@@ -203,17 +208,21 @@ def _write(
     extracted = extract(paths, settings.features, keep_going=True, gpu=settings.gpu)
     written: list[_Chosen] = []
     remarks: list[str] = []
+    shifts: list[NDArray[np.float64]] = []
     with plan.writer() as writer:
         for done, (each, result) in enumerate(zip(ordered, extracted, strict=True), 1):
             if isinstance(result, Failed):
                 problems.add(str(result.error))
                 problems.stop(unless=settings.keep_going)
             else:
-                plan.add(writer, each, result)
+                found = plan.add(writer, each, result)
+                if each.partition == "train":
+                    shifts.append(found)
                 written.append(each)
                 remarks += [result.remark] if result.remark else []
             progress("computing features", done, len(ordered))
         problems.stop(unless=bool(written))
+        writer.label_shift = common_shift(shifts)
     return written, tuple(remarks)
 
 
