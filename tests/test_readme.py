@@ -28,6 +28,8 @@ from dali_asr.reports.audit import auditing
 from tests.makers import make_course
 from tests.processes import ForkServer
 
+pytestmark = pytest.mark.usefixtures("small_roofs")
+
 ROOT = Path(__file__).parents[1]
 README, CONFIGS, LOADING, CORPUS, AUDIO, ALIGNMENT, INFERENCE, CARD, BENCHMARKS = (
     (ROOT / folder / "README.md").read_text(encoding="utf-8")
@@ -118,7 +120,6 @@ def execute(
     folder: Path,
     run_cli: Callable[..., Any],
     fork_server: ForkServer,
-    small_roofs: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[str], str]:
     """Return a function that runs a command: ours in this process, which is quicker, others by the shell."""

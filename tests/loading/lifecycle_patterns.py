@@ -44,7 +44,8 @@ def operate(hook: Hook | None = None) -> None:
         return [windows, numbers, numbers.clone()]
 
     FusedGraph._launch = launch  # type: ignore[method-assign, assignment]
-    fused.fused_problem = loader.fused_problem = lambda _: None  # type: ignore[assignment]
+    for module in (fused, loader):
+        setattr(module, "fused_problem", lambda _: None)  # noqa: B010 - `loader` does not export it
 
 
 def started() -> tuple[WindowLoader, Iterator[Batch]]:
