@@ -47,10 +47,12 @@ class Failure:
     Attributes:
         name: of the recording.
         reason: why, and what to do, on one line with the file.
+        without_recording: whether it is a transcript whose recording is missing.
     """
 
     name: str
     reason: str
+    without_recording: bool = False
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,7 @@ def _results(
     for text in texts.values():
         if text.name not in used:
             reason = f"{text.where}: no recording has the name {text.name!r}; add it, or remove the transcript"
-            aligning.failures.append(Failure(text.name, reason))
+            aligning.failures.append(Failure(text.name, reason, without_recording=True))
 
 
 def transcript_entries(transcript: Transcript, dictionary: Dictionary) -> list[tuple[str, Entry]]:

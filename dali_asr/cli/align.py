@@ -15,9 +15,12 @@ from dali_asr.errors import UsageError, printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dali_asr.alignment.aligning import Failure
     from dali_asr.alignment.bootstrap import Round
+    from dali_asr.alignment.writing import AlignmentSummary
 
 _MAX_LISTED = 20
+_MAX_NAMED = 5
 
 
 def align(
@@ -112,10 +115,9 @@ def align(
         warn(printable(f"not in the dictionary: {guess.word}{times}; said as {guess.pronunciation} ({guess.origin})"))
     if len(aligning.guesses) > _MAX_LISTED:
         warn(f"and {len(aligning.guesses) - _MAX_LISTED:,} more words in {output / GUESSES}")
-    for failure in aligning.failures[:_MAX_LISTED]:
-        complain(f"error: {printable(failure.reason)}")
-    if len(aligning.failures) > _MAX_LISTED:
-        warn(f"and {len(aligning.failures) - _MAX_LISTED:,} more errors in {output / FAILED}")
+    _show_failures(aligning.failures, output)
+    if summary.doubtful:
+        warn(_doubt(summary))
     say(
         f"Aligned {summary.aligned:,} recording{'s' if summary.aligned != 1 else ''} of {summary.seconds:,.1f} s, "
         f"{summary.words:,} words, "
@@ -126,6 +128,31 @@ def align(
     if aligning.failures:
         say(f"{len(aligning.failures):,} failed: {output / FAILED}")
         raise typer.Exit(1)
+
+
+def _show_failures(failures: Sequence[Failure], output: Path) -> None:
+    """Show why recordings were not aligned; transcripts without recording are counted."""
+    from dali_asr.alignment.writing import FAILED
+
+    surplus = [failure for failure in failures if failure.without_recording]
+    listed = failures if len(surplus) < 2 else [f for f in failures if not f.without_recording]
+    for failure in listed[:_MAX_LISTED]:
+        complain(f"error: {printable(failure.reason)}")
+    if len(listed) > _MAX_LISTED:
+        warn(f"and {len(listed) - _MAX_LISTED:,} more errors in {output / FAILED}")
+    if len(surplus) > 1:
+        complain(f"error: {len(surplus):,} transcripts have no recording; they are listed in {output / FAILED}")
+
+
+def _doubt(summary: AlignmentSummary) -> str:
+    """Return a warning about recordings that fit their transcripts badly."""
+    from dali_asr.alignment.writing import DOUBTFUL
+
+    names = ", ".join(summary.doubtful[:_MAX_NAMED]) + (", ..." if len(summary.doubtful) > _MAX_NAMED else "")
+    return (
+        f"{len(summary.doubtful):,} of {summary.aligned:,} recordings fit their transcripts badly (mean log posterior "
+        f"below {DOUBTFUL:g}): {printable(names)}; listen whether that was said"
+    )
 
 
 def _round_table(rounds: Sequence[Round]) -> Table:

@@ -79,7 +79,7 @@ def compare(
 
 def _show_runs(comparison: Comparison) -> None:
     for run in comparison.runs:
-        say(f"{run.letter}  {printable(str(run.record.path))}, on {printable(run.evaluation.partition)}")
+        say(f"{run.letter}  {printable(run.record.shown)}, on {printable(run.evaluation.partition)}")
         if run.record.unfinished:
             say(f"   {run.record.unfinished}")
     say()

@@ -13,6 +13,8 @@ from dali_asr.cli.console import complain, counting, printing, say, warn
 from dali_asr.errors import DataError, UsageError, or_leave_out, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dali_asr.inference.formats import Format, UtteranceEncoder
     from dali_asr.inference.sources import Source
 
@@ -140,7 +142,7 @@ def predict(
             failed=failed if keep_going else stop,
         )
         form = form or ("textgrid" if opened.has_recordings else "kaggle")
-        path = path or _default_output(run, opened, form)
+        path = path or _default_output(run, sources, opened, form)
         encoder = _encoder(form)
         labelling = label(
             trained,
@@ -170,7 +172,7 @@ def predict(
         raise typer.Exit(1)
 
 
-def _default_output(run: Path, source: Source, form: Format) -> Path:
+def _default_output(run: Path, sources: Sequence[str | Path], source: Source, form: Format) -> Path:
     """Return where a prediction is written by default."""
     from dali_asr.files import file_name
     from dali_asr.inference.formats import PER_UTTERANCE, SUFFIXES
@@ -180,7 +182,9 @@ def _default_output(run: Path, source: Source, form: Format) -> Path:
         return output_folder(run) / f"{source.name}.{SUFFIXES[form]}"
     if source.has_recordings and len(source.utterances) == 1:
         return output_folder(run) / file_name(source.utterances[0], f".{SUFFIXES[form]}")
-    return output_folder(run) / f"{source.name}-{form}"
+    is_folder = source.has_recordings and len(sources) == 1 and Path(sources[0]).is_dir()
+    name = Path(sources[0]).resolve().name if is_folder else source.name
+    return output_folder(run) / f"{name}-{form}"
 
 
 def _encoder(form: Format) -> UtteranceEncoder:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dali_asr.config import Config, recipe_names
 from dali_asr.corpus.regular import reading
 from dali_asr.errors import CheckpointError
+from dali_asr.pretrained import is_pretrained
 from dali_asr.runs.changes import Change, read_changes
 from dali_asr.runs.checkpoint import CONFIG, run_of
 from dali_asr.runs.curves import best_epoch
@@ -55,6 +56,11 @@ class Record:
         return self.path.absolute().name
 
     @property
+    def shown(self) -> str:
+        """The run's folder as it is shown; a model of the package has its name alone."""
+        return self.name if is_pretrained(self.path) else str(self.path)
+
+    @property
     def epochs(self) -> list[dict[str, Any]]:
         """The lines of epochs; one that was cut short and went on in a resumed run has two."""
         return [line for line in self.lines if line["kind"] == "epoch"]
@@ -85,6 +91,8 @@ class Record:
     def unfinished(self) -> str | None:
         """What is missing of the configured training; None if it is complete, or was stopped by its own settings."""
         training = self.config.training
+        if not self.lines and is_pretrained(self.path):
+            return "A model of the package; how its training went is not recorded here."
         done, last = self.completed, max((line["step"] for line in self.lines), default=0)
         if done >= training.epochs or training.early_stopping or (training.max_steps and last >= training.max_steps):
             return None

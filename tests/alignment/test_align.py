@@ -135,6 +135,23 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_a_wrong_transcript_is_doubted_and_surplus_ones_are_counted(
+    run: Path, tmp_path: Path, run_cli: Callable[..., Any]
+) -> None:
+    folder, out = tmp_path / "features", tmp_path / "out"
+    folder.mkdir()
+    np.save(folder / "a.npy", frames_of(spans([0, 2, 1, 2, 0, 3, 1, 0], [10, 4, 7, 4, 12, 5, 9, 20]), 0))
+    (tmp_path / "own.dict").write_text("bob B AA B\nkaa K AA\n")
+    for words, doubted in {"bob kaa": False, "kaa kaa kaa bob kaa kaa": True}.items():
+        (tmp_path / "words.tsv").write_text(f"a\t{words}\nb\tbob\nc\tbob\n")
+        result = run_cli(
+            "align", run, folder, tmp_path / "words.tsv", "-o", out, "--dictionary", tmp_path / "own.dict", "--force"
+        )
+        assert f"error: 2 transcripts have no recording; they are listed in {out / 'failed.csv'}" in result.output
+        doubt = "1 of 1 recordings fit their transcripts badly (mean log posterior below -1.5): a; listen whether"
+        assert (doubt in result.output) is doubted, result.output
+
+
 def test_what_can_be_aligned_is_and_the_rest_is_listed(run: Path, tmp_path: Path, run_cli: Callable[..., Any]) -> None:
     truth = spans([0, 2, 1, 2, 0, 3, 1, 0], [10, 4, 7, 4, 12, 5, 9, 20])
     folder, out = tmp_path / "features", tmp_path / "out"

@@ -115,7 +115,7 @@ def test_what_cannot_be_used_is_one_line_each(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "short.wav", noise[:399], 16_000)
     (tmp_path / "text.wav").write_text("no audio")
     expected = {
-        "absent.wav": "No such file or directory",
+        "absent.wav": "no such file; check the path",
         "cut.flac": "cannot be decoded (flac decoder lost sync), so it is damaged or cut short",
         "cut.wav": "is cut short, 40,022 of 80,044 bytes",
         "empty.wav": "is empty",

@@ -243,7 +243,7 @@ def test_the_page_plays_the_stretch_of_each_finding(found: Audit, tmp_path: Path
     recordings = tuple("gone.wav" if name == "s3-03" else "r.wav" for name in names)
     partition = replace(found.partition, origins=Origins((), recordings, tmp_path))
     remark = write_audit(replace(found, partition=partition), tmp_path / "a", "test")
-    assert re.match(rf"{tmp_path}/gone.wav: No such file or directory; the page lacks the sound of it: say", remark)
+    assert re.match(rf"{tmp_path}/gone.wav: no such file; the page lacks the sound of it: say", remark)
     page = (tmp_path / "a/index.html").read_text()
     assert "speaker (4; the corpus names them)" in page
     findings = [f for f in found.ordered() if page.count(f"{f.rank}. {f.partition}/{f.utterance}, ")]

@@ -273,7 +273,7 @@ def test_utterances_can_be_heard(run: Path, run_cli: Callable[..., Any], tmp_pat
     done = run_cli("report", run, tmp_path / "corpus", "--recordings", tmp_path, "-o", page)
     assert done.exit_code == 0, done.output
     assert done.stderr.splitlines() == [
-        f"warning: {tmp_path}/0.wav: No such file or directory; the page lacks the sound of it: say where recordings "
+        f"warning: {tmp_path}/0.wav: no such file; the page lacks the sound of it: say where recordings "
         "are now (--recordings)"
     ]
     content = page.read_text(encoding="utf-8")

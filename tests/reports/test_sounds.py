@@ -93,7 +93,7 @@ def test_what_is_missing_is_said_once(train: Partition, folder: Path) -> None:
     for utterance in (2, 3, 2):
         assert sounds.stretch(utterance, 0, 9) == Sound(left_out="its recording is missing or cannot be read")
     assert sounds.remark == (
-        f"{folder / 'in' / 'gone.wav'}: No such file or directory; the page lacks the sound of it and 1 more: "
+        f"{folder / 'in' / 'gone.wav'}: no such file; the page lacks the sound of it and 1 more: "
         "say where recordings are now (recordings=FOLDER)"
     )
 

@@ -5,6 +5,7 @@ Shape letters: `T` frames of a recording.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dali_asr.corpus.layouts.ctm import without_position
-from dali_asr.errors import DataError, SymbolError, brief
+from dali_asr.errors import DaliAsrWarning, DataError, SymbolError, brief
 from dali_asr.segments import covering_segments
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 _MAX_OVERLAP = 0.001  # seconds; writers round times
 _MIN_SHARE = 0.8  # of the recording that an alignment in a wrong unit covers, if that unit is named
-_MAX_SHORTER = 1 / 20  # of the recording: an alignment that ends so early is checked for a wrong unit
+_MAX_SHORTER = 0.13  # of the recording: an alignment that ends so early is checked for a wrong unit
 _UNITS = {1: "seconds", 100: "frames of 10 ms", 1000: "milliseconds", 1_000_000: "microseconds"} | {
     10_000_000: "units of 100 ns"
 }
@@ -141,6 +142,12 @@ def check_extent(path: Path, segments: Sequence[Segment], duration: float, timin
             f"this looks like {unit}, not {_unit(rate)}; convert it" if unit else "give the alignment of this recording"
         )
         raise DataError(f"{path}: ends at {end:.3f} s, its recording at {duration:.3f} s; {remedy}")
+    if end < duration / 2:
+        warnings.warn(
+            f"{path}: ends at {end:.3f} s, its recording at {duration:.3f} s; the rest is labelled silence",
+            DaliAsrWarning,
+            stacklevel=2,
+        )
 
 
 def _unit(rate: float) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["transcript", "duplicate", "silent", "constant", "clipped", "segment", "boundary"]
 KINDS: dict[Kind, str] = {
-    "transcript": "the transcript does not belong to the utterance",
+    "transcript": "the transcript may not belong to the utterance",
     "duplicate": "the frames are those of another utterance",
     "silent": "every label is silence",
     "constant": "the features do not change",

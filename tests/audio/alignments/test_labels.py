@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dali_asr.audio.alignments.labels import LabelRule, check_extent, check_order
 from dali_asr.corpus.folding import FOLDS
-from dali_asr.errors import DataError, SymbolError
+from dali_asr.errors import DaliAsrWarning, DataError, SymbolError
 from dali_asr.inventory import ARPABET, Inventory
 from dali_asr.segments import FrameTiming, Segment
 
@@ -78,6 +78,7 @@ def test_faults(segments: list[tuple[float, float]], message: str) -> None:
     ("end", "rate", "message"),
     [
         (200 / 16_000, 16_000, "looks like frames of 10 ms, not samples at 16000 Hz"),
+        (2_000 / 16_000, 16_000, "looks like milliseconds, not samples at 16000 Hz"),
         (2_000 / 1e7, 1e7, "looks like milliseconds, not units of 100 ns"),
         (2 * 22_050 / 16_000, 16_000, "looks like samples at 22050 Hz, not samples at 16000 Hz"),
     ],
@@ -87,6 +88,14 @@ def test_other_units_than_those_of_the_format(end: float, rate: float, message: 
         check_extent(PATH, [Segment(0, end, "a")], 2.0, TIMING, rate)
 
 
+def test_an_alignment_of_less_than_half_a_recording_is_told() -> None:
+    with pytest.warns(
+        DaliAsrWarning, match=r"ends at 0\.900 s, its recording at 2\.000 s; the rest is labelled silence"
+    ):
+        check([(0, 0.9)])
+
+
+@pytest.mark.filterwarnings("ignore::dali_asr.errors.DaliAsrWarning")
 @pytest.mark.parametrize("segments", [[(0, 2.02)], [(0, 0.05)], [(0, 1), (0.9995, 2)], [(0, 1), (1, 1), (1, 2)]])
 def test_what_is_accepted(segments: list[tuple[float, float]]) -> None:
     """Ends within a window of the recording's, short speech, rounded times, and segments of no length."""
