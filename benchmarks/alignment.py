@@ -10,8 +10,9 @@ compared. Boundaries of given phones without a pair count as misplaced: they are
 not in mean and median. A multiple of 10 ms is within itself. Where given times are whole hundredths of a second, but
 placed ones are not, an error of 20 ms becomes as often more as less: a share is also given of errors rounded to 10 ms.
 
-Both aligners run in turn in this process, from the first recording to the last boundary; loading libraries, models and
-dictionary is left out. Where the given times are by pocketsphinx, its figures say how well it repeats itself.
+Both aligners run in turn in this process on one thread, which is all that pocketsphinx uses, from the first recording
+to the last boundary; loading libraries, models and dictionary is left out. Where the given times are by pocketsphinx,
+its figures say how well it repeats itself.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def main() -> None:
     made.add_argument("folders", type=Path, nargs="+", help="folders of recordings with transcripts.tsv and NAME.phn")
     made.add_argument("--alone", action="store_true", help="leave out pocketsphinx")
     given = made.parse_args()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(1)
     sides = [lambda: [align_by_model(given.run, folder) for folder in given.folders]]
     if not given.alone:
         aligner = SphinxAligner(load_dictionary(ARPABET))

@@ -64,6 +64,7 @@ QUICK = {
     "python benchmarks/audit.py": " --seeds 1 --folds 2 --utterances 8",
     "python benchmarks/make_course_tree.py": " --utterances 40 --mean 100",
     "python benchmarks/features.py": " --repeats 1 --alone",
+    "python benchmarks/alignment.py": " --repeats 1 --alone",
     "python benchmarks/pack.py": " --repeats 1",
     "python benchmarks/export.py": " --models tiny --repeats 1 --frames 100 --no-memory",
 }
@@ -251,6 +252,8 @@ def test_every_command_about_benchmarks_runs(folder: Path, execute: Callable[[st
     (folder / "tones").mkdir()
     for number in range(3):
         soundfile.write(folder / f"tones/{number}.flac", np.sin(np.arange(4_000) / (3 + number)) / 2, 16_000)
+        (folder / f"tones/{number}.phn").write_text("0 1600 SIL\n1600 4000 IY\n")
+    (folder / "tones/transcripts.tsv").write_text("0\tann\te\n1\tann\te\n2\tbob\te\n")
     first, *others = commands(BENCHMARKS)
     assert first == "benchmarks/gpu.sh FOLDER"
     execute("bash -n benchmarks/gpu.sh")

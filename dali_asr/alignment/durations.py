@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dali_asr.corpus.segment_counts import SegmentCounts
 
 MIN_FRAMES = 3  # of a phone, as of hidden Markov models with three states, and of silence
-WEIGHT = 4.0  # of log probabilities of durations; of 0, 1, 3, 4, 6 and 10 the best on the dev speakers
+WEIGHT = 4.0  # of log probabilities of durations; of 2, 4 and 8 the best on recordings of the training
 _MAX_FRAMES = 72  # of a phone; longer ones are geometric
 _MIN_COUNT = 20  # phones that a label's durations are estimated from
 _ROUNDING = 1 / 12  # variance of whole frames
