@@ -53,7 +53,6 @@ QUICK = {
     "python benchmarks/start.py": " --repeats 1",
     "python benchmarks/shuffle.py": " --batch-size 32 --budgets 0.5",
     "python benchmarks/sweep.py": " --repeats 1 --seeds 2 --steps 2",
-    "python benchmarks/alignment.py": " --alone",
     "python benchmarks/ablation.py": " --seeds 1 --only reference",
     "python benchmarks/decoding.py": " --seeds 1 --repeats 1 --seconds 1",
     "torchrun": " --set training.epochs=1",
@@ -242,13 +241,6 @@ def test_every_command_about_benchmarks_runs(folder: Path, execute: Callable[[st
     make_course(folder / "root", {"train-clean": [30] * 40, "dev-clean": [100]}, dim=28)
     execute("dali-asr data pack root packed-root")
     values = {"CORPUS": "packed-root", "PARTITION": "train-clean", "ROOT": "root", "RECORDINGS": "tones"}
-    for partition in ("dev", "test"):
-        spoken = folder / "spoken" / partition
-        spoken.mkdir(parents=True)
-        soundfile.write(spoken / "demo.flac", *soundfile.read(DEMO_RECORDING))
-        (spoken / "demo.phn").write_text("0 16000 sil\n16000 40000 iy\n40000 56000 sil\n")
-        (spoken / "transcripts.tsv").write_text(f"demo\t{TEST[1]}\n")
-        values[f"RECORDINGS/{partition}"] = str(spoken)
     (folder / "tones").mkdir()
     for number in range(3):
         soundfile.write(folder / f"tones/{number}.flac", np.sin(np.arange(4_000) / (3 + number)) / 2, 16_000)
