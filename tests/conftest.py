@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import faulthandler
+import functools
 import gc
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from tests.makers import make_course
@@ -47,6 +49,9 @@ def pytest_collection_finish() -> None:
     """Make later collections of garbage quick: they pass over what is imported."""
     gc.collect()
     gc.freeze()
+
+
+_command_of = functools.cache(get_command)  # which takes longer than many of the commands
 
 
 @pytest.fixture
@@ -89,11 +94,21 @@ def forker(fork_server: ForkServer) -> Forker:
     return Forker(fork_server)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", autouse=True)
 def no_curves() -> Iterator[None]:
-    """Leave out the plots of runs, which take longer than their training."""
+    """Leave out the plots of runs, which take longer than their training, where they are not asked for by `curves_of_runs`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dali_asr.runs.folder.draw_curves", lambda *_: None)
+        yield
+
+
+@pytest.fixture
+def curves_of_runs() -> Iterator[None]:
+    """Plot the curves of runs."""
+    from dali_asr.runs.curves import draw_curves
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dali_asr.runs.folder.draw_curves", draw_curves)
         yield
 
 
@@ -114,10 +129,11 @@ def course(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run_cli() -> Callable[..., Any]:
+def run_cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Return a function that runs the command line in this process."""
     from dali_asr.cli import app
 
+    monkeypatch.setattr("typer.testing._get_command", _command_of)
     runner = CliRunner()
 
     def run(*arguments: object, stdin: str | None = None) -> Any:

@@ -13,6 +13,7 @@ TRITON_INTERPRET) and what happens when an interpreter exits needs a real proces
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import runpy
@@ -115,6 +116,8 @@ def serve(path: str, scripts: str) -> None:
     """Fork a process per request, and tell the clients of their ends."""
     for name in IMPORTED:
         import_module(name)
+    gc.collect()
+    gc.freeze()  # the programs' collections, of which DALI makes one at their exit, pass over what is imported
     for name in ("dali-asr", "python", "torchrun"):
         script = Path(scripts, name)
         script.write_text(CLIENT.format(python=sys.executable, path=path, name=name))

@@ -19,8 +19,6 @@ from dali_asr.cache import clear, list_entries, unused_since
 from dali_asr.files import cache_folder, new_folder
 from tests.makers import make_course
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 Run = Callable[..., Any]
 OPEN = (
     "import sys; from dali_asr import Corpus; c = Corpus.open(sys.argv[1]); print(c.path, flush=True); sys.stdin.read()"

@@ -45,7 +45,6 @@ def test_pocketsphinx_aligns_real_speech() -> None:
     assert sum(close) >= 0.8 * len(close)
 
 
-@pytest.mark.usefixtures("no_curves")
 @pytest.mark.skipif(not SPEECH.is_dir(), reason=f"needs real speech in {SPEECH}")
 def test_a_round_trains_on_the_first_alignment_and_aligns_again(tmp_path: Path) -> None:
     pytest.importorskip("pocketsphinx", reason="needs the extra `align`")

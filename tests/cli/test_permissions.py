@@ -12,8 +12,6 @@ from dali_asr import Config, train
 from tests.makers import make_course
 from tests.training_runs import SMALL, Forker
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -13,8 +13,6 @@ from dali_asr.corpus import Corpus
 from dali_asr.errors import DataError
 from dali_asr.training.setup import drop_warnings
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 HEADER = "kind,partition,utterance,start_frame,end_frame\n"
 
 

@@ -22,8 +22,6 @@ from dali_asr.inference.writers import write_evaluation
 from tests.makers import make_course, make_features
 from tests.training_runs import SMALL, fill_disk
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 Run = Callable[..., Any]
 
 

@@ -59,6 +59,7 @@ def home(stored: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Return a home with a right key; the client asks the server above."""
     from kagglesdk import kaggle_env
 
+    monkeypatch.setattr("kagglehub.clients.get_user_agent", lambda: "kagglehub")  # which reads the source of the stack
     home = tmp_path / "home"
     (home / ".kaggle").mkdir(parents=True)
     (home / ".kaggle/kaggle.json").write_text('{"username": "someone", "key": "right"}')

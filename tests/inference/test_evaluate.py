@@ -17,8 +17,6 @@ from dali_asr.training import train
 from tests.makers import make_course, make_features
 from tests.training_runs import SMALL
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -28,8 +28,6 @@ from dali_asr.training import train
 from tests.corpus.archives import make_archive
 from tests.makers import make_course, make_features
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 
 def train_small(course: Path, folder: Path, **sections: dict[str, Any]) -> Path:
     """Train a small model on the small course folder; return the folder of the run."""

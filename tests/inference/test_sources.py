@@ -21,8 +21,6 @@ from dali_asr.training import train
 from tests.fetching.archives import archive, tree
 from tests.fetching.server import serving
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 
 def cached() -> set[str]:
     """Return the names in the cache of packed corpora."""

@@ -19,8 +19,6 @@ from dali_asr.errors import CheckpointError, DataError, UsageError
 from tests.makers import make_course, make_features
 from tests.training_runs import SMALL
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 
 def test_a_network_of_ones_own_gives_labels_and_segments() -> None:
     """Compared with windows cut by NumPy from frames that NumPy normalizes."""

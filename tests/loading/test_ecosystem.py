@@ -19,8 +19,6 @@ from dali_asr import MLP, Batch, Masking, Partition, WindowLoader
 from tests.judge import same_batch
 from tests.makers import make_partition
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 CONTEXT, DIM, CLASSES = 4, 5, 42
 
 

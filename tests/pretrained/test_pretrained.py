@@ -22,8 +22,6 @@ from dali_asr.pretrained import PRETRAINED, pretrained_names
 from dali_asr.runs.checkpoint import load_checkpoint, output_folder, run_of
 from dali_asr.training import train
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 NAME = "english-small"
 FOLDER = PRETRAINED / NAME
 

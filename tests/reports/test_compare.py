@@ -26,8 +26,6 @@ from tests.makers import make_course
 from tests.reports.browser import dump
 from tests.training_runs import SMALL
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:

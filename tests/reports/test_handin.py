@@ -36,6 +36,7 @@ def test_a_run_is_handed_in_whole(run_cli: Run, copy: Path, tmp_path: Path) -> N
     checkpoint = evaluation.stem.removeprefix("evaluation-dev-")
     corpus = Config.load(copy / "config.yaml").data.root
     (copy / "test.csv").write_text("another prediction")
+    (copy / "curves.png").write_bytes(b"of the run")
     done = run_cli("handin", copy, "-o", tmp_path / "h.zip", "--max-parameters", WEIGHTS)
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[:2] == [

@@ -35,8 +35,6 @@ from dali_asr.runs.description import ModelDescription
 from dali_asr.training import train
 from tests.training_runs import SMALL, Warnings
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 DESCRIPTION = ModelDescription(
     (1, 2),
     3,

@@ -67,6 +67,7 @@ def test_many_epochs_are_numbered_sparsely(drawn: list[Figure], tmp_path: Path) 
     ]
 
 
+@pytest.mark.usefixtures("curves_of_runs")
 def test_a_resumed_run_shows_all_its_lines_and_its_first_recipe(drawn: list[Figure], tmp_path: Path) -> None:
     run = tmp_path / "first"
     options = [*SMALL, "training.log_every=5"]

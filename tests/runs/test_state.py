@@ -17,8 +17,6 @@ from dali_asr.training import train
 from dali_asr.training.restoring import _batch_size_advice
 from tests.training_runs import SMALL, Warnings, damage
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 NAN = float("nan")
 
 

@@ -16,8 +16,6 @@ from dali_asr.runs.tracking import _has_key, open_trackers
 from dali_asr.training import train
 from tests.training_runs import SMALL, Warnings
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 SECRET = "0123456789abcdef0123456789abcdef01234567"
 
 

@@ -21,8 +21,6 @@ from dali_asr.sweeps.results import RunOutcome, combine, to_csv
 from dali_asr.sweeps.sweep import sweep
 from tests.training_runs import SMALL, Forker, fill_disk
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 Run = Callable[..., Any]
 RATES = "training.optimizer.learning_rate=1e-3,3e-2"
 OPTIONS = (*SMALL, "training.epochs=1", "training.max_steps=4", "loader.batch_size=1000", "loader.seed=0")

@@ -16,8 +16,6 @@ from dali_asr.runs.checkpoint import load_checkpoint
 from tests.makers import make_features
 from tests.training_runs import Warnings
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 OPTIONS = [
     *("loader.device=cpu", "loader.context=1", "loader.batch_size=8", "model.preset=null", "model.hidden=[6,6]"),
     *("training.max_steps=3", "data.train=[all]", "data.dev=null", "data.test=null"),

@@ -20,8 +20,6 @@ from dali_asr.training import TrainingResult, train
 from dali_asr.training.stack import StackedModel, common_starts, stack_key, train_together
 from tests.makers import make_features
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 SMALL = (
     "loader.device=cpu",
     "loader.context=4",

@@ -61,6 +61,7 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(tmp_path: Path) -> None
     assert metrics[0] == metrics[1] != metrics[2]
 
 
+@pytest.mark.usefixtures("curves_of_runs")
 def test_the_run_folder_explains_itself(tmp_path: Path) -> None:
     result = trained(tmp_path / "run", "training.max_steps=null", "training.epochs=2")
     run = result.run

@@ -17,8 +17,6 @@ from dali_asr.training.clock import DataWait
 from dali_asr.training.watch import Watch
 from tests.training_runs import SMALL
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 
 def epoch(number: int, loss: float, accuracy: float | None) -> dict[str, Any]:
     dev = None if accuracy is None else {"loss": 1.0, "accuracy": accuracy}
