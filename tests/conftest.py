@@ -96,7 +96,7 @@ def forker(fork_server: ForkServer) -> Forker:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_curves() -> Iterator[None]:
-    """Leave out the plots of runs, which take longer than their training, where they are not asked for by `curves_of_runs`."""
+    """Leave out the plots of runs, which take longer than their training, unless a test asks for `curves_of_runs`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dali_asr.runs.folder.draw_curves", lambda *_: None)
         yield

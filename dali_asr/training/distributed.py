@@ -34,6 +34,10 @@ GeneratorStates = dict[Literal["cpu", "cuda"], list[torch.Tensor]]  # by kind of
 _PATIENCE = 600.0  # seconds, until all ranks are there
 _RETRY = timedelta(seconds=1)
 _LEAD = "dali-asr/start"
+# Groups that have ended, which are freed when the process exits. Freeing one right after its last collective can
+# deadlock: it waits, with the GIL, for gloo's thread, which needs the GIL to free the tensors of that collective
+# (pytorch/pytorch#56297).
+_ended: list[object] = []
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,7 @@ def joined(device_name: str) -> Iterator[World]:
     try:
         yield World(device, rank, size)
     finally:
+        _ended.append(distributed.group.WORLD)
         distributed.destroy_process_group()
 
 
