@@ -11,14 +11,13 @@ import typer
 
 from dali_asr.cli.console import complain, counting, printing, say, warn
 from dali_asr.errors import DataError, UsageError, or_leave_out, printable
+from dali_asr.inference.format_names import OF_FRAMES, PER_UTTERANCE, SUFFIXES, WITH_POSTERIORS, Format
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dali_asr.inference.formats import Format, UtteranceEncoder
+    from dali_asr.inference.formats import UtteranceEncoder
     from dali_asr.inference.sources import Source
-
-Form = Literal["kaggle", "npz", "json", "ctm", "textgrid", "audacity", "html"]
 
 
 def predict(
@@ -47,7 +46,7 @@ def predict(
         ),
     ] = None,
     form: Annotated[
-        Form | None,
+        Format | None,
         typer.Option(
             "--format",
             help="Of frames: kaggle (CSV of `id,label`), npz (posteriors). Of segments with times: json, ctm, or one "
@@ -105,7 +104,7 @@ def predict(
 
     to_stdout = output == "-"
     path = Path(output) if output and not to_stdout else None
-    if path and form and form not in ("textgrid", "audacity", "html"):
+    if path and form and form not in PER_UTTERANCE:
         check_output(path, overwrite=force)
     sources = [path for given in source or () for path in (_listed_paths() if given == "-" else [given])]
     failures: list[DataError] = []
@@ -124,7 +123,7 @@ def predict(
         from dali_asr.device import describe_device, resolve_device
         from dali_asr.inference.decoding import NONE, VITERBI
         from dali_asr.inference.files import FILES
-        from dali_asr.inference.formats import OF_FRAMES, WITH_POSTERIORS, encode
+        from dali_asr.inference.formats import encode
         from dali_asr.inference.predict import label, prepare
         from dali_asr.inference.writers import check_prediction, write_prediction
         from dali_asr.runs.checkpoint import shown_name
@@ -175,7 +174,6 @@ def predict(
 def _default_output(run: Path, sources: Sequence[str | Path], source: Source, form: Format) -> Path:
     """Return where a prediction is written by default."""
     from dali_asr.files import file_name
-    from dali_asr.inference.formats import PER_UTTERANCE, SUFFIXES
     from dali_asr.runs.checkpoint import output_folder
 
     if form not in PER_UTTERANCE:

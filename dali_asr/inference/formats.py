@@ -23,32 +23,20 @@ import json
 import re
 import warnings
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 
 from dali_asr.errors import DaliAsrWarning, UsageError, brief
+from dali_asr.inference.format_names import PER_UTTERANCE
 from dali_asr.inference.textgrid import seconds_text, to_textgrid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dali_asr.inference.format_names import Format
     from dali_asr.inference.predict import LabelledUtterance, Labelling
     from dali_asr.segments import Segment
-
-Format = Literal["kaggle", "npz", "json", "ctm", "textgrid", "audacity", "html"]
-SUFFIXES: dict[Format, str] = {
-    "kaggle": "csv",
-    "npz": "npz",
-    "json": "json",
-    "ctm": "ctm",
-    "textgrid": "TextGrid",
-    "audacity": "txt",
-    "html": "html",
-}
-PER_UTTERANCE: tuple[Format, ...] = ("textgrid", "audacity", "html")
-OF_FRAMES: tuple[Format, ...] = ("kaggle", "npz")
-WITH_POSTERIORS: tuple[Format, ...] = ("npz", "html")
 
 
 class UtteranceEncoder(Protocol):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from dali_asr.errors import UsageError
 from dali_asr.files import check_output, disk_errors, file_name, new_file, write_file
-from dali_asr.inference.formats import PER_UTTERANCE, SUFFIXES, encode, encode_utterance
+from dali_asr.inference.format_names import PER_UTTERANCE, SUFFIXES
+from dali_asr.inference.formats import encode, encode_utterance
 from dali_asr.inference.kept import keep
 from dali_asr.inference.pictures import draw_confusion
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dali_asr.inference.evaluate import Evaluation
-    from dali_asr.inference.formats import Format, UtteranceEncoder
+    from dali_asr.inference.format_names import Format
+    from dali_asr.inference.formats import UtteranceEncoder
     from dali_asr.inference.predict import Labelling
 
 

@@ -221,18 +221,19 @@ class RowWriter:
     ) -> None:
         bounds = [(start, after - self._gap) for start, after in pairwise(self._starts(first, end).tolist())]
         places = [rows[start:stop] for start, stop in bounds]
+        reads = []
         if self._readers == 1:
             self._partition.read_into(places, first)
         else:
             shares = [len(places) * part // self._readers for part in range(self._readers + 1)]
             parts = [(a, b) for a, b in pairwise(shares) if a < b]
             reads = [pool.submit(self._partition.read_into, places[a:b], first + a) for a, b in parts]
-            for read in reads:
-                read.result()
         for _, stop in bounds:
             rows[stop : stop + self._gap] = 0
         if labels is not None:
             self._fill_labels(labels, bounds, first, end)
+        for read in reads:
+            read.result()
 
     def _fill_labels(self, labels: NDArray[Any], bounds: list[tuple[int, int]], first: int, end: int) -> None:
         offsets = self._partition.offsets

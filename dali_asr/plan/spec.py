@@ -9,7 +9,7 @@ import json
 import operator
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, cast, get_args
 
@@ -235,7 +235,7 @@ def as_masking(masking: object) -> Masking | None:
         for key, bands in masking.items():
             if isinstance(bands, Mapping) and key != "scope":
                 _check_keys(f"masking.{key}", bands, Bands)
-                given[key] = Bands(**bands)
+                given[key] = replace(getattr(Masking(), key), **bands)
         return Masking(**given)
     raise UsageError(f"loader: masking {brief(masking)}; expected None, True, a Masking, or its fields as a mapping")
 

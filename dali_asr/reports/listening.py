@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dali_asr.inference.formats import Format
+    from dali_asr.inference.format_names import Format
     from dali_asr.inference.predict import LabelledUtterance, Labelling
     from dali_asr.segments import FrameTiming
 

@@ -13,7 +13,8 @@ from praatio import textgrid
 
 from dali_asr import Inventory
 from dali_asr.errors import DaliAsrWarning, UsageError
-from dali_asr.inference.formats import Format, encode, encode_utterance
+from dali_asr.inference.format_names import Format
+from dali_asr.inference.formats import encode, encode_utterance
 from dali_asr.inference.predict import LabelledUtterance, Labelling
 from dali_asr.inference.textgrid import seconds_text, to_textgrid
 from dali_asr.inference.writers import check_prediction, write_prediction

@@ -280,7 +280,7 @@ def test_an_epoch_without_a_batch_is_refused() -> None:
         ({}, Masking()),
         (True, Masking()),
         (False, None),
-        ({"time": {"count": (1, 1)}, "scope": "batch"}, Masking(time=Bands(count=(1, 1)), scope="batch")),
+        ({"time": {"count": (1, 1)}, "scope": "batch"}, Masking(time=Bands((1, 1), (3, 7)), scope="batch")),
         ({"frequency": Bands(width=(1, 2))}, Masking(frequency=Bands(width=(1, 2)))),
     ],
 )
