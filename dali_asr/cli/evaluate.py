@@ -62,12 +62,14 @@ def evaluate(
     with counting() as report:
         report("starting", 0, 1)
         from dali_asr.device import describe_device, resolve_device
+        from dali_asr.inference.decoding import check_decoding
         from dali_asr.inference.evaluate import comparable_decodings, prepare_evaluation, score
         from dali_asr.inference.writers import write_evaluation
         from dali_asr.runs.checkpoint import output_folder, run_of, shown_name
         from dali_asr.runs.folder import read_stall
 
         report("starting", 1, 1)
+        check_decoding(decode)
         where = resolve_device(device)
         prepared = prepare_evaluation(run, source, partition=partition, checkpoint=checkpoint, packing=report)
         trained, opened, _ = prepared
