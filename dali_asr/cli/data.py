@@ -170,9 +170,11 @@ def info(
         say(f"to fetch it anew, first: {shlex.join(['dali-asr', 'cache', 'clear', '--source', source])}")
     if title:
         say(f"layout: {title}")
+    as_packed = " (as packed; the files are not changed)" if title else ""
+    normalized = f"normalized: {opened.normalization.kind}{as_packed}"
     say(
-        f"{printable(corpus)}: {opened.feature_dim} features per frame, {opened.dtype}, "
-        f"normalized: {opened.normalization.kind}, {len(opened.inventory)} symbols"
+        f"{printable(corpus)}: {opened.feature_dim} features per frame, {opened.dtype}, {normalized}, "
+        f"{len(opened.inventory)} symbols"
     )
     symbols = " ".join(map(printable, opened.inventory.symbols[:_MAX_LISTED]))
     more = len(opened.inventory) - _MAX_LISTED
@@ -187,7 +189,7 @@ def info(
         warn(line)
     if plot:
         name = DEMO if corpus == DEMO else path.absolute().name
-        title = f"{name}: {opened.feature_dim} features per frame, normalized: {opened.normalization.kind}"
+        title = f"{name}: {opened.feature_dim} features per frame, {normalized}"
         with disk_errors(plot):
             plot.parent.mkdir(parents=True, exist_ok=True)
             write_file(plot, draw_corpus(surveys, title, form))

@@ -129,6 +129,8 @@ def test_data_packs_and_shows_corpora(run_cli: Run, course: Path, tmp_path: Path
     shown = run_cli("data", "info", dest, "--labels")
     assert shown.exit_code == 0, shown.output
     assert "5 features per frame, float16, normalized: utterance, 42 symbols" in shown.output
+    as_it_is = run_cli("data", "info", course).output
+    assert "5 features per frame, float32, normalized: utterance (as packed; the files are not changed), 42" in as_it_is
     assert re.search(r"train +0\.5 s +4 +50 +yes +\d+ of 42", shown.output)
     assert re.search(r"test +0\.1 s +2 +11 +no +–", shown.output)
     labels = Corpus.open(dest).partition("train").labels()

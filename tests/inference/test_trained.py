@@ -30,6 +30,7 @@ def test_a_network_of_ones_own_gives_labels_and_segments() -> None:
     normalization = Normalization.of([frames, make_features(20, 3, seed=1)])
     assert normalization.partitions == ()
     model = TrainedModel(network, ["a", "b"], context=(2, 1), feature_dim=3, normalization=normalization)
+    assert not network.training, "it is not copied"
     standard = (frames - np.array(normalization.mean)) / np.array(normalization.deviation)
     padded = np.pad(standard, ((2, 1), (0, 0)))
     weights, bias = (parameter.detach().numpy() for parameter in network.parameters())
