@@ -315,5 +315,5 @@ def _remark(item: _Item, output: Output, settings: FeatureSettings) -> str | Non
         return f"{item.path}: {output.clipped:.1%} of the samples are at full scale, so it is clipped; record it lower"
     rate = item.header.sample_rate
     if 2 * rate <= settings.sample_rate:
-        return f"{item.path}: recorded at {rate:,} Hz, so its features know nothing above {rate // 2:,} Hz"
+        return f"{item.path}: recorded at {rate:,} Hz, so its features contain nothing above {rate // 2:,} Hz"
     return None

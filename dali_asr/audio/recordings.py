@@ -98,7 +98,9 @@ def _recordings_in(folder: Path, partition: str, errors: list[DataError]) -> lis
     for path in sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")):
         first = by_name.setdefault(path.stem, path)
         if first != path:
-            errors.append(DataError(f"{path}: has the name of {first}, as whose utterance it would count; rename it"))
+            errors.append(
+                DataError(f"{path}: has the same name as {first}, and a name stands for one utterance; rename it")
+            )
     return [Recording(by_name[name], partition, name) for name in sorted(by_name)]
 
 

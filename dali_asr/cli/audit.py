@@ -121,7 +121,8 @@ def audit(
         warn(remark)
     say(
         f"{printable(name)}: {len(found.partition.utterances):,} utterances, {len(found.segments):,} segments; "
-        f"{found.folds} folds by {found.grouped_by} label {found.accuracy:.1%} of the frames as given"
+        f"cross-validated by {found.folds} folds by {found.grouped_by}, {found.accuracy:.1%} of the frames get their "
+        "given label"
     )
     for kind, meaning in KINDS.items():
         if found.findings[kind]:

@@ -90,9 +90,9 @@ def evaluate(
     silence = "silence" if evaluation.silence is None else printable(evaluation.inventory.symbols[evaluation.silence])
     show(_score_table(evaluation.scores, silence))
     show(_decoding_table(evaluation.decodings, silence))
-    say(f"The first two tables are of the decoding {decode}")
-    say("The phoneme error rate compares runs of equal labels; it can exceed 100%")
-    say("Errors of boundaries are of those that are matched, between two phonemes that are right")
+    say(f"The first two tables score the decoding {decode}")
+    say("The phoneme error rate is computed over segments (runs of equal labels); insertions can raise it above 100%")
+    say("Boundary errors are measured at matched boundaries: those between two correctly predicted phonemes")
     say(f"Scores and confusion matrix: {values}")
     say(f"Picture of the matrix: {picture}")
 

@@ -192,8 +192,8 @@ class TrainedModel(nn.Module):
             found = list(self(torch.zeros(shape, device=self._device)).shape)
         except Exception as error:
             raise UsageError(
-                f"TrainedModel: the network cannot read windows {list(shape)} ({' '.join(str(error).split())[:200]}); "
-                "give the context and feature_dim that it was trained with"
+                f"TrainedModel: the network cannot process windows {list(shape)} ({' '.join(str(error).split())[:200]}"
+                "); give the context and feature_dim that it was trained with"
             ) from error
         if found != expected:
             raise UsageError(

@@ -148,7 +148,7 @@ def test_a_wrong_transcript_is_doubted_and_surplus_ones_are_counted(
             "align", run, folder, tmp_path / "words.tsv", "-o", out, "--dictionary", tmp_path / "own.dict", "--force"
         )
         assert f"error: 2 transcripts have no recording; they are listed in {out / 'failed.csv'}" in result.output
-        doubt = "1 of 1 recordings fit their transcripts badly (mean log posterior below -1.5): a; listen whether"
+        doubt = "1 of 1 recordings match their transcripts poorly (mean log posterior below -1.5): a; listen to them"
         assert (doubt in result.output) is doubted, result.output
 
 

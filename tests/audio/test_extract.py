@@ -100,7 +100,7 @@ def test_formats_rates_and_channels(tmp_path: Path) -> None:
         assert (error.max() < 1e-3) if exact else (error[:, 0].mean() < 30), path.name
     low = dict(zip(paths, extract(paths), strict=True))[tmp_path / "k.wav"]
     assert isinstance(low, Extracted)
-    assert str(low.remark).endswith("k.wav: recorded at 4,000 Hz, so its features know nothing above 2,000 Hz")
+    assert str(low.remark).endswith("k.wav: recorded at 4,000 Hz, so its features contain nothing above 2,000 Hz")
 
 
 def test_what_cannot_be_used_is_one_line_each(tmp_path: Path) -> None:

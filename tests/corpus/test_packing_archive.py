@@ -189,7 +189,7 @@ def test_links_and_devices_are_refused(course: Path, tmp_path: Path, kind: bytes
         info = tarfile.TarInfo("train/mfcc/zz.npy")
         info.type, info.linkname = kind, "u00.npy"
         tar.addfile(info)
-    with pytest.raises(DataError, match=r"train/mfcc/zz\.npy: is not a regular file; make the archive anew"):
+    with pytest.raises(DataError, match=r"train/mfcc/zz\.npy: is not a regular file; make the archive again"):
         pack_corpus(archive, tmp_path / "p")
     assert not (tmp_path / "p").exists()
 

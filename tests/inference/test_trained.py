@@ -53,7 +53,7 @@ def test_a_network_of_ones_own_gives_labels_and_segments() -> None:
     ("symbols", "context", "message"),
     [
         ("abc", (2, 1), r"maps windows \[1, 4, 3\] to \[1, 2\], expected \[1, 3\]"),
-        ("ab", (2, 2), "cannot read windows"),
+        ("ab", (2, 2), "cannot process windows"),
     ],
 )
 def test_a_network_that_does_not_fit_is_refused(symbols: str, context: tuple[int, int], message: str) -> None:

@@ -98,7 +98,7 @@ def test_training_starts_from_the_model_and_does_not_resume_it(tmp_path: Path) -
     for name in linear:
         assert torch.allclose(before[name], after[name], rtol=0, atol=1e-6), name
     with pytest.raises(
-        UsageError, match=r"a pretrained model is no run; start from it \(training\.init=english-small\)"
+        UsageError, match=r"a pretrained model is not a run; start from it \(training\.init=english-small\)"
     ):
         train(Config.load(NAME, overrides), resume=NAME)
 

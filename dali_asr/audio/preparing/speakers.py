@@ -89,7 +89,7 @@ def _by_way(placed: Sequence[Placed], way: str) -> Speakers:
         if way != PREFIX and None in matches:
             path = placed[matches.index(None)].pair.recording.path
             raise DataError(
-                f"{path}: speakers {brief(way)} does not match its name, {brief(path.stem)}; write a regular "
+                f"{path}: speakers '{way}' does not match its name, {brief(path.stem)}; write a regular "
                 "expression that matches every name, with a group around the speaker's part of it"
             )
         names = tuple(_one(p, match[1] if match else None, way) for p, match in zip(placed, matches, strict=True))
@@ -97,7 +97,7 @@ def _by_way(placed: Sequence[Placed], way: str) -> Speakers:
     path = Path(way).expanduser()
     if not path.is_file():
         raise UsageError(
-            f"speakers {brief(way)}: no such file; give {', '.join(WAYS)}, a file of lines NAME, tab, SPEAKER, or a "
+            f"speakers '{way}': no such file; give {', '.join(WAYS)}, a file of lines NAME, tab, SPEAKER, or a "
             f"regular expression with a group around the speaker's part of the name, such as {_EXAMPLE}"
         )
     table = read_speakers(path)
@@ -144,10 +144,10 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise UsageError(f"speakers {brief(pattern)}: {error}; give a regular expression such as {_EXAMPLE}") from error
+        raise UsageError(f"speakers '{pattern}': {error}; give a regular expression such as {_EXAMPLE}") from error
     if compiled.groups != 1:
         raise UsageError(
-            f"speakers {brief(pattern)}: has {compiled.groups} groups; give one, around the speaker's part of the "
+            f"speakers '{pattern}': has {compiled.groups} groups; give one, around the speaker's part of the "
             f"name, as in {_EXAMPLE}"
         )
     return compiled
