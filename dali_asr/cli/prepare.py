@@ -70,7 +70,8 @@ def prepare(
         str | None,
         typer.Option(
             help="Tell speakers by `folder`, by `prefix` of the name up to - or _, by a regular expression with one "
-            "group, by a file of lines NAME, tab, SPEAKER, or not at all (`none`). By default as the layout has them.",
+            "group, around the speaker, by a file of lines NAME, tab, SPEAKER, or not at all (`none`). By default as "
+            "the layout has them.",
             show_default=False,
         ),
     ] = None,

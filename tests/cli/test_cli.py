@@ -439,7 +439,10 @@ def test_a_run_in_the_place_of_a_recipe_is_told_its_configuration(run_cli: Run, 
     (tmp_path / "config.yaml").touch()
     result = run_cli(command, tmp_path)
     config = tmp_path / "config.yaml"
-    assert result.output == f"error: {tmp_path}: is the folder of a run; name its configuration, {config}\n"
+    assert result.output == (
+        f"error: {tmp_path}: is the folder of a run; name its configuration, {config}, or continue it by dali-asr "
+        f"train --resume {tmp_path}\n"
+    )
 
 
 def test_debug_shows_the_traceback(run_cli: Run) -> None:
