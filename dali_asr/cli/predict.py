@@ -206,10 +206,10 @@ def _own_corpus(run: Path) -> str:
         UsageError: the run is a model in the package, which comes without a corpus.
     """
     from dali_asr.config import DEMO, Config
-    from dali_asr.pretrained import find_pretrained
+    from dali_asr.runs.checkpoint import is_of_package
     from dali_asr.runs.start import config_of
 
-    if find_pretrained(run):
+    if is_of_package(run):
         raise UsageError(f"predict: name recordings or a corpus after {run}, as in dali-asr predict {run} demo.wav")
     path = config_of(run)
     return Config.load(path).data.root if path else DEMO  # a run without configuration is refused when it is read

@@ -27,7 +27,7 @@ from dali_asr.inference.files import FILES
 from dali_asr.inference.predict import by_utterance, check_run, classify, prepare, reduce_logits
 from dali_asr.inference.scores import TOP, Scores, error_rate, score_labels
 from dali_asr.inference.sources import holds_files
-from dali_asr.pretrained import find_pretrained
+from dali_asr.runs.checkpoint import is_of_package
 from dali_asr.runs.start import config_of
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def prepare_evaluation(
 
 def _no_corpus(run: str | Path, root: str) -> DataError:
     """Return the error of a run whose corpus is not here, where none is named."""
-    if find_pretrained(Path(run)):
+    if is_of_package(Path(run)):
         return DataError(
             f"{run}: a model in the package comes without a corpus; give one after it, as in dali-asr evaluate {run} "
             "CORPUS"
