@@ -53,7 +53,7 @@ class Inventory:
             raise DataError("inventory: it has no symbols; give at least one")
         if len(set(self.symbols)) < len(self.symbols):
             twice = next(s for i, s in enumerate(self.symbols) if s in self.symbols[:i])
-            raise DataError(f"inventory: {twice!r} stands twice; every symbol must be unique")
+            raise DataError(f"inventory: {twice!r} occurs twice; every symbol must be unique")
         for symbol in self.symbols:
             if not is_text(symbol):
                 raise DataError(f"inventory: {symbol!r} is not Unicode text; write the symbol in UTF-8")

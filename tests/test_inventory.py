@@ -70,7 +70,7 @@ def test_an_inventory_is_resolved_from_a_name_a_list_or_a_file(tmp_path: Path) -
     assert resolve_inventory(str(file)).symbols == ("a", "b", "c")
     file.write_text("a\na\n")
     for bad, message in (
-        (str(file), "'a' stands twice"),
+        (str(file), "'a' occurs twice"),
         (str(tmp_path / "none"), "No such file or directory; give a text file with one symbol per line"),
         ([], "no symbols"),
     ):

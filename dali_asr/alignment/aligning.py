@@ -219,8 +219,8 @@ def transcript_entries(transcript: Transcript, dictionary: Dictionary) -> list[t
         known = {word for word, _ in found}
         missing = [word for word in dict.fromkeys(words) if word not in known]
         raise DataError(
-            f"{transcript.where}: {', '.join(missing[:_MAX_SHOWN])}: not in the dictionary, and no word of English "
-            "letters or number that could be guessed; add the pronunciation (dictionary=FILE)"
+            f"{transcript.where}: {', '.join(missing[:_MAX_SHOWN])}: not in the dictionary, and no pronunciation "
+            "can be guessed; add one (dictionary=FILE)"
         )
     if all(entry.is_guess for _, entry in found):
         raise DataError(

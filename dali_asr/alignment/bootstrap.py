@@ -99,6 +99,11 @@ def bootstrap(
         raise UsageError(f"{folder}: exists; name a new folder for the runs of the rounds")
     config = config or Config.load()
     found, _ = find_recordings(recordings)
+    if len(found) < MIN_RECORDINGS:
+        raise DataError(
+            f"bootstrap: one recording in {recordings}, and the model is trained on at least {MIN_RECORDINGS}, better "
+            "on hundreds; give more, or align it with a trained model, such as english-small, without bootstrap"
+        )
     alignments: Alignments = _first(found, transcripts, dictionary, progress)
     done = [Round(0, None, len(alignments))]
     for number in range(1, rounds + 1):
@@ -147,8 +152,8 @@ def _first(
         progress("first alignment", number, len(found))
     if len(alignments) < MIN_RECORDINGS:
         raise DataError(
-            f"bootstrap: pocketsphinx aligned {len(alignments)} of {len(found)} recordings; it takes "
-            f"{MIN_RECORDINGS}; check that the transcripts belong to the recordings"
+            f"bootstrap: pocketsphinx aligned {len(alignments)} of {len(found)} recordings, and a model is trained on "
+            f"at least {MIN_RECORDINGS}; check that the transcripts belong to the recordings"
         )
     return alignments
 

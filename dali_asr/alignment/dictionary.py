@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 LISTED = "dictionary"
 MAX_PRONUNCIATIONS = 8  # of a word that is made of others
+_MAX_BAD = 5  # lines in a message
 _VARIANT = re.compile(r"\(\d+\)$")
 _VOICELESS, _SIBILANTS = ("P", "T", "K", "F", "TH"), ("S", "Z", "SH", "ZH", "CH", "JH")
 
@@ -185,7 +186,9 @@ def read_entries(path: Path) -> dict[str, list[str]]:
         DataError: the file cannot be read, or a line has no phones.
     """
     entries: dict[str, list[str]] = {}
-    for word, phones, _ in _lines(path):
+    for word, phones, number in _lines(path):
+        if not phones:
+            raise DataError(f"{path}, line {number}: {word!r} has no phones; write `WORD PHONE PHONE ...`")
         entries.setdefault(word, []).append(phones)
     return entries
 
@@ -194,19 +197,25 @@ def _read_own(path: Path, inventory: Inventory) -> dict[str, list[str]]:
     """Read a file as `read_entries`, and check its phones."""
     checked = Dictionary(inventory, {})
     entries: dict[str, list[str]] = {}
+    bad: list[str] = []
     for word, phones, number in _lines(path):
-        if checked.encode(phones) is None:
+        if not phones:
+            bad.append(f"line {number}: {word!r} has no phones")
+        elif checked.encode(phones) is None:
             unknown = next(symbol for symbol in phones.split() if checked.encode(symbol) is None)
-            raise DataError(
-                f"{path}, line {number}: {word!r} has the phone {brief(unknown)}, which the model does not know"
-                f"{inventory.nearest(unknown)}; write it with the symbols of the model's inventory"
-            )
+            bad.append(f"line {number}: {word!r} has the unknown phone {brief(unknown)}{inventory.nearest(unknown)}")
         entries.setdefault(word, []).append(phones)
+    if bad:
+        more = f"; and {len(bad) - _MAX_BAD:,} more lines" if len(bad) > _MAX_BAD else ""
+        raise DataError(
+            f"{path}, {'; '.join(bad[:_MAX_BAD])}{more}; write `WORD PHONE PHONE ...` with the symbols of the model's "
+            "inventory"
+        )
     return entries
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str, int]]:
-    """Yield word, phones and number of each line."""
+    """Yield word, phones and number of each line; no phones where there are none."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
@@ -218,8 +227,6 @@ def _lines(path: Path) -> Iterator[tuple[str, str, int]]:
             continue
         while phones and not phones[0][0].isalpha() and _is_number(phones[0]):
             del phones[0]
-        if not phones:
-            raise DataError(f"{path}, line {number}: {line.strip()[:40]!r} has no phones; write `WORD PHONE PHONE ...`")
         word = _VARIANT.sub("", word) if word.endswith(")") else word
         yield word.lower(), " ".join(phones), number
 

@@ -100,8 +100,9 @@ def _lines(path: Path, text: str, separator: str | None) -> Iterator[Transcript]
         name, *rest = line.split(separator, 1) if separator is None else line.split(separator)
         if separator and not rest:
             shown = {"\t": "a tab", "|": "|"}[separator]
+            comma = ", not by a comma" if "," in line else ""
             raise DataError(
-                f"{path}, line {number}: {line[:40]!r} has one field; write the name, {shown}, and the words"
+                f"{path}, line {number}: {line[:40]!r} is one field; separate the name and the words by {shown}{comma}"
             )
         words = rest[-1].strip() if rest else ""
         yield Transcript(_without_suffix(name.strip()), words, f"{path}, line {number}")

@@ -66,7 +66,7 @@ def check_alignment_folder(folder: Path, *, overwrite: bool = False) -> None:
     """
     if folder.exists() or folder.is_symlink():
         if not (folder / ALIGNED).is_file():
-            raise UsageError(f"{folder}: exists and is no alignment; choose another folder")
+            raise UsageError(f"{folder}: exists and is not an alignment; choose another folder")
         if not overwrite:
             raise UsageError(f"{folder}: exists; choose another folder, or overwrite it (overwrite=True)")
     with disk_errors(folder):

@@ -22,7 +22,7 @@ import numpy as np
 
 from dali_asr.audio.long import long_features
 from dali_asr.audio.pipelines import Input, Output, PipelineSettings, feature_pipeline, iterations, results
-from dali_asr.audio.recordings import Header, damaged, decoding_error, read_blocks, read_header
+from dali_asr.audio.recordings import Header, damaged, decoding_error, overflowing, read_blocks, read_header
 from dali_asr.audio.settings import FeatureSettings
 from dali_asr.errors import DataError
 
@@ -188,7 +188,7 @@ def check_length(path: Path, header: Header, settings: FeatureSettings) -> None:
 def _too_short(path: Path, samples: int, settings: FeatureSettings) -> DataError:
     return DataError(
         f"{path}: lasts {1000 * samples / settings.sample_rate:.3g} ms, less than a window of "
-        f"{1000 * settings.window:.3g} ms; remove it, or shorten features.window"
+        f"{1000 * settings.window:.3g} ms; record it longer, or remove it"
     )
 
 
@@ -301,6 +301,8 @@ def _of_long(item: _Item, settings: FeatureSettings, running: PipelineSettings) 
 
 def _checked(item: _Item, output: Output, settings: FeatureSettings) -> Extracted | Failed:
     """Return the result of a recording; its header may have stated more samples than there are."""
+    if not output.finite:
+        return Failed(item.position, decoding_error(item.path) or overflowing(item.path))
     if settings.timing.frame_count(output.samples) != len(output.frames):
         return Failed(item.position, _too_short(item.path, output.samples, settings))
     return Extracted(item.position, output.frames, output.samples, _remark(item, output, settings))
@@ -313,5 +315,5 @@ def _remark(item: _Item, output: Output, settings: FeatureSettings) -> str | Non
         return f"{item.path}: {output.clipped:.1%} of the samples are at full scale, so it is clipped; record it lower"
     rate = item.header.sample_rate
     if 2 * rate <= settings.sample_rate:
-        return f"{item.path}: recorded at {rate:,} Hz, so its features know nothing above {rate // 2:,} Hz"
+        return f"{item.path}: recorded at {rate:,} Hz, so its features contain nothing above {rate // 2:,} Hz"
     return None

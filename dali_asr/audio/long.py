@@ -117,5 +117,6 @@ def _joined(parts: list[Output]) -> Output:
         min(part.lowest for part in parts),
         max(part.highest for part in parts),
         float(np.average([part.clipped for part in parts], weights=weights)),
+        min(part.finite for part in parts),
         max(part.loudest for part in parts),
     )

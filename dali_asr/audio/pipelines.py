@@ -37,6 +37,7 @@ class Output(NamedTuple):
         lowest: smallest sample.
         highest: largest sample.
         clipped: fraction of samples at full scale.
+        finite: whether no sample is NaN or infinite.
         loudest: largest logarithm.
     """
 
@@ -45,6 +46,7 @@ class Output(NamedTuple):
     lowest: float
     highest: float
     clipped: float
+    finite: float
     loudest: float
 
 
@@ -88,7 +90,8 @@ def feature_pipeline(
             samples = samples.gpu()
         device = "cpu" if running.gpu is None else "gpu"
         clipped = fn.reductions.mean(fn.cast(dali_math.abs(samples) >= FULL_SCALE, dtype=types.FLOAT))
-        levels = (fn.reductions.min(samples), fn.reductions.max(samples), clipped)
+        finite = fn.cast(fn.reductions.sum(samples * 0) == 0, dtype=types.FLOAT)  # 0 times NaN or infinity is NaN
+        levels = (fn.reductions.min(samples), fn.reductions.max(samples), clipped, finite)
         if kind == "part" and device == "gpu":
             extra = extra.gpu()
         frames, loudest = frames_of(samples, settings, device, extra if kind == "part" else None)

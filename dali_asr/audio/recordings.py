@@ -98,7 +98,9 @@ def _recordings_in(folder: Path, partition: str, errors: list[DataError]) -> lis
     for path in sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")):
         first = by_name.setdefault(path.stem, path)
         if first != path:
-            errors.append(DataError(f"{path}: has the name of {first}, as whose utterance it would count; rename it"))
+            errors.append(
+                DataError(f"{path}: has the same name as {first}, and a name stands for one utterance; rename it")
+            )
     return [Recording(by_name[name], partition, name) for name in sorted(by_name)]
 
 
@@ -138,7 +140,7 @@ def read_blocks(path: Path, length: int, overlap: int = 0) -> Iterator[NDArray[n
         overlap: further samples that a block has before and after these, where the recording has them.
 
     Raises:
-        DataError: it is damaged.
+        DataError: it is damaged, or a sample is NaN or infinite.
     """
     try:
         with soundfile.SoundFile(str(path)) as file:
@@ -193,9 +195,28 @@ def decoding_error(path: Path) -> DataError | None:
     return None
 
 
+def overflowing(path: Path) -> DataError:
+    """Return the error of a recording whose samples are finite, but not after resampling."""
+    return DataError(f"{path}: has samples too large to be resampled; scale them to -1 to 1, or remove it")
+
+
 def _read_mono(file: soundfile.SoundFile, samples: int) -> NDArray[np.float32]:
+    """Read samples, `[S]`, downmixed to one channel.
+
+    Raises:
+        DataError: one of them is NaN or infinite, as floating-point formats can have them.
+    """
     read = file.read(samples, dtype="float32", always_2d=True)
-    return np.ascontiguousarray(read[:, 0]) if read.shape[1] == 1 else read.mean(axis=1, dtype=np.float32)
+    mono = np.ascontiguousarray(read[:, 0]) if read.shape[1] == 1 else read.mean(axis=1, dtype=np.float32)
+    finite = np.isfinite(mono)
+    if not finite.all():
+        within = int(finite.argmin())
+        at = file.tell() - len(mono) + within
+        raise DataError(
+            f"{file.name}: sample {at:,}, at {at / file.samplerate:.3f} s, is {mono[within]}; export or record it "
+            "again, or remove it"
+        )
+    return mono
 
 
 def _check_whole(path: Path, start: bytes) -> None:

@@ -112,7 +112,9 @@ def align(
         show(_round_table(done))
     for guess, count in aligning.guesses.most_common(_MAX_LISTED):
         times = "" if count == 1 else f", {count:,} times"
-        warn(printable(f"not in the dictionary: {guess.word}{times}; said as {guess.pronunciation} ({guess.origin})"))
+        warn(
+            printable(f"not in the dictionary: {guess.word}{times}; pronounced {guess.pronunciation} ({guess.origin})")
+        )
     if len(aligning.guesses) > _MAX_LISTED:
         warn(f"and {len(aligning.guesses) - _MAX_LISTED:,} more words in {output / GUESSES}")
     _show_failures(aligning.failures, output)
@@ -145,13 +147,13 @@ def _show_failures(failures: Sequence[Failure], output: Path) -> None:
 
 
 def _doubt(summary: AlignmentSummary) -> str:
-    """Return a warning about recordings that fit their transcripts badly."""
+    """Return a warning about recordings that match their transcripts poorly."""
     from dali_asr.alignment.writing import DOUBTFUL
 
     names = ", ".join(summary.doubtful[:_MAX_NAMED]) + (", ..." if len(summary.doubtful) > _MAX_NAMED else "")
     return (
-        f"{len(summary.doubtful):,} of {summary.aligned:,} recordings fit their transcripts badly (mean log posterior "
-        f"below {DOUBTFUL:g}): {printable(names)}; listen whether that was said"
+        f"{len(summary.doubtful):,} of {summary.aligned:,} recordings match their transcripts poorly (mean log "
+        f"posterior below {DOUBTFUL:g}): {printable(names)}; listen to them and correct the transcripts"
     )
 
 

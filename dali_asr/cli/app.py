@@ -39,10 +39,10 @@ from dali_asr.cli import (
 )
 from dali_asr.cli.commands import Commands
 from dali_asr.cli.console import complain, error_line, output_lost, say, stdout, warn
+from dali_asr.cli.usage import is_parser_error, usage_error
 from dali_asr.errors import DaliAsrError, DaliAsrWarning, UsageError
 
 _SHOW_WARNING = warnings.showwarning
-_PREFIX = "Value error, "  # pydantic's, by which typer checks options; it says nothing
 INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -54,7 +54,11 @@ class _Commands(Commands):
         end = args.index("--") if "--" in args else len(args)
         options = [argument for argument in args[:end] if argument != "--debug"]
         debug = ["--debug"] if len(options) < end else []
-        return super().parse_args(ctx, [*debug, *options, *args[end:]])
+        try:
+            return super().parse_args(ctx, [*debug, *options, *args[end:]])
+        except Exception as error:
+            _refuse(error, ctx)
+            raise
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command, as the base class does; say of one that is in a group where it is."""
@@ -84,11 +88,18 @@ class _Commands(Commands):
             complain(f"interrupted; {interrupt.args[0] if interrupt.args else 'no partial files are left'}")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
+            _refuse(error, ctx)
             if type(error).__module__.partition(".")[0] in ("typer", "click"):
-                if isinstance(message := getattr(error, "message", None), str):
-                    error.message = message.removeprefix(_PREFIX)  # type: ignore[attr-defined]
                 raise
             _unexpected(error, ctx)
+
+
+def _refuse(error: Exception, ctx: Any) -> None:
+    """End with the line of a mistake that the parser found in the arguments; do nothing of other exceptions."""
+    mistake = usage_error(error, ctx) if is_parser_error(error) else None
+    if mistake:
+        complain(error_line(mistake))
+        raise typer.Exit(mistake.exit_code) from error
 
 
 def _unexpected(error: Exception, ctx: Any) -> NoReturn:
@@ -137,7 +148,7 @@ app.command("export")(export_model.export)
 app.command("sweep")(sweep.sweep)
 app.command("features")(features.features)
 app.command("align")(align.align)
-app.command("audit")(audit.audit)
+app.command("audit", cls=audit.AuditCommand)(audit.audit)
 app.command("doctor")(doctor.doctor)
 data.app.command("submit")(submit.submit)
 data.app.command("fetch")(fetch.fetch)

@@ -3,12 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from dali_asr.cli.console import counting, say, warn
-from dali_asr.errors import printable
+from dali_asr.cli.usage import unexpected_arguments
+from dali_asr.errors import UsageError, printable
+
+
+class AuditCommand(TyperCommand):
+    """Says of a run that is given before the corpus that audit takes none."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, as the base class does."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            corpus = unexpected_arguments(error)
+            run = next((argument for argument in given if _is_run(argument)), None) if corpus else None
+            if run is not None:
+                raise _takes_no_run(run, str(corpus)) from error
+            raise
+
+
+def _is_run(name: str) -> bool:
+    from dali_asr.pretrained import find_pretrained
+
+    path = Path(name).expanduser()
+    return (path / "checkpoints").is_dir() or find_pretrained(path) is not None
+
+
+def _takes_no_run(run: str, corpus: str) -> UsageError:
+    return UsageError(
+        f"{run}: is a run, and audit takes a corpus alone, on which it trains models of its own; write dali-asr audit "
+        f"{corpus}"
+    )
 
 
 def audit(
@@ -57,6 +89,8 @@ def audit(
 
         dali-asr train --set data.drop=audit-demo/findings.csv
     """  # noqa: D412
+    if _is_run(corpus):
+        raise _takes_no_run(corpus, "CORPUS")
     with counting() as report:
         report("starting", 0, 1)
         from dali_asr.build import corpus_path
@@ -87,7 +121,8 @@ def audit(
         warn(remark)
     say(
         f"{printable(name)}: {len(found.partition.utterances):,} utterances, {len(found.segments):,} segments; "
-        f"{found.folds} folds by {found.grouped_by} label {found.accuracy:.1%} of the frames as given"
+        f"cross-validated by {found.folds} folds by {found.grouped_by}, {found.accuracy:.1%} of the frames get their "
+        "given label"
     )
     for kind, meaning in KINDS.items():
         if found.findings[kind]:

@@ -82,6 +82,8 @@ def _show_runs(comparison: Comparison) -> None:
         say(f"{run.letter}  {printable(run.record.shown)}, on {printable(run.evaluation.partition)}")
         if run.record.unfinished:
             say(f"   {run.record.unfinished}")
+        for line in run.record.resumptions:
+            say(f"   {printable(line)}")
     say()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
@@ -101,7 +103,7 @@ def _show_runs(comparison: Comparison) -> None:
             _percent(scores.phoneme_error_rate),
             "–" if speed is None else f"{speed:,.0f}",
             "–" if record.data_stall is None else f"{record.data_stall:.1%}",
-            f"{record.completed}/{record.config.training.epochs}",
+            record.extent,
         )
     show(table)
     say(

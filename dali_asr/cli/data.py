@@ -167,12 +167,14 @@ def info(
     if kept:
         source = printable(Source.parse(corpus).shown)
         say(f"from the cache: {printable(str(kept))}")
-        say(f"to fetch it anew, first: {shlex.join(['dali-asr', 'cache', 'clear', '--source', source])}")
+        say(f"to fetch it again, first run: {shlex.join(['dali-asr', 'cache', 'clear', '--source', source])}")
     if title:
         say(f"layout: {title}")
+    as_packed = " (as packed; the files are not changed)" if title else ""
+    normalized = f"normalized: {opened.normalization.kind}{as_packed}"
     say(
-        f"{printable(corpus)}: {opened.feature_dim} features per frame, {opened.dtype}, "
-        f"normalized: {opened.normalization.kind}, {len(opened.inventory)} symbols"
+        f"{printable(corpus)}: {opened.feature_dim} features per frame, {opened.dtype}, {normalized}, "
+        f"{len(opened.inventory)} symbols"
     )
     symbols = " ".join(map(printable, opened.inventory.symbols[:_MAX_LISTED]))
     more = len(opened.inventory) - _MAX_LISTED
@@ -187,11 +189,11 @@ def info(
         warn(line)
     if plot:
         name = DEMO if corpus == DEMO else path.absolute().name
-        title = f"{name}: {opened.feature_dim} features per frame, normalized: {opened.normalization.kind}"
+        title = f"{name}: {opened.feature_dim} features per frame, {normalized}"
         with disk_errors(plot):
             plot.parent.mkdir(parents=True, exist_ok=True)
             write_file(plot, draw_corpus(surveys, title, form))
-        say(f"Drawn in {plot}")
+        say(f"Picture: {plot}")
 
 
 @app.command()
@@ -206,7 +208,7 @@ def verify(corpus: Annotated[str, typer.Argument(help="A packed corpus, or `demo
         if not is_packed(folder):
             raise DataError(f"{corpus}: is not a packed corpus; pack it, or give a folder with corpus.json")
         verify_packed(folder, report)
-    say(f"{printable(corpus)}: whole, all checksums are right")
+    say(f"{printable(corpus)}: intact, all checksums match")
 
 
 def _folder_of(corpus: str, report: Report) -> Path:

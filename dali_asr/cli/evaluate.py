@@ -62,12 +62,14 @@ def evaluate(
     with counting() as report:
         report("starting", 0, 1)
         from dali_asr.device import describe_device, resolve_device
+        from dali_asr.inference.decoding import check_decoding
         from dali_asr.inference.evaluate import comparable_decodings, prepare_evaluation, score
         from dali_asr.inference.writers import write_evaluation
         from dali_asr.runs.checkpoint import output_folder, run_of, shown_name
         from dali_asr.runs.folder import read_stall
 
         report("starting", 1, 1)
+        check_decoding(decode)
         where = resolve_device(device)
         prepared = prepare_evaluation(run, source, partition=partition, checkpoint=checkpoint, packing=report)
         trained, opened, _ = prepared
@@ -88,9 +90,9 @@ def evaluate(
     silence = "silence" if evaluation.silence is None else printable(evaluation.inventory.symbols[evaluation.silence])
     show(_score_table(evaluation.scores, silence))
     show(_decoding_table(evaluation.decodings, silence))
-    say(f"The first two tables are of the decoding {decode}")
-    say("The phoneme error rate compares runs of equal labels; it can exceed 100%")
-    say("Errors of boundaries are of those that are matched, between two phonemes that are right")
+    say(f"The first two tables score the decoding {decode}")
+    say("The phoneme error rate is computed over segments (runs of equal labels); insertions can raise it above 100%")
+    say("Boundary errors are measured at matched boundaries: those between two correctly predicted phonemes")
     say(f"Scores and confusion matrix: {values}")
     say(f"Picture of the matrix: {picture}")
 

@@ -70,7 +70,7 @@ def fetch(
     if is_corpus(to):
         say(f"Next: {shlex.join(['dali-asr', 'data', 'info', str(to)])}")
     else:
-        say(f"{to} holds no corpus that is known here: neither corpus.json nor PARTITION/mfcc/*.npy")
+        say(f"{to} holds no corpus in a known layout: neither corpus.json nor PARTITION/mfcc/*.npy")
 
 
 def _bytes(option: str, text: str) -> int:

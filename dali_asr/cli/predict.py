@@ -121,7 +121,7 @@ def predict(
     with counting() as report:
         report("starting", 0, 1)
         from dali_asr.device import describe_device, resolve_device
-        from dali_asr.inference.decoding import NONE, VITERBI
+        from dali_asr.inference.decoding import NONE, VITERBI, check_decoding
         from dali_asr.inference.files import FILES
         from dali_asr.inference.formats import encode
         from dali_asr.inference.predict import label, prepare
@@ -129,6 +129,7 @@ def predict(
         from dali_asr.runs.checkpoint import shown_name
 
         report("starting", 1, 1)
+        check_decoding(decode or NONE)
         where = resolve_device(device)
         sources = sources or [_own_corpus(run)]
         trained, opened = prepare(
@@ -197,10 +198,17 @@ def _encoder(form: Format) -> UtteranceEncoder:
 
 
 def _own_corpus(run: Path) -> str:
-    """Return the corpus that a run was trained on."""
+    """Return the corpus that a run was trained on.
+
+    Raises:
+        UsageError: the run is a model in the package, which comes without a corpus.
+    """
     from dali_asr.config import DEMO, Config
+    from dali_asr.runs.checkpoint import is_of_package
     from dali_asr.runs.start import config_of
 
+    if is_of_package(run):
+        raise UsageError(f"predict: name recordings or a corpus after {run}, as in dali-asr predict {run} demo.wav")
     path = config_of(run)
     return Config.load(path).data.root if path else DEMO  # a run without configuration is refused when it is read
 

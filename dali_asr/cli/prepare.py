@@ -70,7 +70,8 @@ def prepare(
         str | None,
         typer.Option(
             help="Tell speakers by `folder`, by `prefix` of the name up to - or _, by a regular expression with one "
-            "group, by a file of lines NAME, tab, SPEAKER, or not at all (`none`). By default as the layout has them.",
+            "group, around the speaker, by a file of lines NAME, tab, SPEAKER, or not at all (`none`). By default as "
+            "the layout has them.",
             show_default=False,
         ),
     ] = None,
@@ -161,7 +162,7 @@ def prepare(
     corpus = Corpus.open(dest)
     for name in pretrained_for(corpus.inventory.symbols, corpus.features or {}):
         started = [*command[:2], "--init", name, *command[2:]]
-        say(f"Or start from the weights of {name}, which knows these symbols: {shlex.join(started)}")
+        say(f"Or start from the weights of {name}, which was trained on these symbols: {shlex.join(started)}")
     if prepared.left_out:
         files = "1 file was" if prepared.left_out == 1 else f"{prepared.left_out:,} files were"
         warn(f"{files} left out, for the reasons above")

@@ -75,5 +75,5 @@ def report(
         warn(made.remark)
     evaluation = made.evaluation
     say(made.origin)
-    say(f"{evaluation.checkpoint} on {evaluation.partition}: frame accuracy {evaluation.scores.accuracy:.2%}")
+    say(f"{made.name} on {evaluation.partition}: frame accuracy {evaluation.scores.accuracy:.2%}")
     say(f"Report: {made.path}")

@@ -83,7 +83,7 @@ def submit(
         report("checking", 0, 1)
         rows = check_submission(file, sample)
         report("checking", 1, 1)
-        say(f"{rows:,} rows, with the ids of the sample submission and no symbol spelled otherwise")
+        say(f"{rows:,} rows, with the ids and the label symbols of the sample submission")
         if where is None or dry_run:
             say("Dry run: nothing was sent")
             return

@@ -39,6 +39,11 @@ def find_config(source: str) -> Path:
     if source in names:
         return recipes_folder() / f"{source}.yaml"
     path = Path(source).expanduser()
+    if (path / "config.yaml").is_file():
+        raise UsageError(
+            f"{source}: is the folder of a run; name its configuration, {path / 'config.yaml'}, or continue it by "
+            f"dali-asr train --resume {source}"
+        )
     if not path.is_file():
         other = path.with_suffix({".yml": ".yaml", ".yaml": ".yml"}.get(path.suffix, path.suffix))
         near = f"; did you mean {other}?" if other.is_file() else did_you_mean(source, names)

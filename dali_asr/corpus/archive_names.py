@@ -96,16 +96,16 @@ class ArchiveNames:
             self._places[folder] = self._place(member, folder)
         place = self._places[folder]
         if file == "..":
-            raise self._refused(member, "leads out of the archive; make the archive anew, from within its folder")
+            raise self._refused(member, "leads out of the archive; make the archive again, from within its folder")
         if place is None or not is_npy_name(file):
             return None
         if member.kind != "file":
-            raise self._refused(member, "is not a regular file; make the archive anew, with files instead of links")
+            raise self._refused(member, "is not a regular file; make the archive again, with files instead of links")
         if not is_text(file):
             raise DataError(f"{self._archive}: the file name {file!r} is not UTF-8; rename it")
         utterances, utterance = self._utterances(member, place), file.removesuffix(".npy")
         if utterance in utterances:
-            raise self._refused(member, "stands in the archive twice; make the archive anew, with one of them")
+            raise self._refused(member, "is in the archive twice; make the archive again, with one of them")
         utterances.add(utterance)
         return ArrayName(place.parent.name, place.name, utterance)
 
@@ -140,7 +140,7 @@ class ArchiveNames:
             for folder in (FEATURES, TRANSCRIPTS)
         )
         if not features:
-            raise DataError(f"{where}: has no features; make the archive anew, with {name}/{FEATURES}")
+            raise DataError(f"{where}: has no features; make the archive again, with {name}/{FEATURES}")
         if TRANSCRIPTS in folders:
             check_pairs(where, features, transcripts)
         return PartitionEntry(name, tuple(features), TRANSCRIPTS in folders)
@@ -149,7 +149,7 @@ class ArchiveNames:
         """Return the path of a folder of a partition; None for other folders and those of systems, as `__MACOSX`."""
         path = PurePosixPath(folder)
         if path.is_absolute() or ".." in path.parts:
-            raise self._refused(member, "leads out of the archive; make the archive anew, from within its folder")
+            raise self._refused(member, "leads out of the archive; make the archive again, from within its folder")
         if len(path.parts) < 2 or path.name not in (FEATURES, TRANSCRIPTS):
             return None
         return None if any(part.startswith((".", "__")) for part in path.parts) else path

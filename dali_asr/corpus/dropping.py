@@ -57,7 +57,7 @@ def read_dropped(path: Path) -> list[Dropped]:
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; give the findings.csv of an audit") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: is no CSV in UTF-8 ({error}); give the findings.csv of an audit") from error
+        raise DataError(f"{path}: is not a CSV file in UTF-8 ({error}); give the findings.csv of an audit") from error
 
 
 def drop_labels(partition: Partition, dropped: Iterable[Dropped]) -> Partition:

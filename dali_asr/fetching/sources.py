@@ -46,7 +46,7 @@ class Source:
         if scheme in _NAMES:
             name, (pattern, expected) = text[found.end() :], _NAMES[scheme]
             if not pattern.fullmatch(name):
-                raise UsageError(f"{brief(text)}: is no such source; expected {expected}")
+                raise UsageError(f"{brief(text)}: not a source of data; expected {expected}")
             return cls(text, scheme, name)
         if scheme == "file":
             return cls(text, scheme, unquote(urlsplit(text).path))

@@ -97,7 +97,7 @@ class StoreRemote:
         with self._errors():
             about = self.files.info(self.path)
         if about["type"] != "file":
-            raise DataError(f"{self.shown}: is no file; check the link")
+            raise DataError(f"{self.shown}: is not a file; check the link")
         return int(about["size"]), next((str(about[key]) for key in _VERSIONS if about.get(key)), None)
 
     def _chunks(self, start: int, end: int, version: str | None) -> Iterator[bytes]:

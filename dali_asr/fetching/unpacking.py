@@ -131,7 +131,7 @@ class _Writer:
     def _twice(self, name: object) -> ArchiveError:
         return ArchiveError(
             f"{self._shown}: the member {str(name)!r} is there twice; nothing was unpacked: "
-            "make the archive anew, or unpack it by other means and give the folder"
+            "make the archive again, or unpack it by other means and give the folder"
         )
 
     def _count_file(self) -> None:

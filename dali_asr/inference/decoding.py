@@ -58,6 +58,17 @@ class FrameScores:
         return probabilities
 
 
+def check_decoding(decode: str) -> None:
+    """Check the name of a decoding.
+
+    Raises:
+        UsageError: there is no such decoding.
+    """
+    found = _MEDIAN.fullmatch(str(decode))
+    if decode not in (NONE, VITERBI) and (not found or int(found[1]) % 2 == 0):
+        raise UsageError(f"decode {brief(decode)}; expected none, viterbi, or median:K with an odd number of frames K")
+
+
 def build_decoder(decode: str, checkpoint: Checkpoint) -> Callable[[FrameScores], NDArray[np.int64]]:
     """Return the function that gives the labels of an utterance, `[T]`.
 
@@ -91,14 +102,12 @@ def decoder_of(decode: str, symbols: int, counts: SegmentCounts | None) -> Calla
     Raises:
         UsageError: no such decoding, or no counts or an inventory too large for `viterbi`.
     """
+    check_decoding(decode)
     if decode == NONE:
         return lambda scores: scores.labels
     if decode == VITERBI:
         return _build_viterbi(symbols, counts)
-    found = _MEDIAN.fullmatch(str(decode))
-    if not found or int(found[1]) % 2 == 0:
-        raise UsageError(f"decode {brief(decode)}; expected none, viterbi, or median:K with an odd number of frames K")
-    window = int(found[1])
+    window = int(decode.partition(":")[2])
     return lambda scores: majority(scores.labels, window)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,16 +22,16 @@ from dali_asr.corpus.packing import quiet
 from dali_asr.device import resolve_device
 from dali_asr.errors import DataError
 from dali_asr.inference.boundaries import BoundaryScores, score_boundaries
-from dali_asr.inference.decoding import MEDIAN, NONE, VITERBI, build_decoder
+from dali_asr.inference.decoding import MEDIAN, NONE, VITERBI, build_decoder, check_decoding
 from dali_asr.inference.files import FILES
 from dali_asr.inference.predict import by_utterance, check_run, classify, prepare, reduce_logits
 from dali_asr.inference.scores import TOP, Scores, error_rate, score_labels
 from dali_asr.inference.sources import holds_files
+from dali_asr.runs.checkpoint import is_of_package
 from dali_asr.runs.start import config_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -132,6 +133,7 @@ def evaluate(
         UsageError: an unknown partition, decoding or device name.
         DeviceError: the device is missing or has too little memory.
     """
+    check_decoding(decode)
     prepared = prepare_evaluation(run, source, partition=partition, checkpoint=checkpoint, packing=packing)
     compared = comparable_decodings(prepared[0])
     return score(*prepared, decode=decode, compared=compared, timing=timing, device=device, progress=progress)
@@ -159,7 +161,7 @@ def prepare_evaluation(
     path = config_of(run)
     data = Config.load(path).data if path else None  # `prepare` reports a missing configuration
     if data and not source and not corpus_path(data.root, packing).exists():
-        raise DataError(f"{data.root}: no such folder, which the run was trained on; give the corpus after the run")
+        raise _no_corpus(run, data.root)
     root = source or (data.root if data else "demo")
     has_partitions = isinstance(root, Corpus) or not holds_files(corpus_path(str(root), packing))
     default = data.dev if data and has_partitions else None
@@ -179,6 +181,19 @@ def prepare_evaluation(
     opened = next(iter(found.parts))
     label_counts(opened, "partition=NAME")
     return trained, opened, opened.inventory.silence(data.silence if data else None)
+
+
+def _no_corpus(run: str | Path, root: str) -> DataError:
+    """Return the error of a run whose corpus is not here, where none is named."""
+    if is_of_package(Path(run)):
+        return DataError(
+            f"{run}: a model in the package comes without a corpus; give one after it, as in dali-asr evaluate {run} "
+            "CORPUS"
+        )
+    return DataError(
+        f"{run}: the corpus that it was trained on, {root}, is not there; give one after the run, as in dali-asr "
+        f"evaluate {run} CORPUS"
+    )
 
 
 def score(

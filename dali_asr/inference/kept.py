@@ -54,10 +54,10 @@ def evaluate_once(
         DeviceError: the device is missing or has too little memory.
     """
     path = evaluation_path(folder, partition.name, checkpoint.name)
-    reason = "no evaluation of this checkpoint was kept"
+    reason = "no stored evaluation of this checkpoint"
     if path.exists():
         try:
-            return _read(path, checkpoint, partition, silence), f"Scores are those kept in {path}"
+            return _read(path, checkpoint, partition, silence), f"Scores were read from {path}"
         except DataError as error:
             reason = str(error)
     evaluation = score(checkpoint, partition, silence, device=device, progress=progress)
@@ -65,8 +65,8 @@ def evaluate_once(
         keep(evaluation, folder)
         path.with_suffix(".png").unlink(missing_ok=True)  # the picture of the one before
     except (DataError, OSError) as error:
-        return evaluation, f"Evaluated: {reason}. Not kept: {error}"
-    return evaluation, f"Evaluated: {reason}. Kept in {path}"
+        return evaluation, f"Evaluated: {reason}. Not stored: {error}"
+    return evaluation, f"Evaluated: {reason}. Stored in {path}"
 
 
 def keep(evaluation: Evaluation, folder: Path) -> Path:
@@ -97,8 +97,8 @@ def _read(path: Path, checkpoint: Checkpoint, partition: Partition, silence: int
     try:
         values = json.loads(read_regular(path))
         if values.get("identity") != identity:
-            raise DataError("the one kept is of another corpus, model or version")
+            raise DataError("the stored evaluation is of another corpus, model or version")
         scores = Scores.from_json(values, inventory, silence)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise DataError("the one kept is damaged") from error
+        raise DataError("the stored evaluation is damaged") from error
     return Evaluation(partition.name, checkpoint.name, scores, inventory, silence, identity=identity)

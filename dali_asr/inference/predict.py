@@ -24,7 +24,7 @@ from dali_asr.corpus import Corpus
 from dali_asr.corpus.packing import quiet
 from dali_asr.device import resolve_device
 from dali_asr.errors import UsageError
-from dali_asr.inference.decoding import NONE, FrameScores, build_decoder
+from dali_asr.inference.decoding import NONE, FrameScores, build_decoder, check_decoding
 from dali_asr.inference.sources import open_source
 from dali_asr.inference.trained import run_config
 from dali_asr.runs.checkpoint import load_checkpoint, run_of
@@ -182,6 +182,7 @@ def predict(
         UsageError: an unclear or unknown partition or decoding, or sources that cannot be combined.
         DeviceError: the device is missing or has too little memory.
     """
+    check_decoding(decode)
     trained, opened = prepare(run, source, partition=partition, checkpoint=checkpoint, device=device, packing=packing)
     labelling = label(
         trained, opened, decode=decode, posteriors=posteriors, timing=timing, device=device, progress=progress

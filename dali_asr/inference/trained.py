@@ -58,7 +58,8 @@ class TrainedModel(nn.Module):
             print(segment.start, segment.end, segment.label, segment.confidence)
 
     Args:
-        model: the network, on its device, from windows `[B, W, D]` to logits `[B, C]`; left in evaluation mode.
+        model: the network, on its device, from windows `[B, W, D]` to logits `[B, C]`. It is not copied but put in
+            evaluation mode itself; call its `train()` before you train it further.
         inventory: the label set, of C symbols, or its symbols in label order.
         context: frames on each side of a window's own, or (left, right); W = left + 1 + right.
         feature_dim: features per frame, D.
@@ -191,8 +192,8 @@ class TrainedModel(nn.Module):
             found = list(self(torch.zeros(shape, device=self._device)).shape)
         except Exception as error:
             raise UsageError(
-                f"TrainedModel: the network cannot read windows {list(shape)} ({' '.join(str(error).split())[:200]}); "
-                "give the context and feature_dim that it was trained with"
+                f"TrainedModel: the network cannot process windows {list(shape)} ({' '.join(str(error).split())[:200]}"
+                "); give the context and feature_dim that it was trained with"
             ) from error
         if found != expected:
             raise UsageError(

@@ -41,7 +41,7 @@ class Batch(NamedTuple):
     """The windows of one step, on the loader's device.
 
     The batches of one DALI iteration are views of the same memory: keeping one keeps all of them. A pickled or copied
-    batch has memory of its own; `torch.load` reads a saved one with `weights_only=False`.
+    batch has memory of its own. `torch.load` reads a saved one once `Batch` is imported.
 
     Attributes:
         windows: `[B, W, D]` float32, float16 or bfloat16.
@@ -63,6 +63,9 @@ class Batch(NamedTuple):
 
     def __reduce__(self) -> tuple[type[Batch], tuple[torch.Tensor, ...]]:
         return Batch, tuple(tensor.clone() for tensor in self)
+
+
+torch.serialization.add_safe_globals([Batch])  # it holds tensors and runs no code, so `torch.load` may build it
 
 
 class Feed:

@@ -205,8 +205,14 @@ def _pair(first: Scored, second: Scored) -> Pair:
         second.letter,
         paired_bootstrap(a.right, b.right, a.frames),
         paired_bootstrap(a.edits, b.edits, a.symbols),
-        set(config_differences(first.record.config, second.record.config)) <= {SEED},
+        _differ_in_seeds(first.record, second.record),
     )
+
+
+def _differ_in_seeds(first: Record, second: Record) -> bool:
+    """Return whether two runs differ in the seed alone, or not at all; settings changed on the way count as well."""
+    changes = [[(c.step, c.key, c.old) for c in record.decisive_changes] for record in (first, second)]
+    return changes[0] == changes[1] and set(config_differences(first.config, second.config)) <= {SEED}
 
 
 def _seed_groups(runs: Sequence[Scored]) -> list[SeedGroup]:
@@ -214,8 +220,7 @@ def _seed_groups(runs: Sequence[Scored]) -> list[SeedGroup]:
     groups: list[list[Scored]] = []
     for run in runs:
         for group in groups:
-            differing = set(config_differences(group[0].record.config, run.record.config))
-            if differing <= {SEED} and run.content == group[0].content:
+            if _differ_in_seeds(group[0].record, run.record) and run.content == group[0].content:
                 group.append(run)
                 break
         else:

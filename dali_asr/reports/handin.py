@@ -112,7 +112,7 @@ def hand_in(
     folder = run_of(run)
     if is_pretrained(folder):
         raise UsageError(
-            f"{run}: is a model in the package and no run; hand in a run of your own, which may start from it "
+            f"{run}: is a model in the package, not a run; hand in a run of your own, which may start from it "
             f"(training.init={folder.name})"
         )
     called = _checked_name(name or folder.absolute().name)

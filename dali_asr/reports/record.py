@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,27 @@ class Record:
     def completed(self) -> int:
         """The number of complete epochs."""
         return sum(line["complete"] for line in self.epochs)
+
+    @property
+    def extent(self) -> str:
+        """How many of the configured epochs were trained, the last one perhaps in part; a dash if it is not known."""
+        if not self.lines:
+            return ABSENT
+        cut = bool(self.epochs) and not self.epochs[-1]["complete"]
+        return f"{self.completed + cut} of {self.config.training.epochs}{', cut short' if cut else ''}"
+
+    @property
+    def decisive_changes(self) -> list[Change]:
+        """The changes of keys that affect the result."""
+        return [change for change in self.changes if not change.key.startswith(_LABELS)]
+
+    @property
+    def resumptions(self) -> list[str]:
+        """A line for each resumption that changed keys that affect the result."""
+        return [
+            f"Resumed with other settings from step {step + 1:,} on: {', '.join(map(str, changes))}"
+            for step, changes in groupby(self.decisive_changes, lambda change: change.step)
+        ]
 
     @property
     def best(self) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from dali_asr.reports.posteriorgram import draw_posteriorgram
 from dali_asr.reports.record import ABSENT, compare_recipe, read_record, settings
 from dali_asr.reports.run_pages import write_page
 from dali_asr.reports.sounds import Sounds
-from dali_asr.runs.checkpoint import output_folder
+from dali_asr.runs.checkpoint import output_folder, shown_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,12 +49,14 @@ class Report:
     Attributes:
         path: the page.
         evaluation: the scores that it shows.
+        name: of the checkpoint; a model in the package has its own.
         origin: a sentence about where the scores come from.
         remark: a line about recordings that are missing or cannot be read; empty if there are none.
     """
 
     path: Path
     evaluation: Evaluation
+    name: str
     origin: str
     remark: str = ""
 
@@ -117,9 +119,11 @@ def report(
         kind: make_examples(numbers, trained, opened, utterances, resolve_device(device))
         for kind, numbers in zip(("worst", "best"), choose(utterances, _EXAMPLES), strict=True)
     }
-    write_page(path, "report.html", overwrite=overwrite, **_contents(record, trained, evaluation, groups, sounds))
+    name = shown_name(record.path, trained)
+    contents = _contents(record, trained, evaluation, groups, sounds)
+    write_page(path, "report.html", overwrite=overwrite, checkpoint=name, **contents)
     progress("drawing", 1, 1)
-    return Report(path, evaluation, origin, sounds.remark)
+    return Report(path, evaluation, name, origin, sounds.remark)
 
 
 def page_path(record: Record, partition: str) -> Path:

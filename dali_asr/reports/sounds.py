@@ -133,7 +133,7 @@ def flac_address(samples: NDArray[np.float32], rate: int) -> str:
     try:
         soundfile.write(file, np.clip(samples, -1, 1), rate, format="FLAC", subtype="PCM_16")
     except soundfile.LibsndfileError as error:
-        raise DataError(f"a sound of {rate:,} Hz cannot be FLAC; resample it to 16,000 Hz") from error
+        raise DataError(f"FLAC cannot store {rate:,} Hz; resample the recording to 16,000 Hz") from error
     return data_address("audio/flac", file.getvalue())
 
 

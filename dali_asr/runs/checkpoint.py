@@ -145,14 +145,17 @@ def run_of(path: Path) -> Path:
 
 def output_folder(path: Path) -> Path:
     """Return where what is made of a run is written by default: its folder; of a pretrained model, the current one."""
-    folder = run_of(path)
-    return Path() if is_pretrained(folder) else folder
+    return Path() if is_of_package(path) else run_of(path)
+
+
+def is_of_package(path: Path) -> bool:
+    """Return whether a run, or a checkpoint in it, is a model in the package."""
+    return is_pretrained(run_of(path))
 
 
 def shown_name(path: Path, checkpoint: Checkpoint) -> str:
     """Return what a checkpoint is called: a pretrained model by its name, others by their folder's."""
-    folder = run_of(path)
-    return folder.name if is_pretrained(folder) else checkpoint.name
+    return run_of(path).name if is_of_package(path) else checkpoint.name
 
 
 def list_checkpoints(run: Path) -> list[Path]:

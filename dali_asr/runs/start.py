@@ -81,7 +81,7 @@ def _find(config: RunConfig, run: str | Path | None, recipe: str, resume: str | 
         return Start(named) if named else _new(config, recipe)
     given = Path(resume).expanduser()
     if is_pretrained(run_of(given)):
-        raise UsageError(f"resume {resume}: a pretrained model is no run; start from it (training.init={resume})")
+        raise UsageError(f"resume {resume}: a pretrained model is not a run; start from it (training.init={resume})")
     of_checkpoint = is_checkpoint(given) and not again
     path = run_of(given)
     if run is not None and Path(run).expanduser().absolute() != path.absolute():

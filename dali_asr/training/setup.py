@@ -214,9 +214,11 @@ def warmup_warnings(warmup_steps: int, steps: int) -> list[str]:
     if 4 * warmup_steps <= steps:
         return []
     result = "never reaches its peak" if warmup_steps >= steps else f"reaches its peak after {warmup_steps / steps:.0%}"
+    tenth = steps // 10
+    remedy = f"lower it to {tenth:,}, a tenth of the steps," if tenth else "set it to 0, which is no warm-up,"
     return [
         f"training.schedule.warmup_steps: {warmup_steps:,}, but the run has {steps:,} steps, so that the learning rate "
-        f"{result}; lower it to {steps // 10:,}, a tenth of the steps, or train for more epochs"
+        f"{result}; {remedy} or train for more epochs"
     ]
 
 

@@ -148,7 +148,7 @@ def test_a_wrong_transcript_is_doubted_and_surplus_ones_are_counted(
             "align", run, folder, tmp_path / "words.tsv", "-o", out, "--dictionary", tmp_path / "own.dict", "--force"
         )
         assert f"error: 2 transcripts have no recording; they are listed in {out / 'failed.csv'}" in result.output
-        doubt = "1 of 1 recordings fit their transcripts badly (mean log posterior below -1.5): a; listen whether"
+        doubt = "1 of 1 recordings match their transcripts poorly (mean log posterior below -1.5): a; listen to them"
         assert (doubt in result.output) is doubted, result.output
 
 
@@ -183,7 +183,7 @@ def test_what_can_be_aligned_is_and_the_rest_is_listed(run: Path, tmp_path: Path
         "numbers": "words.tsv, line 4: 5: not in the dictionary",
         "silent": "words.tsv, line 5: the transcript has no words; write what was said",
         "no transcript": "has no transcript; add one of the name 'no transcript'",
-        "foreign": "could be guessed; add the pronunciation (--dictionary FILE)",
+        "foreign": "and no pronunciation can be guessed; add one (--dictionary FILE)",
         "unknown": "line 7: no word is in the dictionary (sobok); is it English? Add",
         "wrong": "wrong.npy: ",
         "no recording": "line 9: no recording has the name 'no recording'; add it, or remove the transcript",

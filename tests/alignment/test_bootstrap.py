@@ -5,13 +5,16 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from dali_asr.alignment.bootstrap import CORPUS, bootstrap, moved_share
 from dali_asr.alignment.dictionary import load_dictionary
 from dali_asr.alignment.sphinx import SphinxAligner
 from dali_asr.config import Config
 from dali_asr.corpus import Corpus
+from dali_asr.errors import DataError
 from dali_asr.inventory import ARPABET
 from dali_asr.segments import Segment
 
@@ -27,6 +30,12 @@ def test_share_of_boundaries_that_moved() -> None:
     after = {"a": phones(0, 0.121, 0.181, 0.3), "b": phones(5, 1, 2.5, 3), "c": phones(0, 1, 2, 3)[:2]}
     assert moved_share(before, after) == pytest.approx(2 / 6)
     assert moved_share(before, {}) is None
+
+
+def test_one_recording_is_too_few(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
+    with pytest.raises(DataError, match=r"one recording in .*, and the model is trained on at least 2, better on"):
+        bootstrap(tmp_path / "runs", tmp_path, tmp_path, rounds=1)
 
 
 @pytest.mark.skipif(not SPEECH.is_dir(), reason=f"needs real speech in {SPEECH}")

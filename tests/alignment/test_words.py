@@ -122,11 +122,14 @@ def test_both_formats_of_dictionaries(tmp_path: Path) -> None:
 def test_dictionaries_that_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "bad.dict"
     file.write_text("cat K AE T\nzorblax Z QQ\n")
-    with pytest.raises(DataError, match=r"bad.dict, line 2: 'zorblax' has the phone 'QQ', which the model does not"):
+    with pytest.raises(DataError, match=r"bad.dict, line 2: 'zorblax' has the unknown phone 'QQ'; write `WORD PHONE"):
         load_dictionary(ARPABET, file)
-    file.write_text("cat\n")
-    with pytest.raises(DataError, match=r"bad.dict, line 1: 'cat' has no phones; write"):
+    file.write_text("cat\n" + "\n".join(f"dog{number} QQ" for number in range(2, 9)))
+    with pytest.raises(DataError) as error:
         load_dictionary(ARPABET, file)
+    numbered = "; ".join(f"line {number}: 'dog{number}' has the unknown phone 'QQ'" for number in range(2, 6))
+    assert f"bad.dict, line 1: 'cat' has no phones; {numbered}; and 3 more lines; write" in str(error.value)
+    assert "\n" not in str(error.value)
     with pytest.raises(DataError, match=r"none.dict: No such file or directory; give a text file"):
         load_dictionary(ARPABET, tmp_path / "none.dict")
     with pytest.raises(UsageError, match=r"not ARPAbet; give a dictionary with its symbols \(dictionary=FILE\)"):
@@ -170,7 +173,10 @@ def test_transcripts_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no transcripts; give"):
         read_transcripts(tmp_path)
     table.write_text("a\tone\nb one\n")
-    with pytest.raises(DataError, match=r"transcripts.tsv, line 2: 'b one' has one field; write the name, a tab, and"):
+    with pytest.raises(DataError, match=r"transcripts.tsv, line 2: 'b one' is one field; separate .* by a tab$"):
+        read_transcripts(tmp_path)
+    table.write_text("a,one two\n")
+    with pytest.raises(DataError, match=r"line 1: 'a,one two' is one field; .* by a tab, not by a comma$"):
         read_transcripts(tmp_path)
     table.write_text("a\tone\na\ttwo\n")
     with pytest.raises(DataError, match=r"line 2: 'a' has a transcript at .*line 1 already; remove one"):

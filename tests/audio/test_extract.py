@@ -100,7 +100,7 @@ def test_formats_rates_and_channels(tmp_path: Path) -> None:
         assert (error.max() < 1e-3) if exact else (error[:, 0].mean() < 30), path.name
     low = dict(zip(paths, extract(paths), strict=True))[tmp_path / "k.wav"]
     assert isinstance(low, Extracted)
-    assert str(low.remark).endswith("k.wav: recorded at 4,000 Hz, so its features know nothing above 2,000 Hz")
+    assert str(low.remark).endswith("k.wav: recorded at 4,000 Hz, so its features contain nothing above 2,000 Hz")
 
 
 def test_what_cannot_be_used_is_one_line_each(tmp_path: Path) -> None:
@@ -130,6 +130,27 @@ def test_what_cannot_be_used_is_one_line_each(tmp_path: Path) -> None:
         assert "\n" not in str(result.error)
         with pytest.raises(DataError, match=name):
             list(extract([tmp_path / name]))
+
+
+@pytest.mark.parametrize("long_bytes", [1 << 25, 10_000])
+@pytest.mark.parametrize(("value", "rate", "preset"), [(np.nan, 16_000, "course"), (-np.inf, 8_000, "kaldi")])
+def test_a_sample_that_is_not_finite_is_an_error_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, rate: int, preset: str, long_bytes: int
+) -> None:
+    """In stereo, decoded by DALI or, as a long recording, by libsndfile."""
+    monkeypatch.setattr(extracting, "_LONG_BYTES", long_bytes)
+    samples = np.stack([make_signal(20_000), make_signal(20_000, seed=1)], axis=1)
+    good, bad = tmp_path / "good.wav", tmp_path / "bad.wav"
+    soundfile.write(good, samples, rate, subtype="FLOAT")
+    samples[[4_321, 9_000], 1] = value
+    soundfile.write(bad, samples, rate, subtype="FLOAT")
+    first, second, third = extract([good, bad, good], FeatureSettings.of(preset), keep_going=True)
+    assert np.isfinite(frames_of(first)).all()
+    np.testing.assert_array_equal(frames_of(first), frames_of(third))
+    assert isinstance(second, Failed)
+    assert str(second.error) == (
+        f"{bad}: sample 4,321, at {4_321 / rate:.3f} s, is {value}; export or record it again, or remove it"
+    )
 
 
 def test_a_long_recording_that_is_damaged_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,7 +185,7 @@ def test_what_cannot_be_used_is_left_out_and_told(
         lines = shown.output.splitlines()
         train = recordings / "train"
         assert (
-            f"error: {train}/a.wav: has the name of {train}/a.flac, as whose utterance it would count; rename it"
+            f"error: {train}/a.wav: has the same name as {train}/a.flac, and a name stands for one utterance; rename it"
             in lines
         )
         assert any(line.startswith(f"error: {train}/b.wav: is not audio that can be decoded") for line in lines)

@@ -129,6 +129,8 @@ def test_data_packs_and_shows_corpora(run_cli: Run, course: Path, tmp_path: Path
     shown = run_cli("data", "info", dest, "--labels")
     assert shown.exit_code == 0, shown.output
     assert "5 features per frame, float16, normalized: utterance, 42 symbols" in shown.output
+    as_it_is = run_cli("data", "info", course).output
+    assert "5 features per frame, float32, normalized: utterance (as packed; the files are not changed), 42" in as_it_is
     assert re.search(r"train +0\.5 s +4 +50 +yes +\d+ of 42", shown.output)
     assert re.search(r"test +0\.1 s +2 +11 +no +–", shown.output)
     labels = Corpus.open(dest).partition("train").labels()
@@ -319,7 +321,7 @@ def test_flags_are_shown_as_flags(run_cli: Run) -> None:
 def test_a_wrong_choice_is_named_without_the_words_of_a_library(run_cli: Callable[..., Any]) -> None:
     done = run_cli("predict", "run", "demo", "--format", "csv")
     assert done.exit_code == 2
-    assert "Invalid value for '--format': 'csv' is not one of 'kaggle'" in done.stderr
+    assert done.stderr.startswith("error: predict: --format: 'csv' is not one of 'kaggle', ")
 
 
 def test_training_goes_on_when_nobody_reads_its_output(fork_server: ForkServer, tmp_path: Path) -> None:
@@ -392,7 +394,9 @@ def test_unexpected_errors_are_one_line(run_cli: Run, monkeypatch: pytest.Monkey
         (["data", "info", "/nowhere"], 1, "error: /nowhere: no such folder"),
         (["bench", "loader", "nothing"], 2, "error: nothing: no such file or recipe"),
         (["config", "copy", "demo", "/etc/passwd/x.yaml"], 1, "is not a writable folder"),
-        (["trian"], 2, "No such command"),
+        (["trian"], 2, "error: trian: no such command; did you mean train?\n"),
+        (["zzz"], 2, "error: zzz: no such command; see dali-asr --help\n"),
+        (["data", "inf"], 2, "error: data: inf: no such command; did you mean info?\n"),
         (["train", "--epochs", "3"], 2, "error: --epochs: no such option of train; write --set training.epochs=3\n"),
         (["train", "--batch-size=64", "demo"], 2, "write --set loader.batch_size=64\n"),
         (["train", "--lr", "--set", "a.b=1"], 2, "write --set training.optimizer.learning_rate=VALUE\n"),
@@ -402,7 +406,22 @@ def test_unexpected_errors_are_one_line(run_cli: Run, monkeypatch: pytest.Monkey
         (["train", "--set", "data.root="], 2, "data.root: received nothing; "),
         (["pack", "a", "b"], 2, "error: pack: no such command; did you mean dali-asr data pack?\n"),
         (["loader"], 2, "error: loader: no such command; did you mean dali-asr bench loader?\n"),
-        (["train", "--nothing"], 2, "No such option: --nothing"),
+        (["train", "--nothing"], 2, "error: train: --nothing: no such option; see dali-asr train --help\n"),
+        (["--nothing"], 2, "error: --nothing: no such option; see dali-asr --help\n"),
+        (["predict", "--devic", "cpu"], 2, "error: predict: --devic: no such option; did you mean --device?\n"),
+        (["train", "--set"], 2, "error: option '--set' requires an argument\n"),
+        (["data", "info"], 2, "error: data info: CORPUS is missing; usage: dali-asr data info CORPUS\n"),
+        (["predict"], 2, "error: predict: RUN is missing; usage: dali-asr predict RUN [SOURCE...]\n"),
+        (
+            ["align", "a", "b", "c"],
+            2,
+            "error: align: --output is missing; usage: dali-asr align RUN RECORDINGS TRANSCRIPTS --output OUTPUT\n",
+        ),
+        (["evaluate", "/nowhere", "--decode", "median:4"], 2, "error: decode 'median:4'; expected none, viterbi, or"),
+        (["predict", "/nowhere", "x.wav", "--decode", "best"], 2, "error: decode 'best'; expected none, viterbi, or"),
+        (["audit", "a", "b"], 2, "error: audit: unexpected argument b; usage: dali-asr audit CORPUS\n"),
+        (["audit", "english-small", "demo"], 2, "error: english-small: is a run, and audit takes a corpus alone, "),
+        (["audit", "english-small"], 2, "on which it trains models of its own; write dali-asr audit CORPUS\n"),
         (["bench", "loader", "--json", "/etc/passwd/x.json"], 1, "is not a writable folder"),
         (["bench", "loader", "--frames", "10000", "--batch-size", "6000"], 2, "10000 frames are too few for batches"),
     ],
@@ -411,7 +430,19 @@ def test_errors_are_one_line_with_their_exit_code(run_cli: Run, arguments: list[
     result = run_cli(*arguments)
     assert result.exit_code == code, result.output
     assert message in result.output
+    assert "Usage:" not in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", ["train", "profile"])
+def test_a_run_in_the_place_of_a_recipe_is_told_its_configuration(run_cli: Run, command: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    result = run_cli(command, tmp_path)
+    config = tmp_path / "config.yaml"
+    assert result.output == (
+        f"error: {tmp_path}: is the folder of a run; name its configuration, {config}, or continue it by dali-asr "
+        f"train --resume {tmp_path}\n"
+    )
 
 
 def test_debug_shows_the_traceback(run_cli: Run) -> None:

@@ -42,7 +42,7 @@ def test_fetch_says_what_it_did_and_what_comes_next(
 def test_packed_and_verified(run_cli: Callable[..., Any], server: FileServer, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run_cli("data", "fetch", server.url("/data.tar.gz"), "--to", out, "--pack").exit_code == 0
-    assert run_cli("data", "verify", out).output == f"{out}: whole, all checksums are right\n"
+    assert run_cli("data", "verify", out).output == f"{out}: intact, all checksums match\n"
     assert run_cli("data", "verify", "demo").exit_code == 0
     refused = run_cli("data", "verify", tmp_path / "course")
     assert refused.exit_code == 1

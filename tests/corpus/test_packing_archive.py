@@ -145,7 +145,7 @@ ARRAY, TRANSCRIPT = "train/mfcc/u02.npy", "train/transcript/u02.npy"
         (renamed(TRANSCRIPT, "train/transcript/zz.npy"), "u02.npy is in mfcc but not in transcript"),
         (without("train/mfcc"), "train: has no features"),
         (lambda entries: [("x/y.npy", b"")], r"holds no PARTITION/mfcc/\*\.npy; give an archive of a course folder"),
-        (lambda entries: [*entries, (f"./{ARRAY}", b"")], "u02.npy: stands in the archive twice"),
+        (lambda entries: [*entries, (f"./{ARRAY}", b"")], "u02.npy: is in the archive twice"),
         (lambda entries: [*entries, (f"other/{ARRAY}", b"")], r"other/train/mfcc/u02\.npy: a second course folder"),
         (lambda entries: [*entries, (f"../{ARRAY}", b"")], r"\.\./train/mfcc/u02\.npy: leads out of the archive"),
         (lambda entries: [*entries, ("/etc/passwd", b"")], "/etc/passwd: leads out of the archive"),
@@ -189,7 +189,7 @@ def test_links_and_devices_are_refused(course: Path, tmp_path: Path, kind: bytes
         info = tarfile.TarInfo("train/mfcc/zz.npy")
         info.type, info.linkname = kind, "u00.npy"
         tar.addfile(info)
-    with pytest.raises(DataError, match=r"train/mfcc/zz\.npy: is not a regular file; make the archive anew"):
+    with pytest.raises(DataError, match=r"train/mfcc/zz\.npy: is not a regular file; make the archive again"):
         pack_corpus(archive, tmp_path / "p")
     assert not (tmp_path / "p").exists()
 

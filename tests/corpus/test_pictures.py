@@ -82,7 +82,7 @@ def test_info_draws_and_warns(run_cli: Callable[..., Any], tmp_path: Path, cours
     picture = tmp_path / "new/corpus.svg"
     shown = run_cli("data", "info", course, "--plot", picture)
     assert shown.exit_code == 0, shown.output
-    assert shown.stdout.endswith(f"Drawn in {picture}\n")
+    assert shown.stdout.endswith(f"Picture: {picture}\n")
     assert picture.read_bytes().startswith(b"<?xml")
     assert "warning: train: labels that occur in no other partition: " in shown.stderr
     again = run_cli("data", "info", course, "--plot", picture)

@@ -52,7 +52,7 @@ def test_a_root_may_be_an_archive_behind_a_link(server: FileServer, course: Path
     assert kept.read_bytes() == server.files["/data.tar.gz"], "and is not unpacked"
     place, remedy, *_ = run_cli("data", "info", data.root).stdout.splitlines()
     assert place == f"from the cache: {kept.parent}"
-    assert remedy == f"to fetch it anew, first: dali-asr cache clear --source {data.root}"
+    assert remedy == f"to fetch it again, first run: dali-asr cache clear --source {data.root}"
     assert not server.requests
     cleared = run_cli(*remedy.partition("dali-asr ")[2].split()).stdout
     assert cleared.endswith("Kept 3 entries that a running process uses\n"), "the archive, and what was packed twice"

@@ -80,9 +80,10 @@ def test_unlabelled_partitions_and_missing_runs_and_corpora_are_refused(
     (tmp_path / "c").rename(tmp_path / "gone")
     moved = train_on(tmp_path / "c", tmp_path / "run")
     (tmp_path / "c").rename(tmp_path / "moved")
-    with pytest.raises(
-        DataError, match=f"{tmp_path / 'c'}: no such folder, which the run was trained on; give the corpus"
-    ):
+    missing = (
+        f"{moved}: the corpus that it was trained on, {tmp_path / 'c'}, is not there; give one after the run, as in"
+    )
+    with pytest.raises(DataError, match=f"{missing} dali-asr evaluate {moved} CORPUS"):
         evaluate(moved)
     assert evaluate(moved, tmp_path / "moved", partition="dev").scores.frames == 20
     corpus = Corpus.from_arrays([make_features(9, 28)], [[-100] * 9])

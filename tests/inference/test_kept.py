@@ -61,9 +61,9 @@ def test_what_is_kept_is_not_scored_again(tmp_path: Path, scored: list[str]) -> 
     checkpoint = make_checkpoint()
     first, said = evaluate_once(tmp_path, checkpoint, make_dev(), 0)
     path = evaluation_path(tmp_path, "dev", checkpoint.name)
-    assert said == f"Evaluated: no evaluation of this checkpoint was kept. Kept in {path}"
+    assert said == f"Evaluated: no stored evaluation of this checkpoint. Stored in {path}"
     again, said = evaluate_once(tmp_path, checkpoint, make_dev(), 0)
-    assert said == f"Scores are those kept in {path}"
+    assert said == f"Scores were read from {path}"
     assert len(scored) == 1
     assert again.to_json() == first.to_json()
     assert (again.partition, again.checkpoint, again.silence) == ("dev", checkpoint.name, 0)
@@ -86,10 +86,10 @@ def test_an_evaluation_of_something_else_is_not_used(tmp_path: Path, scored: lis
     else:
         silence = 1
     _, said = evaluate_once(tmp_path, checkpoint, dev, silence)
-    assert said.startswith("Evaluated: the one kept is of another corpus, model or version. Kept in ")
+    assert said.startswith("Evaluated: the stored evaluation is of another corpus, model or version. Stored in ")
     assert len(scored) == 2
     assert not picture.exists()
-    assert evaluate_once(tmp_path, checkpoint, dev, silence)[1].startswith("Scores are those kept")
+    assert evaluate_once(tmp_path, checkpoint, dev, silence)[1].startswith("Scores were read from")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "NaN", '{"identity": 3}', "cut", "no utterances", "a folder"])
@@ -101,12 +101,12 @@ def test_a_damaged_file_is_replaced(tmp_path: Path, scored: list[str], content: 
     if content == "a folder":
         path.unlink()
         path.mkdir()
-        assert ". Not kept: " in evaluate_once(tmp_path, checkpoint, make_dev(), 0)[1]
+        assert ". Not stored: " in evaluate_once(tmp_path, checkpoint, make_dev(), 0)[1]
         return
     if content == "no utterances":
         content = json.dumps({**json.loads(whole), "utterances": None})
     path.write_text(whole[:-9] if content == "cut" else content)
-    assert "Kept in" in evaluate_once(tmp_path, checkpoint, make_dev(), 0)[1]
+    assert "Stored in" in evaluate_once(tmp_path, checkpoint, make_dev(), 0)[1]
     assert (path.read_text(), len(scored)) == (whole, 2)
 
 
@@ -119,7 +119,7 @@ def test_decodings_are_kept_apart(tmp_path: Path, scored: list[str]) -> None:
         f"evaluation-a-b-median-5-{checkpoint.name}.json",
     ]
     assert other.is_file()
-    assert evaluate_once(tmp_path, checkpoint, make_dev(name="a+b"), 0)[1].startswith("Scores are those kept")
+    assert evaluate_once(tmp_path, checkpoint, make_dev(name="a+b"), 0)[1].startswith("Scores were read from")
     assert len(scored) == 1
 
 

@@ -28,6 +28,7 @@ def test_a_network_of_ones_own_gives_labels_and_segments() -> None:
     normalization = Normalization.of([frames, make_features(20, 3, seed=1)])
     assert normalization.partitions == ()
     model = TrainedModel(network, ["a", "b"], context=(2, 1), feature_dim=3, normalization=normalization)
+    assert not network.training, "it is not copied"
     standard = (frames - np.array(normalization.mean)) / np.array(normalization.deviation)
     padded = np.pad(standard, ((2, 1), (0, 0)))
     weights, bias = (parameter.detach().numpy() for parameter in network.parameters())
@@ -50,7 +51,7 @@ def test_a_network_of_ones_own_gives_labels_and_segments() -> None:
     ("symbols", "context", "message"),
     [
         ("abc", (2, 1), r"maps windows \[1, 4, 3\] to \[1, 2\], expected \[1, 3\]"),
-        ("ab", (2, 2), "cannot read windows"),
+        ("ab", (2, 2), "cannot process windows"),
     ],
 )
 def test_a_network_that_does_not_fit_is_refused(symbols: str, context: tuple[int, int], message: str) -> None:

@@ -83,7 +83,7 @@ def torch_save(batch: Batch) -> bytes:
 
 
 def torch_load(content: bytes) -> Any:
-    return torch.load(io.BytesIO(content), weights_only=False)
+    return torch.load(io.BytesIO(content))
 
 
 @pytest.mark.parametrize(("dump", "load"), [(pickle.dumps, pickle.loads), (torch_save, torch_load)])

@@ -71,6 +71,20 @@ def test_a_folder_of_the_name_is_meant_rather_than_the_model(tmp_path: Path, mon
         load_model(NAME)
 
 
+def test_without_a_corpus_it_is_said_that_the_model_has_none(
+    run_cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_cli("evaluate", NAME).stderr == (
+        f"error: {NAME}: a model in the package comes without a corpus; give one after it, as in dali-asr evaluate "
+        f"{NAME} CORPUS\n"
+    )
+    done = run_cli("predict", NAME)
+    assert done.stderr == (
+        f"error: predict: name recordings or a corpus after {NAME}, as in dali-asr predict {NAME} demo.wav\n"
+    )
+
+
 def test_training_starts_from_the_model_and_does_not_resume_it(tmp_path: Path) -> None:
     assert _recipe_of_init([f"training.init={NAME}"]) == NAME
     assert _recipe_of_init(['training.init="runs/one"', "data.root=x"]) is None
@@ -82,7 +96,7 @@ def test_training_starts_from_the_model_and_does_not_resume_it(tmp_path: Path) -
     for name in linear:
         assert torch.allclose(before[name], after[name], rtol=0, atol=1e-6), name
     with pytest.raises(
-        UsageError, match=r"a pretrained model is no run; start from it \(training\.init=english-small\)"
+        UsageError, match=r"a pretrained model is not a run; start from it \(training\.init=english-small\)"
     ):
         train(Config.load(NAME, overrides), resume=NAME)
 
@@ -96,4 +110,7 @@ def test_the_model_is_evaluated_without_writing_into_the_package(
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith(f"Predicting with {NAME}, on the CPU")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dev.csv"]
+    done = run_cli("report", NAME, "demo", "--device", "cpu")
+    assert f"\n{NAME} on dev: frame accuracy" in done.stdout
+    assert f"Checkpoint {NAME}, evaluated on dev" in Path("report-dev.html").read_text(encoding="utf-8")
     assert sorted(FOLDER.rglob("*")) == before

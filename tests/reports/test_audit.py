@@ -129,7 +129,7 @@ def test_pictures_are_whole_on_a_narrow_screen(found: Audit, tmp_path: Path) -> 
 
 def test_what_exists_stays(found: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine").mkdir()
-    with pytest.raises(UsageError, match="exists and is no audit"):
+    with pytest.raises(UsageError, match="exists and is not an audit"):
         write_audit(found, tmp_path / "mine", "test", overwrite=True)
     write_audit(found, tmp_path / "a", "test")
     with pytest.raises(UsageError, match="exists; choose another folder"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -121,6 +122,29 @@ def test_the_command_tells_seeds_from_settings(runs: list[Path], run_cli: Callab
     assert dump(page, script, tmp_path, "--window-size=390,800") == "C true"
     again = run_cli("compare", *runs, "--html", page)
     assert (again.exit_code, "exists; choose another file, or overwrite it (--force)" in again.stderr) == (2, True)
+
+
+def test_what_was_changed_on_the_way_is_shown_and_is_a_difference(
+    runs: list[Path], run_cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Both end with the same configuration, which one of them did not have from the beginning."""
+    resumed = shutil.copytree(runs[0], tmp_path / "resumed")
+    changes = [("training.optimizer.learning_rate", 0.01, 0.001), ("training.log_every", 1, 20)]
+    lines = [json.dumps({"step": 30, "key": key, "old": old, "new": new}) for key, old, new in changes]
+    (resumed / "changes.jsonl").write_text("\n".join(lines))
+    metrics = (resumed / "metrics.jsonl").read_text().splitlines()
+    last = json.loads(metrics[-1]) | {"complete": False}
+    (resumed / "metrics.jsonl").write_text("\n".join([*metrics[:-1], json.dumps(last), ""]))
+    done = run_cli("compare", runs[1], resumed, "--html", tmp_path / "page.html", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    said = "Resumed with other settings from step 31 on: training.optimizer.learning_rate 0.001 (was 0.01)"
+    assert f"\n   {said}\n" in done.stdout
+    assert "2 of 2" in done.stdout
+    assert "2 of 2, cut short" in done.stdout
+    assert "in the seed alone" not in done.stdout
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert f"B: {said}." in page
+    assert "2 of 2, cut short" in page
 
 
 def test_the_table_fits_a_terminal(

@@ -202,7 +202,7 @@ def test_wrong_arguments_are_refused(run_cli: Run, copy: Path, tmp_path: Path) -
     assert run_cli("handin", tmp_path / "nothing", "-o", tmp_path / "n.zip").exit_code == 1
     refused = run_cli("handin", "english-small", "-o", tmp_path / "n.zip")
     assert refused.exit_code == 2
-    assert "a model in the package and no run; hand in a run of your own, which may start from it" in refused.output
+    assert "a model in the package, not a run; hand in a run of your own, which may start from it" in refused.output
 
 
 def test_an_evaluation_older_than_its_checkpoint_is_left_out(copy: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_run_is_predicted_checked_and_sent(run_cli: Run, copy: Path, kaggle: K
     assert done.exit_code == 0, done.output
     assert done.output.splitlines() == [
         f"Predicted test of {corpus} by {checkpoint.name}, frame by frame",
-        "70 rows, with the ids of the sample submission and no symbol spelled otherwise",
+        "70 rows, with the ids and the label symbols of the sample submission",
         "Kaggle: Successfully submitted to Speech",
         "Scores: https://www.kaggle.com/competitions/speech/submissions",
     ]
@@ -187,7 +187,7 @@ def test_what_kaggle_refuses_is_one_line(
     *said, error = refused.output.splitlines()
     assert error.startswith("error: ")
     assert message in error
-    assert said[1:] in ([], ["70 rows, with the ids of the sample submission and no symbol spelled otherwise"])
+    assert said[1:] in ([], ["70 rows, with the ids and the label symbols of the sample submission"])
     assert not kaggle.submitted
 
 

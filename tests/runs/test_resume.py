@@ -237,6 +237,8 @@ def test_a_warm_up_of_more_than_a_quarter_of_the_run_is_said(tmp_path: Path) -> 
     assert warmup_warnings(10, 40) == []
     (message,) = warmup_warnings(10, 30)
     assert message.endswith("its peak after 33%; lower it to 3, a tenth of the steps, or train for more epochs")
+    (message,) = warmup_warnings(10, 5)
+    assert message.endswith("never reaches its peak; set it to 0, which is no warm-up, or train for more epochs")
     warnings = Warnings()
     config = Config.load("demo", [*OVERRIDES, "training.max_steps=9"])
     train(config, run=tmp_path / "run", reporter=warnings)

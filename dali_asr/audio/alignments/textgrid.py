@@ -83,7 +83,7 @@ def read_tiers(path: Path) -> list[Tier]:
 def _read_tier(tokens: _Tokens) -> Tier | None:
     kind, name = tokens.text("a tier's class"), tokens.text("a tier's name")
     if kind not in (_INTERVALS, _POINTS):
-        raise tokens.damaged(f"{brief(kind)} is no class of tiers")
+        raise tokens.damaged(f"{brief(kind)} is not a class of tiers")
     tokens.number(), tokens.number()
     segments = []
     for _ in range(tokens.count()):
@@ -122,7 +122,7 @@ class _Tokens:
         """Take a number of tiers or intervals."""
         value = self.number()
         if value < 0 or not value.is_integer():
-            raise self.damaged(f"{value:g} is no number of tiers or intervals")
+            raise self.damaged(f"{value:g} is not a number of tiers or intervals")
         return int(value)
 
     def flag(self) -> str:

@@ -98,7 +98,8 @@ def find_source_layout(pairs: Sequence[Pair], tables: Sequence[File]) -> SourceL
     for each in placed:
         first.setdefault((each.partition, each.name), each)
     problems = (
-        f"{each.pair.recording.path}: would be called {each.name}, as {other.pair.recording.path}; rename one of them"
+        f"{each.pair.recording.path}: its utterance name would be {each.name}, which "
+        f"{other.pair.recording.path} has; rename one of them"
         for each in placed
         if (other := first[each.partition, each.name]) is not each
     )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dali_asr.audio.preparing.files import File, Found
     from dali_asr.segments import Segment
 
+_RANK = {suffix: rank for rank, suffix in enumerate(ALIGNMENT_SUFFIXES)}
 TITLES = {
     ".textgrid": "Praat TextGrids",
     ".phn": ".phn files of TIMIT's form",
@@ -73,11 +74,27 @@ class Pair:
     alignment: Alignment
 
 
-def pair(found: Found) -> tuple[list[Pair], list[str]]:
-    """Return the recordings with their alignments, and a line for each file that stands alone or is ambiguous.
+@dataclass(frozen=True)
+class Paired:
+    """Recordings with their alignments.
 
-    An alignment in the recording's own folder comes first; then the one at the same place in a parallel tree, as in
-    `wavs/p1/x.wav` and `textgrids/p1/x.TextGrid`; then one in a tree with fewer folders, or more.
+    Attributes:
+        pairs: in the order of the recordings.
+        problems: a line for each file that stands alone or is ambiguous.
+        remarks: a line for each kind of further alignments, which are not used.
+    """
+
+    pairs: list[Pair]
+    problems: list[str]
+    remarks: list[str]
+
+
+def pair(found: Found) -> Paired:
+    """Return the recordings with their alignments.
+
+    Of the formats, the first of `ALIGNMENT_SUFFIXES` counts. Of its files, the one in the recording's own folder comes
+    first; then the one at the same place in a parallel tree, as in `wavs/p1/x.wav` and `textgrids/p1/x.TextGrid`; then
+    one in a tree with fewer folders, or more.
     """
     recordings, alignments = found.recordings, found.alignments
     problems: list[str] = []
@@ -110,7 +127,46 @@ def pair(found: Found) -> tuple[list[Pair], list[str]]:
         for name, alignment in listed.items()
         if name not in stems
     ]
-    return pairs, problems
+    return Paired(pairs, problems, _unused(pairs, by_stem, listed, places))
+
+
+def _unused(
+    pairs: Sequence[Pair],
+    by_stem: dict[str, list[File]],
+    listed: dict[str, Alignment],
+    places: dict[Path, tuple[str, ...]],
+) -> list[str]:
+    """Return a line for each format of further alignments of recordings; transcripts beside recordings are none."""
+    unused: dict[str, list[tuple[Path, Pair]]] = defaultdict(list)
+    for each in pairs:
+        recording, later = each.recording, _RANK[each.alignment.suffix]
+        further = [file for file in by_stem[recording.stem] if _nearness(recording, file, places)]
+        for suffix, path in (
+            *((file.suffix, file.path) for file in further),
+            *((".ctm", listed[name].path) for name in (recording.stem,) if name in listed),
+        ):
+            if _RANK[suffix] > later:
+                unused[suffix].append((path, each))
+    lines = []
+    for suffix in sorted(unused, key=_RANK.__getitem__):
+        path, each = unused[suffix][0]
+        if _holds_segments(path):
+            others = len({path for path, _ in unused[suffix]}) - 1
+            more = f", nor are {others:,} more {suffix} files" if others > 1 else ", nor is 1 more" if others else ""
+            lines.append(
+                f"{printable(str(path))}: is not used{more}, since {printable(str(each.alignment.path))} aligns the "
+                f"recording too; to use it, move the other away"
+            )
+    return lines
+
+
+def _holds_segments(path: Path) -> bool:
+    """Return whether a file is an alignment, which a `.lab` or `.txt` file beside a recording need not be."""
+    read = {".lab": read_lab, ".txt": read_audacity}.get(path.suffix.lower())
+    try:
+        return read is None or bool(read(path))
+    except DataError:
+        return False
 
 
 def _alignment_of(
@@ -177,12 +233,7 @@ def _ctm_entries(files: Sequence[File], problems: list[str]) -> dict[str, Alignm
 
 def _is_one(file: File, used: set[str]) -> bool:
     """Return whether a file without a recording is an alignment, in a format that others here have."""
-    if file.suffix == ".txt" and file.suffix in used:
-        try:
-            return bool(read_audacity(file.path))
-        except DataError:
-            return False  # some other text, such as a README
-    return file.suffix in used
+    return file.suffix in used and (file.suffix != ".txt" or _holds_segments(file.path))  # else it is a README or such
 
 
 def _shown(file: File) -> str:

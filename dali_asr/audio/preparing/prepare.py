@@ -108,8 +108,9 @@ def prepare(
     check_source(source, dest)
     problems = Problems(source, complain, keep_going=settings.keep_going)
     found = _search(source, settings)
-    pairs, alone = pair(found)
-    problems.add(*found.problems, *alone)
+    paired = pair(found)
+    pairs = paired.pairs
+    problems.add(*found.problems, *paired.problems)
     if not pairs:
         problems.stop()
         raise DataError(f"{source}: no recordings with alignments; put x.TextGrid or x.phn beside x.wav or x.flac")
@@ -130,7 +131,7 @@ def prepare(
     ]
     plan = _Plan(source, dest, settings, rule, overwrite)
     written, remarks = _write(chosen, plan, problems, progress)
-    remarks = (*_tier_remarks(layout.placed, settings.tier), *remarks)
+    remarks = (*paired.remarks, *_tier_remarks(layout.placed, settings.tier), *remarks)
     formats = Counter(TITLES[placed.pair.alignment.suffix] for placed in layout.placed)
     named = ", ".join(f"{title} ({number:,})" for title, number in formats.items())
     facts = (f"layout: {layout.title}, {named}", f"speakers: {speakers.how}", f"partitions: {split}", f"labels: {told}")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dali_asr.audio.preparing.layouts import Placed, SourceLayout
 
 SPEAKER_TABLE = "transcripts.tsv"
+_EXAMPLE = "'^([^_]+)_'"
 _PREFIX = re.compile(r"([^_\-]+)[_\-]")
 FOLDER, PREFIX, NONE = WAYS = ("folder", "prefix", "none")
 
@@ -85,13 +86,19 @@ def _by_way(placed: Sequence[Placed], way: str) -> Speakers:
     if way == PREFIX or "(" in way:
         pattern = _PREFIX if way == PREFIX else _compiled(way)
         matches = [pattern.search(p.pair.recording.stem) for p in placed]
+        if way != PREFIX and None in matches:
+            path = placed[matches.index(None)].pair.recording.path
+            raise DataError(
+                f"{path}: speakers '{way}' does not match its name, {brief(path.stem)}; write a regular "
+                "expression that matches every name, with a group around the speaker's part of it"
+            )
         names = tuple(_one(p, match[1] if match else None, way) for p, match in zip(placed, matches, strict=True))
         return Speakers(names, "by the prefix of the file name" if way == PREFIX else f"by the pattern {way}")
     path = Path(way).expanduser()
     if not path.is_file():
         raise UsageError(
-            f"speakers {brief(way)}: no such file; give {', '.join(WAYS)}, a file of lines NAME, tab, SPEAKER, or a "
-            "regular expression with one group"
+            f"speakers '{way}': no such file; give {', '.join(WAYS)}, a file of lines NAME, tab, SPEAKER, or a "
+            f"regular expression with a group around the speaker's part of the name, such as {_EXAMPLE}"
         )
     table = read_speakers(path)
     names = tuple(_one(p, table.get(p.pair.recording.stem, table.get(p.name)), way) for p in placed)
@@ -137,7 +144,10 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise UsageError(f"speakers {brief(pattern)}: {error}; give a regular expression with one group") from error
+        raise UsageError(f"speakers '{pattern}': {error}; give a regular expression such as {_EXAMPLE}") from error
     if compiled.groups != 1:
-        raise UsageError(f"speakers {brief(pattern)}: has {compiled.groups} groups; give one, around the speaker")
+        raise UsageError(
+            f"speakers '{pattern}': has {compiled.groups} groups; give one, around the speaker's part of the "
+            f"name, as in {_EXAMPLE}"
+        )
     return compiled

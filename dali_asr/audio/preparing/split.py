@@ -114,6 +114,6 @@ def _check_apart(speakers: Speakers, partitions: Sequence[str]) -> None:
     for speaker, partition in zip(speakers.names, partitions, strict=True):
         if of.setdefault(speaker, partition) != partition:
             raise DataError(
-                f"speaker {speaker} ({speakers.how}) is in {of[speaker]} and {partition}; split anew "
+                f"speaker {speaker} ({speakers.how}) is in {of[speaker]} and {partition}; split again "
                 "(split=0.8,0.1,0.1), or tell the speakers another way (speakers=WAY)"
             )

@@ -79,7 +79,7 @@ class _Utterance(SourceUtterance):
             return getattr(library, kind).read(f"{self.archive}:{self.offset}")
         except (RuntimeError, MemoryError) as error:
             raise DataError(
-                f"{self.where}: no matrix at byte {self.offset} of {self.archive}; make the archive and its .scp anew"
+                f"{self.where}: no matrix at byte {self.offset} of {self.archive}; write the archive and its .scp again"
             ) from error
 
 
@@ -148,7 +148,7 @@ def _read_scp(path: Path) -> dict[str, tuple[int, Path, int]]:
                 f"{where}: {brief(line)}; write `NAME FILE.ark:OFFSET`, without commands and ranges (copy-feats does)"
             )
         if fields[0] in entries:
-            raise DataError(f"{where}: {fields[0]} stands in line {entries[fields[0]][0]} too; write each name once")
+            raise DataError(f"{where}: {fields[0]} is also in line {entries[fields[0]][0]}; write each name once")
         entries[fields[0]] = number, _resolve(path.parent, archive), int(offset)
     if not entries:
         raise DataError(f"{path}: names no utterance; write a line `NAME FILE.ark:OFFSET` for each")

@@ -64,7 +64,7 @@ def index_lines(path: Path) -> Mapping[str, Lines]:
                 name = decoded(f"{path}, line {number}", fields[0])
                 if name in found and name != last:
                     raise DataError(
-                        f"{path}, line {number}: {name} stands in line {found[name].number} too; "
+                        f"{path}, line {number}: {name} is also in line {found[name].number}; "
                         "put the lines of an utterance together"
                     )
                 first = found.get(name, Lines(path, number, offset, 0))

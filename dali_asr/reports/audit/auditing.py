@@ -238,7 +238,8 @@ class _Builder:
                 int(number),
                 None,
                 median - evidence[number],
-                f"its frames speak for their labels by {evidence[number]:.2f} nats each, usual are {median:.2f}",
+                f"its labels have a mean log posterior-to-prior ratio of {evidence[number]:.2f} nats per frame; the "
+                f"median utterance has {median:.2f}",
             )
             for number in doubtful
         ]

@@ -18,8 +18,8 @@ KINDS: dict[Kind, str] = {
     "silent": "every label is silence",
     "constant": "the features do not change",
     "clipped": "a feature stays at its highest value",
-    "segment": "the label is unlike what the folds say",
-    "boundary": "the posteriors are explained better by a shifted boundary",
+    "segment": "models trained without the utterance predict another label",
+    "boundary": "a shifted boundary fits the posteriors better",
 }
 
 

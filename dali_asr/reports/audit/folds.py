@@ -79,7 +79,10 @@ def speakers(names: Sequence[str], pattern: str | None = None, known: Sequence[s
     for name in names:
         match = compiled.search(name)
         if not match or not match[1]:
-            raise UsageError(f"speaker_pattern {pattern!r}: finds no speaker in {brief(name)}; make it fit every name")
+            raise UsageError(
+                f"speaker_pattern {pattern!r}: finds no speaker in {brief(name)}; make it match every name, with a "
+                "group around the speaker"
+            )
         groups.append(match[1])
     if len(set(groups)) == 1:
         raise UsageError(

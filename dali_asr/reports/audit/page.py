@@ -100,7 +100,7 @@ def _picture(audit: Audit, finding: Finding) -> dict[str, Any]:
             for frame in range(-(-low // 20) * 20, high, 20)
             if (high - frame) * _FRAME > 20
         ],
-        "text": f"given {_spoken(given, symbols)}; the folds say {_spoken(said, symbols)}",
+        "text": f"given {_spoken(given, symbols)}; predicted {_spoken(said, symbols)}",
     }
 
 

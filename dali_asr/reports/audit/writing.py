@@ -55,7 +55,7 @@ def check_audit_folder(folder: Path, *, overwrite: bool = False) -> None:
     """
     if folder.exists() or folder.is_symlink():
         if not (folder / FINDINGS).is_file():
-            raise UsageError(f"{folder}: exists and is no audit; choose another folder")
+            raise UsageError(f"{folder}: exists and is not an audit; choose another folder")
         if not overwrite:
             raise UsageError(f"{folder}: exists; choose another folder, or overwrite it (overwrite=True)")
     with disk_errors(folder):

@@ -132,8 +132,8 @@ def test_what_praatio_writes_is_read(
         (('"AH0"\n', '"AH0\n'), "line 26: .* a quote that is not closed"),
         (('0.9\n"AH0"\n', ""), "damaged TextGrid, it ends where a number belongs"),
         (("0.25\n0.9", "x 0.25\n0,9"), "'AH0' where a number belongs"),
-        (("<exists>\n2", "<exists>\n2.5"), "2.5 is no number of tiers"),
-        (("IntervalTier", "Interval"), "'Interval' is no class of tiers"),
+        (("<exists>\n2", "<exists>\n2.5"), "2.5 is not a number of tiers"),
+        (("IntervalTier", "Interval"), "'Interval' is not a class of tiers"),
         (("ooTextFile", "ooBinaryFile"), 'it does not open with "ooTextFile"'),
     ],
 )

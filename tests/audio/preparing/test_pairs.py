@@ -22,9 +22,9 @@ def touch(root: Path, *names: str) -> Path:
 def paired(root: Path) -> tuple[dict[str, str], list[str]]:
     """Return recordings and their alignments, and the problems, by paths below `root`."""
     found = search(root)
-    pairs, problems = pair(found)
-    by_name = {str(p.recording.path.relative_to(root)): str(p.alignment.path.relative_to(root)) for p in pairs}
-    return by_name, [line.replace(f"{root}/", "") for line in (*found.problems, *problems)]
+    paired = pair(found)
+    by_name = {str(p.recording.path.relative_to(root)): str(p.alignment.path.relative_to(root)) for p in paired.pairs}
+    return by_name, [line.replace(f"{root}/", "") for line in (*found.problems, *paired.problems)]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,25 @@ def test_what_is_alone_or_ambiguous_is_named(tmp_path: Path, names: list[str], p
     pairs, problems = paired(touch(tmp_path, *names))
     assert len(pairs) == 1
     assert problems[0].startswith(problem)
+
+
+def test_further_alignments_that_are_not_used_are_told(tmp_path: Path) -> None:
+    """A transcript beside a recording is none."""
+    names = ["a/x", "a/y", "b/z"]
+    touch(tmp_path, *(f"{name}{suffix}" for name in names for suffix in (".wav", ".TextGrid", ".lab")), "a/x.phn")
+    for name in names:
+        (tmp_path / f"{name}.lab").write_text("the words")
+    (tmp_path / "b" / "all.ctm").write_text("y 1 0 0.5 AH\nz 1 0 0.5 AH\n")
+    assert [line.replace(f"{tmp_path}/", "") for line in pair(search(tmp_path)).remarks] == [
+        "a/x.phn: is not used, since a/x.TextGrid aligns the recording too; to use it, move the other away",
+        "b/all.ctm: is not used, since a/y.TextGrid aligns the recording too; to use it, move the other away",
+    ]
+    for name in names:
+        (tmp_path / f"{name}.lab").write_text("0 5000000 AH")
+    (tmp_path / "a" / "x.phn").unlink()
+    (tmp_path / "b" / "all.ctm").unlink()
+    (line,) = pair(search(tmp_path)).remarks
+    assert "a/x.lab: is not used, nor are 2 more .lab files, since" in line
 
 
 def test_compressed_sphere_is_refused_and_converted_copies_are_taken(tmp_path: Path) -> None:

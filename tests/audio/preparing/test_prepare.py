@@ -220,7 +220,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_speaker_is_never_in_two_partitions(tmp_path: Path) -> None:
     source = make(tmp_path / "in", "train/ann_1", "train/bob_1", "dev/ann_2", "test/cid_1")
     with pytest.raises(
-        DataError, match=r"speaker ann \(by the prefix of the file name\) is in dev and train; split anew"
+        DataError, match=r"speaker ann \(by the prefix of the file name\) is in dev and train; split again"
     ):
         run(source, tmp_path / "out")
     prepared, _ = run(source, tmp_path / "out", split=(0.4, 0.3, 0.3))
@@ -279,7 +279,7 @@ def test_a_further_folder_of_alignments(tmp_path: Path) -> None:
 def test_names_that_two_recordings_would_have(tmp_path: Path) -> None:
     source = make(tmp_path / "in", "train-a/x", "train-b/x", "train-b/y", "dev/z")
     prepared, lines = run(source, tmp_path / "out", keep_going=True)
-    assert lines[0].startswith("train-b/x.wav: would be called x, as")
+    assert lines[0].startswith("train-b/x.wav: its utterance name would be x, which")
     assert [(part.name, part.utterances) for part in prepared.partitions] == [("train", 2), ("dev", 1)]
 
 

@@ -84,9 +84,11 @@ def test_ways_to_tell_speakers(way: str, speakers: str) -> None:
     ("way", "error", "message"),
     [
         ("no/file", UsageError, "no such file; give folder, prefix, none, a file of lines"),
-        ("(", UsageError, "give a regular expression with one group"),
+        (r"^\w+_", UsageError, r"with a group around the speaker's part of the name, such as '\^\(\[\^_\]\+\)_'"),
+        ("(", UsageError, "give a regular expression such as"),
         ("(a)(b)", UsageError, "has 2 groups"),
-        ("z(.)", DataError, r"x/p-1.wav: no speaker by z\(.\)"),
+        ("z(.)", DataError, r"x/p-1.wav: speakers 'z\(.\)' does not match its name, 'p-1'; write a regular expression"),
+        ("[pq](x)?", DataError, r"x/p-1.wav: no speaker by \[pq\]\(x\)\?; name another way"),
     ],
 )
 def test_ways_that_tell_no_speakers(way: str, error: type[Exception], message: str) -> None:

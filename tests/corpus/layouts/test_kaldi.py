@@ -124,7 +124,7 @@ def test_features_may_end_before_the_alignment(tmp_path: Path) -> None:
         ("feats.scp", "", "names no utterance"),
         ("feats.scp", "u none.ark:2\n", r"none\.ark: no such file"),
         ("feats.scp", "u raw.ark:3\n", r"feats\.scp, line 1: no matrix at byte 3"),
-        ("feats.scp", "u raw.ark:2\nu raw.ark:2\n", "line 2: u stands in line 1 too"),
+        ("feats.scp", "u raw.ark:2\nu raw.ark:2\n", "line 2: u is also in line 1"),
         ("feats.scp", b"\xff raw.ark:2\n", r"feats\.scp: is not UTF-8"),
         ("ctm", "u 1 0.0 0.3 AA\n", "line 1: ends at frame 30 of 5"),
         ("ctm", "u 1 0.0 0.02 AA\nu 1 0.01 0.02 B\n", "line 2: overlaps"),
