@@ -160,7 +160,7 @@ def prepare_evaluation(
     check_run(run)
     path = config_of(run)
     data = Config.load(path).data if path else None  # `prepare` reports a missing configuration
-    if data and not source and not corpus_path(data.root, packing).exists():
+    if data and not source and (is_of_package(Path(run)) or not corpus_path(data.root, packing).exists()):
         raise _no_corpus(run, data.root)
     root = source or (data.root if data else "demo")
     has_partitions = isinstance(root, Corpus) or not holds_files(corpus_path(str(root), packing))

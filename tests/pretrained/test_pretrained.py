@@ -75,6 +75,7 @@ def test_without_a_corpus_it_is_said_that_the_model_has_none(
     run_cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("corpus").mkdir()  # of which its configuration speaks
     assert run_cli("evaluate", NAME).stderr == (
         f"error: {NAME}: a model in the package comes without a corpus; give one after it, as in dali-asr evaluate "
         f"{NAME} CORPUS\n"
