@@ -13,7 +13,8 @@ import numpy as np
 from dali_asr.corpus.features import as_array
 from dali_asr.corpus.normalize import Kind, Normalization
 from dali_asr.corpus.partition import Partition
-from dali_asr.corpus.writer import check_stored_dtype, check_utterance, check_utterance_name, store
+from dali_asr.corpus.storing import store_into
+from dali_asr.corpus.writer import check_stored_dtype, check_utterance, check_utterance_name
 from dali_asr.errors import DataError, UsageError, brief
 from dali_asr.inventory import ARPABET, Inventory, as_inventory
 
@@ -61,14 +62,17 @@ def partitions_from_arrays(
     applied.check(every[0][0], every[0][1].shape[1])
     made = {}
     for name, utterances in checked.items():
-        stored = [store(where, applied.apply(features), np.dtype(dtype)) for where, features, _ in utterances]
+        lengths = np.array([len(features) for _, features, _ in utterances], np.int64)
+        stored = np.empty((lengths.sum(), every[0][1].shape[1]), dtype)
+        for (where, features, _), end in zip(utterances, np.cumsum(lengths).tolist(), strict=True):
+            store_into(stored[end - len(features) : end], where, features, applied)
         rows = [encoded for _, _, encoded in utterances if encoded is not None]
         made[name] = Partition.from_memory(
             name,
             known,
             tuple(utterances_of[name]),
-            np.array([len(row) for row in stored], np.int64),
-            np.concatenate(stored),
+            lengths,
+            stored,
             np.concatenate(rows).astype(known.label_dtype) if rows else None,
         )
     return made, known, applied

@@ -14,25 +14,24 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from dali_asr.corpus import storing
 from dali_asr.corpus.draft import PackedDraft, new_draft
 from dali_asr.corpus.folding import read_fold
 from dali_asr.corpus.layouts import find_layout
 from dali_asr.corpus.normalize import Kind, Moments, Normalization
 from dali_asr.corpus.packed import PartitionEntry
 from dali_asr.corpus.workers import Workers, chunked
-from dali_asr.corpus.writer import store, stored_labels
+from dali_asr.corpus.writer import stored_labels
 from dali_asr.errors import DataError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from dali_asr.corpus.layouts import Layout, SourceUtterance
     from dali_asr.inventory import Inventory
-
-_LONG = 100_000  # frames; longer utterances are packed in blocks of this size
 
 
 class Progress(Protocol):
@@ -100,37 +99,6 @@ def pack_layout(source: Path, dest: Path, settings: PackSettings, *, overwrite: 
                 raise
             entries = tuple(PartitionEntry(p.name, p.utterances, p.labelled) for p in layout.partitions)
             draft.finish([u.length for u in utterances], checksums, entries, normalization)
-
-
-def stored_frames(
-    where: str,
-    blocks: Callable[[], Iterator[NDArray[Any]]],
-    length: int,
-    normalization: Normalization,
-    dtype: np.dtype[Any],
-) -> Iterator[NDArray[Any]]:
-    """Yield the frames of an utterance as they are stored, in blocks `[T_i, D]`.
-
-    Args:
-        where: the utterance, as errors name it.
-        blocks: returns its frames `[T_i, D]`, at once or a long utterance in blocks; called twice for a long one.
-        length: number of frames, T.
-        normalization: applied to the frames.
-        dtype: of the stored frames.
-
-    Raises:
-        DataError: as `store`.
-    """
-    if length > _LONG and normalization.kind == "utterance":
-        normalization = reduce(Moments.merge, map(Moments.of, blocks())).normalization()
-    for block in blocks():
-        yield store(where, normalization.apply(block), dtype)
-
-
-def long_blocks(frames: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Yield the frames of an utterance: at once, or a long one in blocks."""
-    for first in range(0, len(frames), _LONG):
-        yield frames[first : first + _LONG]
 
 
 def settled(settings: PackSettings, packed: Sequence[str], where: str, feature_dim: int) -> Normalization | None:
@@ -245,7 +213,7 @@ def _write(
             stored_labels(u.source.labels(u.length, draft.inventory, fold), draft.inventory) if u.labelled else None
         )
         blocks = partial(_blocks, u, zero_nonfinite)
-        frames = stored_frames(u.source.where, blocks, u.length, normalization, draft.dtype)
+        frames = storing.stored_frames(u.source.where, blocks, u.length, normalization, draft.dtype)
         checksums.append(draft.write(u.first, frames, labels))
     return checksums
 
@@ -253,8 +221,8 @@ def _write(
 def _blocks(utterance: _Placed, zero_nonfinite: bool) -> Iterator[NDArray[Any]]:
     """Yield the frames of an utterance: at once, or a long one in blocks."""
     source, frames = utterance.source, 0
-    if utterance.length > _LONG:
-        blocks = source.blocks(_LONG, zero_nonfinite=zero_nonfinite)
+    if utterance.length > storing.LONG:
+        blocks = source.blocks(storing.LONG, zero_nonfinite=zero_nonfinite)
     else:
         blocks = iter((source.frames(zero_nonfinite=zero_nonfinite),))
     for block in blocks:

@@ -28,7 +28,8 @@ from dali_asr.corpus.layouts.course import FEATURES, check_length, transcript_la
 from dali_asr.corpus.normalize import Moments, Normalization
 from dali_asr.corpus.npy import parse_array, read_header
 from dali_asr.corpus.packed import FRAMES, LABELS
-from dali_asr.corpus.packing import check_feature_dim, long_blocks, settled, statistics, stored_frames
+from dali_asr.corpus.packing import check_feature_dim, settled, statistics
+from dali_asr.corpus.storing import long_blocks, stored_frames
 from dali_asr.corpus.threads import Threads
 from dali_asr.errors import DataError, printable
 from dali_asr.files import disk_errors

@@ -6,6 +6,7 @@ Shape letters: `T` frames of an utterance, `D` features of a frame.
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from dali_asr.corpus.draft import PackedDraft, check_destination, new_draft
 from dali_asr.corpus.features import REMEDY_OF_ARRAYS, as_array, finite
 from dali_asr.corpus.normalize import Kind, Normalization, as_normalization
 from dali_asr.corpus.packed import STORED_DTYPES, PartitionEntry, check_partition_name
+from dali_asr.corpus.storing import long_blocks, stored_frames
 from dali_asr.errors import DataError, UsageError
 from dali_asr.inventory import as_inventory, is_text
 from dali_asr.segments import NO_LABEL
@@ -121,13 +123,14 @@ class PackedWriter:
         self.normalization.check(where, features.shape[1])
         self._check_names(partition, utterance, where, labelled=encoded is not None)
         self._check_origin(partition, where, speaker, recording)
-        stored = store(where, self.normalization.apply(features), draft.dtype)
-        self._checksums.append(draft.write(self._rows, [stored], encoded))
+        blocks = partial(long_blocks, features)
+        stored = stored_frames(where, blocks, len(features), self.normalization, draft.dtype)
+        self._checksums.append(draft.write(self._rows, stored, encoded))
         self._names.setdefault(partition, {})[utterance] = None
         self._origins.setdefault(partition, []).append((speaker, recording))
         self._labelled[partition] = encoded is not None
-        self._lengths.append(len(stored))
-        self._rows += len(stored)
+        self._lengths.append(len(features))
+        self._rows += len(features)
 
     def __enter__(self) -> Self:
         self._open = True
@@ -255,19 +258,3 @@ def check_utterance(
 def stored_labels(labels: NDArray[np.int64], inventory: Inventory) -> NDArray[Any]:
     """Return labels, −100 where a frame has none, as they are stored."""
     return np.where(labels == NO_LABEL, inventory.unlabelled, labels).astype(inventory.label_dtype)
-
-
-def store(where: str, frames: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return normalized frames `[T, D]` in the dtype that they are stored in, rounded once.
-
-    Raises:
-        DataError: a value exceeds the range of the dtype.
-    """
-    with np.errstate(over="ignore"):
-        stored = frames.astype(dtype)
-    if not np.isfinite(stored).all():
-        if np.isnan(frames).any():
-            raise DataError(f"{where}: values too large to normalize; repair the file")
-        remedy = "store float32, or normalize" if dtype == np.float16 else "repair the file, or normalize"
-        raise DataError(f"{where}: {np.abs(frames).max():g} does not fit {dtype}; {remedy}")
-    return stored

@@ -278,9 +278,10 @@ def _batches(
 ) -> Iterator[FrameScores]:
     """Yield what the model says of each batch, and note whether the true labels are among its first three."""
     done = 0
-    for batch, logits in classify(checkpoint, partition, device):
+    for labels, logits in classify(checkpoint, partition, device):
+        assert labels is not None
         top = logits.topk(min(TOP, logits.shape[1]), dim=1).indices
-        in_top[done : done + len(logits)] = (top == batch.labels[:, None]).any(dim=1).cpu().numpy()
+        in_top[done : done + len(logits)] = (top == labels[:, None]).any(dim=1).cpu().numpy()
         done += len(logits)
         yield reduce_logits(logits, log_posteriors=log_posteriors)
 

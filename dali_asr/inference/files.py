@@ -142,14 +142,17 @@ class Files:
             if not part:
                 continue
             self.sounds[:] = [one.sound for one in part]
-            yield Corpus.from_arrays(
+            corpus = Corpus.from_arrays(
                 [one.frames for one in part],
                 inventory=self.description.inventory,
                 normalization=self.description.normalization,
                 dtype=self.data.dtype or "float32",
                 names=[one.path.stem for one in part],
                 partition=FILES,
-            ).partition(FILES)
+            )
+            del part  # the features that are not normalized
+            yield corpus.partition(FILES)
+            del corpus
 
     def _counts(self) -> Iterator[int]:
         """Yield the number of files of each part, by their headers, so that no file is read before its part."""

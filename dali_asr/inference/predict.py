@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from dali_asr.audio.devices import gpu_number
 from dali_asr.build import complete_loader
 from dali_asr.corpus import Corpus
 from dali_asr.corpus.packing import quiet
+from dali_asr.corpus.storing import LONG
 from dali_asr.device import resolve_device
 from dali_asr.errors import UsageError
+from dali_asr.inference.convolution import Convolution
 from dali_asr.inference.decoding import NONE, FrameScores, build_decoder, check_decoding
 from dali_asr.inference.sources import open_source
 from dali_asr.inference.trained import run_config
@@ -41,7 +44,6 @@ if TYPE_CHECKING:
     from dali_asr.inference.files import Sound
     from dali_asr.inference.sources import Source
     from dali_asr.inventory import Inventory
-    from dali_asr.loading import Batch
     from dali_asr.runs.checkpoint import Checkpoint, Which
     from dali_asr.segments import FrameTiming, Segment
 
@@ -367,9 +369,35 @@ def _part(scores: FrameScores, frames: slice) -> FrameScores:
 
 def classify(
     checkpoint: Checkpoint, partition: Partition, device: torch.device, *, by_state: bool = False
-) -> Iterator[tuple[Batch, torch.Tensor]]:
-    """Yield each batch of a partition, in order, with the model's logits `[B, C]`; or `[B, C·K]`, see `MLP.forward`."""
-    model = checkpoint.build(device)
-    loader = complete_loader(partition, context=checkpoint.description.context, batch_size=BATCH_SIZE, device=device)
-    for batch in loader:
-        yield batch, model(batch.windows.float(), by_state=by_state)
+) -> Iterator[tuple[torch.Tensor | None, torch.Tensor]]:
+    """Yield the true labels `[B]` of consecutive frames, if there are any, with the model's logits.
+
+    On the CPU, a partition with a long utterance goes through a convolution: windows of a quarter of an hour and more
+    fragment the heap, to hundreds of MiB.
+
+    Yields:
+        Labels, −100 for none, and logits `[B, C]`; or `[B, C·K]`, see `MLP.forward`.
+    """
+    model, context = checkpoint.build(device), checkpoint.description.context
+    if device.type == "cpu" and partition.lengths.max() > LONG:
+        network = Convolution(model, partition.feature_dim, by_state=by_state)
+        yield from _convolved(network, partition, context)
+        return
+    for batch in complete_loader(partition, context=context, batch_size=BATCH_SIZE, device=device):
+        yield batch.labels, model(batch.windows.float(), by_state=by_state)
+
+
+def _convolved(
+    network: Convolution, partition: Partition, context: tuple[int, int]
+) -> Iterator[tuple[torch.Tensor | None, torch.Tensor]]:
+    left, right = context
+    first = 0
+    for frames in map(torch.from_numpy, partition.frames()):
+        for start in range(0, len(frames), BATCH_SIZE):
+            end = min(start + BATCH_SIZE, len(frames))
+            rows = frames[max(start - left, 0) : end + right].float()
+            missing = (left - start, end + right - len(frames))  # rows beyond both ends, which are zeros
+            logits = network(functional.pad(rows, (0, 0, max(missing[0], 0), max(missing[1], 0))))
+            labels = partition.labels(first + start, first + end)
+            yield None if labels is None else torch.from_numpy(labels), logits
+        first += len(frames)

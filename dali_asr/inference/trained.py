@@ -14,7 +14,8 @@ from torch import nn
 
 from dali_asr.config import Config
 from dali_asr.corpus.normalize import as_normalization
-from dali_asr.corpus.writer import check_stored_dtype, check_utterance, store
+from dali_asr.corpus.storing import store_into
+from dali_asr.corpus.writer import check_stored_dtype, check_utterance
 from dali_asr.device import resolve_device
 from dali_asr.errors import CheckpointError, DataError, UsageError, brief
 from dali_asr.inference.convolution import Convolution
@@ -211,7 +212,9 @@ class TrainedModel(nn.Module):
             )
         left, right = self.context
         padded = np.zeros((left + len(features) + right, self.feature_dim), np.float32)
-        padded[left : left + len(features)] = store("classify", self.normalization.apply(features), self.frame_dtype)
+        stored = np.empty(features.shape, self.frame_dtype)
+        store_into(stored, "classify", features, self.normalization)
+        padded[left : left + len(features)] = stored
         rows = torch.from_numpy(padded).to(self._device)
         if self._device.type == "cpu" and isinstance(self.model, MLP):  # elsewhere, convolutions may round to TF32
             network = Convolution(self.model, self.feature_dim, by_state=by_state)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from dali_asr import Corpus, PackedWriter
-from dali_asr.corpus import Normalization, PackSettings, pack_corpus, packing, workers
+from dali_asr.corpus import Normalization, PackSettings, pack_corpus, packing, storing, workers
 from dali_asr.errors import DataError, UsageError
 from dali_asr.files import new_folder
 from dali_asr.inventory import ARPABET
@@ -152,7 +152,7 @@ def test_long_utterances_are_packed_in_blocks(
     np.save(course / "train/mfcc/u02.npy", np.asarray(features, order=order))
     settings = PackSettings(("train",), normalization, train=("train",))
     pack_corpus(course, tmp_path / "whole", settings)
-    monkeypatch.setattr(packing, "_LONG", 8)
+    monkeypatch.setattr(storing, "LONG", 8)
     pack_corpus(course, tmp_path / "blocks", settings)
     whole, blocks = (Corpus.open(tmp_path / name).partition("train") for name in ("whole", "blocks"))
     assert np.array_equal(np.load(tmp_path / "whole/labels.npy"), np.load(tmp_path / "blocks/labels.npy"))
@@ -338,7 +338,7 @@ def test_names_are_checked_before_packing(course: Path, tmp_path: Path) -> None:
 def test_a_source_file_that_is_cut_short_during_packing_is_named(
     course: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(packing, "_LONG", 8)
+    monkeypatch.setattr(storing, "LONG", 8)
     shapes = packing._shapes
 
     def then_cut(utterances: Any) -> Any:

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dali_asr import Corpus
-from dali_asr.corpus import PackSettings, pack_corpus, packing
+from dali_asr.corpus import PackSettings, pack_corpus, storing
 from dali_asr.errors import DataError, UsageError
 from tests.corpus.archives import KINDS, files_of, make_archive, write_archive
 from tests.makers import make_course, make_features
@@ -82,7 +82,7 @@ def test_members_may_come_in_any_order(
     chosen = settings_of(kind, dtype=dtype, partitions=partitions)
     with pytest.MonkeyPatch.context() as patch:
         if in_blocks:
-            patch.setattr(packing, "_LONG", 4)
+            patch.setattr(storing, "LONG", 4)
         pack_corpus(mixed, root / "folder", chosen)
         pack_corpus(archive, root / "archive", chosen)
     assert contents(root / "archive") == contents(root / "folder")

@@ -66,7 +66,11 @@ def judge(run: Path, features: list[np.ndarray]) -> np.ndarray:
     return np.array(rows)
 
 
-def test_posteriors_equal_the_judges(run: Path, course: Path) -> None:
+@pytest.mark.parametrize("long", [100_000, 4])
+def test_posteriors_equal_the_judges(run: Path, course: Path, long: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By windows, or by the convolution of long utterances, here in batches of 5 frames."""
+    monkeypatch.setattr("dali_asr.inference.predict.LONG", long)
+    monkeypatch.setattr("dali_asr.inference.predict.BATCH_SIZE", 5)
     raw = [np.load(p) for p in sorted((course / "test/mfcc").iterdir())]
     expected = judge(run, raw)
     prediction = predict(run, course, posteriors=True)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dali_asr import Corpus
-from dali_asr.corpus import packing
+from dali_asr.corpus import storing
 from dali_asr.corpus.layouts import layout_title
 from dali_asr.errors import DataError
 from dali_asr.inventory import ARPABET_SYMBOLS
@@ -70,7 +70,7 @@ def test_what_is_optional_may_be_missing(tmp_path: Path) -> None:
 
 
 def test_labels_may_be_symbols(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "_LONG", 3)
+    monkeypatch.setattr(storing, "LONG", 3)
     made = {"t": utterances(1, [5, 2])}
     for _, labels in made["t"].values():
         assert labels is not None
