@@ -130,7 +130,7 @@ class StateSum(nn.Module):
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
         """Map logits of states `[B, C·K]` to logits of labels `[B, C]`."""
-        return logits.view(len(logits), -1, self.states).logsumexp(dim=2)
+        return logits.unflatten(1, (-1, self.states)).logsumexp(dim=2)
 
 
 class Residual(nn.Sequential):

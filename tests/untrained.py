@@ -23,11 +23,19 @@ def make_model(
     activation: str = "gelu",
     residual: bool = False,
     dtype: str = "float32",
+    states: int = 1,
 ) -> TrainedModel:
     """Return a model of five symbols whose batch norm has seen data that is not standardized."""
     torch.manual_seed(0)
     description = ModelDescription(
-        context, feature_dim, tuple(hidden), activation, residual, Inventory(tuple("abcde")), normalization
+        context,
+        feature_dim,
+        tuple(hidden),
+        activation,
+        residual,
+        Inventory(tuple("abcde")),
+        normalization,
+        states=states,
     )
     built = description.build()
     for module in built.modules():
