@@ -130,7 +130,8 @@ class StateSum(nn.Module):
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
         """Map logits of states `[B, C·K]` to logits of labels `[B, C]`."""
-        return logits.unflatten(1, (-1, self.states)).logsumexp(dim=2)
+        by_label: torch.Tensor = logits.unflatten(1, (-1, self.states))  # type: ignore[no-untyped-call]
+        return by_label.logsumexp(dim=2)
 
 
 class Residual(nn.Sequential):

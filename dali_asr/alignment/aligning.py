@@ -220,7 +220,7 @@ def transcript_entries(transcript: Transcript, dictionary: Dictionary) -> list[t
         missing = [word for word in dict.fromkeys(words) if word not in known]
         raise DataError(
             f"{transcript.where}: {', '.join(missing[:_MAX_SHOWN])}: not in the dictionary, and no pronunciation "
-            "can be guessed; add one (dictionary=FILE)"
+            "can be guessed; write it as it is said, or add one (dictionary=FILE)"
         )
     if all(entry.is_guess for _, entry in found):
         raise DataError(

@@ -60,6 +60,7 @@ _OPTIONS = {
     "name=NAME": "--name",
     "recordings=FOLDER": "--recordings",
     "dictionary=FILE": "--dictionary FILE",
+    "alignments=FOLDER": "--alignments FOLDER",
     "folds=N": "--folds",
     "speaker_pattern ": "--speaker-pattern ",
     "(fold=": "(data.fold, or data pack --fold: ",

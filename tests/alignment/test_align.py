@@ -183,7 +183,7 @@ def test_what_can_be_aligned_is_and_the_rest_is_listed(run: Path, tmp_path: Path
         "numbers": "words.tsv, line 4: 5: not in the dictionary",
         "silent": "words.tsv, line 5: the transcript has no words; write what was said",
         "no transcript": "has no transcript; add one of the name 'no transcript'",
-        "foreign": "and no pronunciation can be guessed; add one (--dictionary FILE)",
+        "foreign": "and no pronunciation can be guessed; write it as it is said, or add one (--dictionary FILE)",
         "unknown": "line 7: no word is in the dictionary (sobok); is it English? Add",
         "wrong": "wrong.npy: ",
         "no recording": "line 9: no recording has the name 'no recording'; add it, or remove the transcript",

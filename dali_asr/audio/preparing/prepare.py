@@ -154,6 +154,11 @@ def _search(source: Path, settings: PrepareSettings) -> Found:
         further, known = search(settings.alignments.expanduser()), {file.path.resolve() for file in found.alignments}
         found.alignments += [file for file in further.alignments if file.path.resolve() not in known]
         found.problems += further.problems
+    if found.recordings and not found.alignments:
+        raise DataError(
+            f"{source}: {'recordings have' if found.recordings[1:] else 'the recording has'} no alignments there; name "
+            "their folder (alignments=FOLDER), or make them with dali-asr align"
+        )
     return found
 
 

@@ -75,7 +75,9 @@ def find_speakers(layout: SourceLayout, tables: Sequence[File], way: str | None)
     prefixes = [match[1] for match in map(_PREFIX.match, (p.pair.recording.stem for p in placed)) if match]
     if len(prefixes) == len(placed) and 1 < len(set(prefixes)) < len(placed):
         return Speakers(tuple(prefixes), "by the prefix of the file name")
-    return _untold(placed, "unknown: each recording counts as a speaker of its own (speakers=FILE names them)")
+    return _untold(
+        placed, "unknown: each recording counts as a speaker of its own (speakers=FILE, or a pattern, names them)"
+    )
 
 
 def _by_way(placed: Sequence[Placed], way: str) -> Speakers:

@@ -81,7 +81,9 @@ def _kind(root: Path) -> LayoutKind:
                 )
             problem = "neither a packed corpus nor a known layout"
         else:
-            problem = "is neither a folder nor an archive" if root.exists() else "no such folder or archive"
+            if not root.exists():
+                raise DataError(f"{root}: no such folder or file; check the path")
+            problem = "is neither a folder nor an archive"
     layouts = ", ".join(f"{kind.title} ({kind.pattern})" for kind in KINDS)
     raise DataError(
         f"{root}: {problem}; give a packed corpus (corpus.json), an archive of a course folder, or one of: {layouts}"

@@ -75,6 +75,15 @@ def test_what_is_printed(folder: Path, run_cli: Callable[..., Any]) -> None:
     ]
 
 
+def test_recordings_without_alignments_are_one_error(folder: Path, run_cli: Callable[..., Any]) -> None:
+    for path in (folder / "recordings").glob("*.phn"):
+        path.unlink()
+    assert run_cli("prepare", "recordings", "corpus").stderr == (
+        "error: recordings: recordings have no alignments there; name their folder (--alignments FOLDER), or make them "
+        "with dali-asr align\n"
+    )
+
+
 def test_exit_codes(folder: Path, run_cli: Callable[..., Any]) -> None:
     (folder / "recordings" / "bob_2.phn").unlink()
     done = run_cli("prepare", "recordings", "corpus")

@@ -211,8 +211,8 @@ def test_nonfinite_values_can_be_zeroed(course: Path, tmp_path: Path, normalizat
 @pytest.mark.parametrize(
     ("make", "error", "parts"),
     [
-        (lambda p: p / "none", DataError, ("no such folder", "corpus.json", "mfcc")),
-        (lambda p: p, DataError, ("neither a packed corpus nor a known layout",)),
+        (lambda p: p / "none", DataError, ("no such folder", "check the path")),
+        (lambda p: p, DataError, ("neither a packed corpus nor a known layout", "corpus.json", "mfcc")),
     ],
 )
 def test_other_folders_are_refused(
