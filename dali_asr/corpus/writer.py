@@ -242,6 +242,7 @@ def check_utterance(
     if given.shape != features.shape[:1] or given.dtype.kind not in "iu":
         raise DataError(
             f"{where}: labels are {given.dtype} {list(given.shape)}; expected integers [{len(features)}], one per frame"
+            + ("; or are the frames transposed? Give them as [T, D]" if given.shape == features.shape[1:] else "")
         )
     encoded = given.astype(np.int64)
     absent = encoded == NO_LABEL

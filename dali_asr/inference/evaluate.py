@@ -24,7 +24,7 @@ from dali_asr.errors import DataError
 from dali_asr.inference.boundaries import BoundaryScores, score_boundaries
 from dali_asr.inference.decoding import MEDIAN, NONE, VITERBI, build_decoder, check_decoding
 from dali_asr.inference.files import FILES
-from dali_asr.inference.predict import by_utterance, check_run, classify, prepare, reduce_logits
+from dali_asr.inference.predict import by_utterance, check_run, classify, listed_sources, prepare, reduce_logits
 from dali_asr.inference.scores import TOP, Scores, error_rate, score_labels
 from dali_asr.inference.sources import holds_files
 from dali_asr.runs.checkpoint import is_of_package
@@ -160,9 +160,9 @@ def prepare_evaluation(
     check_run(run)
     path = config_of(run)
     data = Config.load(path).data if path else None  # `prepare` reports a missing configuration
-    if data and not source and (is_of_package(Path(run)) or not corpus_path(data.root, packing).exists()):
+    if data and source is None and (is_of_package(Path(run)) or not corpus_path(data.root, packing).exists()):
         raise _no_corpus(run, data.root)
-    root = source or (data.root if data else "demo")
+    (root,) = listed_sources([(data.root if data else "demo") if source is None else source])
     has_partitions = isinstance(root, Corpus) or not holds_files(corpus_path(str(root), packing))
     default = data.dev if data and has_partitions else None
     trained, found = prepare(

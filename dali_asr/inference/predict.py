@@ -9,11 +9,12 @@ Shape letters: `B` frames of a batch, `T` frames of an utterance, `F` frames of 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ from dali_asr.runs.checkpoint import load_checkpoint, run_of
 from dali_asr.segments import segments_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -220,14 +221,31 @@ def prepare(
     raised.
     """
     check_run(run)
+    sources = listed_sources(source)
     run = Path(run).expanduser()
     trained = load_checkpoint(run, checkpoint)
     config = run_config(run_of(run), trained)
-    sources = [source] if isinstance(source, (str, Path, Corpus)) else list(source)
     opened = open_source(
         sources, partition, trained.description, config.data, packing, failed=failed, gpu=gpu_number(device)
     )
     return trained, opened
+
+
+def listed_sources(source: object) -> list[str | Path | Corpus]:
+    """Return one source or several as a list.
+
+    Raises:
+        UsageError: it is neither a path nor a corpus, nor several paths.
+    """
+    several = isinstance(source, Iterable) and not isinstance(source, (str, Path, Corpus))
+    sources: list[Any] = list(source) if several else [source]  # type: ignore[call-overload]
+    for each in sources:
+        if not isinstance(each, (str, Path, Corpus)):
+            raise UsageError(
+                f"source: received {type(each).__name__}; give paths, or a Corpus, which Corpus.from_arrays makes of "
+                "arrays; load_model(RUN).classify labels the frames of an utterance"
+            )
+    return sources
 
 
 def check_run(run: object) -> None:

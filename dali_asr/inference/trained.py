@@ -237,6 +237,8 @@ def load_model(run: str | Path, *, checkpoint: Which = "best", device: str = "au
         CheckpointError: the folder is not a run, or the checkpoint is damaged.
         DeviceError: there is no such device.
     """
+    if not isinstance(run, (str, Path)):
+        raise UsageError(f"load_model: run is {brief(run)}; give the folder of a run or checkpoint")
     path = Path(run).expanduser()
     trained = load_checkpoint(path, checkpoint)
     data = run_config(run_of(path), trained).data

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from dali_asr.build import open_corpus, with_root
-from dali_asr.errors import DeviceError
+from dali_asr.config import Config
+from dali_asr.corpus import Corpus
+from dali_asr.errors import DeviceError, UsageError, brief
 from dali_asr.runs.reporter import Reporter
 from dali_asr.runs.start import find_start
 from dali_asr.training.distributed import joined
@@ -16,9 +18,6 @@ from dali_asr.training.step import matrix_precision
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from dali_asr.config import Config
-    from dali_asr.corpus import Corpus
 
 
 def train(
@@ -56,6 +55,10 @@ def train(
         TrainingError: the loss or a weight is not finite.
         TrainingInterrupted: Ctrl-C or SIGTERM; the message says what is saved.
     """
+    if not isinstance(config, Config):
+        raise UsageError(f"train: config is {brief(config)}; give a Config, as Config.load('demo') returns one")
+    if not isinstance(corpus, Corpus | None):
+        raise UsageError(f"train: corpus is {brief(corpus)}; give a Corpus, as Corpus.open(FOLDER) returns one")
     with joined(config.loader.device) as world, matrix_precision(world.device, allow_tf32=config.training.allow_tf32):
         told = reporter if reporter and world.leads else Reporter()
         start = world.on_rank_0(lambda: find_start(config.run, run, recipe, resume))

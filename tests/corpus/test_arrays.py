@@ -168,3 +168,9 @@ def test_the_frames_of_a_batch_lead_to_their_utterances() -> None:
     (batch,) = WindowLoader(partition, context=1, batch_size=7, shuffle=False, device="cpu")
     assert partition.utterance_of(batch.frame_ids).tolist() == [0, 0, 0, 1, 1, 1, 1]
     assert partition.utterance_of(torch.tensor([], dtype=torch.int64)).tolist() == []
+
+
+def test_transposed_frames_are_suspected() -> None:
+    message = r"all/0: labels are int64 \[9\]; expected integers \[5\], one per frame; or are the frames transposed\?"
+    with pytest.raises(DataError, match=message):
+        Corpus.from_arrays([np.zeros((5, 9), np.float32)], [np.zeros(9, np.int64)])

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dali_asr import Corpus, Inventory, PackedWriter, predict
+from dali_asr import Corpus, Inventory, PackedWriter, evaluate, load_model, predict
 from dali_asr.config import Config
 from dali_asr.corpus import PackSettings, pack_corpus
 from dali_asr.errors import CheckpointError, DataError, SymbolError, UsageError
@@ -189,6 +189,23 @@ def test_a_checkpoint_that_disagrees_with_its_configuration_is_refused(
     (changed / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(CheckpointError, match=message):
         predict(changed, course)
+
+
+def test_what_is_neither_a_path_nor_a_corpus_is_refused(run: Path) -> None:
+    message = r"source: received (ndarray|Partition); give paths, or a Corpus, .* load_model\(RUN\).classify labels the"
+    frames = np.zeros((9, 5), np.float32)
+    partition = Corpus.from_arrays([frames]).partition("all")
+    for source in (frames, [frames], partition):
+        with pytest.raises(UsageError, match=message):
+            predict(run, source)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=r"source: received (ndarray|list|Partition); give paths"):
+            evaluate(run, source)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="load_model: run is None; give the folder of a run"):
+        load_model(None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="train: config is 'demo'; give a Config, as Config"):
+        train("demo")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"train: corpus is 'packed'; give a Corpus, as Corpus\.open"):
+        train(Config.load("demo"), corpus="packed")  # type: ignore[arg-type]
 
 
 def test_unclear_sources_are_refused(run: Path, course: Path, tmp_path: Path) -> None:
