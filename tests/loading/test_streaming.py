@@ -291,8 +291,8 @@ while True:
 """
 
 
-def test_an_interrupt_while_frames_are_read_ends_the_process(packed: Path, fork_server: ForkServer) -> None:
-    command = [fork_server.python, "-c", INTERRUPT_SCRIPT, str(packed), str(budget_of(4, 20, 2))]
+def test_an_interrupt_while_frames_are_read_ends_the_process(packed: Path) -> None:
+    command = [sys.executable, "-c", INTERRUPT_SCRIPT, str(packed), str(budget_of(4, 20, 2))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
