@@ -6,6 +6,7 @@ import faulthandler
 import functools
 import gc
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,11 @@ SLOW = {
 os.environ["COLUMNS"] = "200"  # so that messages are not broken into lines
 os.environ["OMP_NUM_THREADS"] = "1"  # each worker has a core, and the same bits as the processes that it starts
 os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # otherwise torch starts processes that compile
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C end the programs that tests start: shells ignore it in background jobs, and so would all programs."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -200,6 +200,13 @@ class WindowLoader:
             "(it needs no workers: DALI cuts the windows in threads)"
         )
 
+    def __getitem__(self, _index: object) -> NoReturn:
+        """Refuse the indices of torch's DataLoader, which needs a dataset."""
+        raise UsageError(
+            "loader: a WindowLoader is not a dataset for a DataLoader: iterate it directly. It batches, shuffles and "
+            "prefetches itself, and needs no workers"
+        )
+
     def state_dict(self) -> LoaderState:
         """Return the position of the loader and what it belongs to, as JSON values; the same on every rank."""
         return {

@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch.nn import functional
 from torch.utils import _pytree
-from torch.utils.data import default_collate
+from torch.utils.data import DataLoader, default_collate
 
 from dali_asr import MLP, Batch, Masking, Partition, WindowLoader
+from dali_asr.errors import UsageError
 from tests.judge import same_batch
 from tests.makers import make_partition
 
@@ -52,6 +53,13 @@ def assert_same_weights(ours: dict[str, torch.Tensor], theirs: dict[str, torch.T
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"num_workers": 2}, {"shuffle": True}])
+def test_a_loader_in_a_dataloader_says_that_it_needs_none(partition: Partition, arguments: dict[str, Any]) -> None:
+    batches: Any = DataLoader(make_loader(partition), **arguments)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"not a dataset for a DataLoader: iterate it directly"):
+        next(iter(batches))
 
 
 def test_a_batch_is_a_tuple_of_tensors(partition: Partition) -> None:
