@@ -157,6 +157,8 @@ def as_inventory(symbols: object) -> Inventory:
     """
     if isinstance(symbols, Inventory):
         return symbols
+    if isinstance(symbols, np.ndarray):
+        symbols = symbols.tolist()
     if isinstance(symbols, (list, tuple)) and all(isinstance(symbol, str) for symbol in symbols):
         return Inventory(tuple(symbols))
     raise UsageError(

@@ -269,13 +269,10 @@ def test_every_command_about_benchmarks_runs(folder: Path, execute: Callable[[st
     }
 
 
-def test_the_library_example_is_the_promised_one() -> None:
+def test_the_library_example_runs_as_it_stands() -> None:
     example = blocks(README, "python")[0]
-    assert (
-        'for batch in WindowLoader(Corpus.open("corpus").partition("train-clean-100"), context=30, batch_size=4096, '
-        'device="cuda"):'
-    ) in example
     assert all(name in example for name in ("batch.windows", "batch.labels", "batch.frame_ids"))
+    exec(example, {})
 
 
 def test_the_first_page_is_short_and_honest_about_gpus() -> None:

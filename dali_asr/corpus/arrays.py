@@ -17,6 +17,7 @@ from dali_asr.corpus.storing import store_into
 from dali_asr.corpus.writer import check_stored_dtype, check_utterance, check_utterance_name
 from dali_asr.errors import DataError, UsageError, brief
 from dali_asr.inventory import ARPABET, Inventory, as_inventory
+from dali_asr.segments import NO_LABEL
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -107,6 +108,8 @@ def _listed(partition: str, what: str, values: Iterable[_Item]) -> list[_Item]:
     Raises:
         UsageError: they are not several, but one array.
     """
+    if isinstance(values, Mapping):
+        raise UsageError(f"from_arrays: {what} of {partition}: a dict; give a list of utterances, and names=")
     shape = getattr(values, "shape", None)
     one = shape is not None and len(shape) == _DIMENSIONS.get(what) and getattr(values, "dtype", None) != "object"
     if one or isinstance(values, str) or not isinstance(values, Iterable):
@@ -163,6 +166,12 @@ def _checked(
     inventory: Inventory,
 ) -> list[tuple[str, NDArray[Any], NDArray[np.int64] | None]]:
     """Return what to call each utterance in messages, its frames, and its labels as they are stored."""
+    unlabelled = [where for where, given in zip(called, labels or (), strict=False) if given is None]
+    if labels and 0 < len(unlabelled) < len(labels):
+        raise DataError(
+            f"{unlabelled[0]}: has no labels, unlike {len(labels) - len(unlabelled)} of the {len(labels)} utterances; "
+            f"give labels for all of a partition, {NO_LABEL} where there are none"
+        )
     return [
         (where, *check_utterance(where, features, labels[at] if labels is not None else None, inventory))
         for at, (where, features) in enumerate(zip(called, frames, strict=True))

@@ -120,9 +120,8 @@ def finite(
     if zero_nonfinite:
         return np.where(good, features, 0).astype(features.dtype)
     row, column = np.argwhere(~good)[0]
-    raise DataError(
-        f"{where}: {features[row, column]} at frame {first + row}, feature {column} (one of {(~good).sum()}); {remedy}"
-    )
+    several = f" (one of {count:,})" if (count := int((~good).sum())) > 1 else ""
+    raise DataError(f"{where}: {features[row, column]} at frame {first + row}, feature {column}{several}; {remedy}")
 
 
 def refuse_audio(path: Path) -> None:

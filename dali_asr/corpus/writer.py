@@ -234,7 +234,8 @@ def check_utterance(
     if features.ndim == 2 and not len(features):
         raise DataError(f"{where}: has no frames; leave it out")
     if features.ndim != 2 or 0 in features.shape or features.dtype.kind != "f":
-        raise DataError(f"{where}: {features.dtype} {list(features.shape)}; frames must be floats [T, D]")
+        remedy = '; give frames.astype("float32")' if features.ndim == 2 and features.dtype.kind in "iub" else ""
+        raise DataError(f"{where}: {features.dtype} {list(features.shape)}; frames must be floats [T, D]{remedy}")
     finite(where, features, zero_nonfinite=False, remedy=REMEDY_OF_ARRAYS)
     if labels is None:
         return features, None

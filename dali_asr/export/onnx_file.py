@@ -75,6 +75,11 @@ def export_onnx(
         DataError: the disk is full or cannot be written, or a file that the card needs is damaged.
         ExportError: the predictions differ.
     """
+    if not isinstance(run, (str, Path)):
+        raise UsageError(
+            f"export_onnx: received a {type(run).__name__}; give the folder of a run. Another module is exported by "
+            "torch.onnx.export"
+        )
     _check_packages()
     folder = run_of(Path(run).expanduser())
     path = Path(output).expanduser() if output else output_folder(Path(run).expanduser()) / f"model{_SUFFIX}"

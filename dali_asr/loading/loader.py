@@ -73,7 +73,8 @@ class WindowLoader:
         masking: None for no masks, True for the defaults, a `Masking`, or its fields as a mapping.
         subset: read every `subset`-th frame.
         drop_last: whether a short last batch is dropped; otherwise the last two batches share the rest evenly.
-        dtype: data type of the windows: `float32`, `float16` or `bfloat16`, or torch's object of this name.
+        dtype: data type of the windows: `float32`, `float16` or `bfloat16`, or torch's object of this name. Values
+            above 65,504 become infinite in `float16`.
         rank: number of this process, from 0.
         world_size: number of processes that share the steps. The batches of all ranks at a step are the global batch.
 
@@ -83,7 +84,8 @@ class WindowLoader:
             Triton can launch kernels, and otherwise warns and takes `stock`.
         prefetch: number of iterations that DALI prepares ahead, at least 1.
         memory_budget: device memory for frames and labels, in bytes or as text (`2GiB`); None for a share of what is
-            free. It does not bound the batches, which take memory beside them.
+            free. It does not bound the batches, which take memory beside them. Frames that exceed it are streamed in
+            groups whose size follows from it, and with it their order.
         batches_per_iteration: maximum number of batches that DALI cuts at once; None to choose.
 
     Attributes:
@@ -196,8 +198,8 @@ class WindowLoader:
 
     def __reduce__(self) -> NoReturn:
         raise UsageError(
-            "loader: a WindowLoader cannot be sent to another process; make it in the process that iterates it "
-            "(it needs no workers: DALI cuts the windows in threads)"
+            "loader: a WindowLoader cannot be copied, pickled or sent to another process; make another where it is "
+            "iterated (it needs no workers: DALI cuts the windows in threads)"
         )
 
     def __getitem__(self, _index: object) -> NoReturn:
@@ -244,6 +246,25 @@ class WindowLoader:
         self._begun = False
         self._loop += 1
 
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next loop run this epoch, as `set_epoch` of torch's `DistributedSampler`.
+
+        It begins with the first batch, unless the next loop is to run the rest of this epoch already.
+
+        Raises:
+            UsageError: the epoch is out of range.
+        """
+        checked_integer("epoch", epoch, 0, MAX_EPOCHS)
+        if epoch != self._upcoming[0]:
+            self.epoch, self.delivered = epoch, 0
+            self._begun = False
+            self._loop += 1
+
+    @property
+    def sampler(self) -> WindowLoader:
+        """The loader, which is its own sampler: trainers such as Lightning's call `loader.sampler.set_epoch`."""
+        return self
+
     def close(self) -> None:
         """Free the frames and the pipeline; the loader cannot be used afterwards."""
         self._drop()
@@ -276,6 +297,12 @@ class WindowLoader:
         """Whether the frames exceed the memory budget and are read in groups."""
         return not self.planner.layout.is_whole
 
+    @property
+    def _upcoming(self) -> tuple[int, int]:
+        """Epoch and batch that the next loop begins with."""
+        over = self._begun or self.delivered >= len(self)
+        return (self.epoch + 1, 0) if over else (self.epoch, self.delivered)
+
     def _begin(self) -> Feed:
         """Move to the next epoch, or to the rest of the one that was loaded."""
         if os.getpid() != self._process:
@@ -286,8 +313,7 @@ class WindowLoader:
         if self._feed is None:
             raise UsageError("loader: it was closed; make another")
         self._loop += 1
-        if self._begun or self.delivered >= len(self):
-            self.epoch, self.delivered = self.epoch + 1, 0
+        self.epoch, self.delivered = self._upcoming
         self._begun = True
         self._feed.seek(self.epoch, self.delivered)
         return self._feed

@@ -47,6 +47,7 @@ CONFIG = "config.yaml"  # of the run
 Which = Literal["last", "best"]
 _MODEL, _TRAINING, _ABOUT, _SUMS = "model.safetensors", "training.pt", "checkpoint.json", "SHA256SUMS"
 _SEGMENTS = "segments.json"
+_CHECKPOINTS = "checkpoints"  # the folder within a run's
 _NAME = re.compile(CHECKPOINT_NAME)
 _EMPTY = hashlib.sha256().hexdigest()
 
@@ -135,7 +136,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, training: dict[str, An
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a path has the form of a checkpoint's folder in a run; it need not exist."""
-    return path.parent.name == "checkpoints" and bool(_NAME.fullmatch(path.name))
+    return path.parent.name == _CHECKPOINTS and bool(_NAME.fullmatch(path.name))
 
 
 def run_of(path: Path) -> Path:
@@ -164,7 +165,7 @@ def list_checkpoints(run: Path) -> list[Path]:
     Raises:
         DataError: the folder cannot be read.
     """
-    folder = run / "checkpoints"
+    folder = run / _CHECKPOINTS
     with reading(folder):
         return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name)) if folder.is_dir() else []
 
@@ -192,6 +193,8 @@ def find_checkpoint(run: Path, which: Which) -> Path:
                 f"{run}: the run ended before its first checkpoint; start it again with the same configuration and "
                 "folder (run=FOLDER, resume='auto')"
             )
+        if run.name == _CHECKPOINTS:
+            raise CheckpointError(f"{run}: not a run, but the checkpoints of one; give {run.parent}, or one of them")
         raise CheckpointError(
             f"{run}: not a run, it has no checkpoints; train one first, or give the folder that dali-asr train prints"
         )
@@ -203,7 +206,7 @@ def find_checkpoint(run: Path, which: Which) -> Path:
             f"{run}: no best checkpoint, because none was evaluated yet; use the last one (checkpoint='last'), or "
             "train on"
         )
-    return run / "checkpoints" / str(best[0])
+    return run / _CHECKPOINTS / str(best[0])
 
 
 def load_checkpoint(run: Path, which: Which = "best") -> Checkpoint:

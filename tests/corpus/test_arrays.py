@@ -22,6 +22,7 @@ LABELS = [np.arange(length) % 3 for length in (4, 7, 5)]
 def test_a_list_of_symbols_is_an_inventory() -> None:
     corpus = Corpus.from_arrays(FRAMES, LABELS, ["a", "b", "c"])
     assert corpus.inventory == Inventory(("a", "b", "c"))
+    assert Corpus.from_arrays(FRAMES, LABELS, np.array(["a", "b", "c"])).inventory == corpus.inventory  # type: ignore[arg-type]
     assert np.array_equal(corpus.partition("all").labels(), np.concatenate(LABELS))  # type: ignore[arg-type]
 
 
@@ -92,7 +93,7 @@ def test_a_corpus_is_shown_in_one_line() -> None:
             DataError,
             "utterance 1: 4 features per frame, 2 in utterance 0",
         ),
-        ({"frames": [[[np.nan]]]}, DataError, r"utterance 0: nan at frame 0, feature 0 .*zero: numpy\.nan_to_num\("),
+        ({"frames": [[[np.nan]]]}, DataError, r"utterance 0: nan at frame 0, feature 0.*zero: numpy\.nan_to_num\("),
         ({"frames": []}, UsageError, "all has no utterances"),
         ({"frames": {}}, UsageError, "received no utterances"),
         (
@@ -109,12 +110,23 @@ def test_a_corpus_is_shown_in_one_line() -> None:
         (
             {"frames": {"train": FRAMES, "dev": [FRAMES[0], np.array([[0, 1], [2, np.inf]])]}},
             DataError,
-            r"dev/1: inf at frame 1, feature 1 \(one of 1\)",
+            r"dev/1: inf at frame 1, feature 1; ",
         ),
         ({"frames": FRAMES[0]}, UsageError, r"frames of all: one array \[4, .*\]; give a list of utterances"),
         ({"frames": {"a": torch.ones(2, 3)}}, UsageError, r"frames of a: one array \[2, 3\]; give a list"),
         ({"frames": [np.ones((3, 2))], "labels": np.zeros(3, int)}, UsageError, r"labels of all: one array \[3\]"),
         ({"frames": 3}, UsageError, "frames of all: 3; give a list of utterances"),
+        ({"frames": {"a": {"u": FRAMES[0]}}}, UsageError, "frames of a: a dict; give a list of utterances, and names="),
+        (
+            {"frames": [np.ones((3, 2), np.int16)]},
+            DataError,
+            r'frames must be floats .*; give frames\.astype\("float32"\)',
+        ),
+        (
+            {"frames": FRAMES, "labels": [LABELS[0], None, LABELS[2]]},
+            DataError,
+            "utterance 1: has no labels, unlike 2 of the 3 utterances; give labels for all of a partition, -100 where",
+        ),
         ({"frames": [[[1.0, 2.0], [3.0]]]}, DataError, "utterance 0: frames cannot be read by NumPy .* one length"),
         (
             {"frames": [torch.ones(2, 3, dtype=torch.bfloat16)]},

@@ -130,6 +130,10 @@ def test_outputs_are_replaced_only_on_request(trained: Path, quick: None, run_cl
             export_onnx(trained, tmp_path / name)
     with pytest.raises(DataError, match="is not a writable folder"):
         export_onnx(trained, "/etc/passwd/m.onnx")
+    with pytest.raises(
+        UsageError, match=r"received a TrainedModel; give the folder of a run\. .* by torch\.onnx\.export"
+    ):
+        export_onnx(load_model(trained))  # type: ignore[arg-type]
 
 
 def test_damaged_runs_are_refused(trained: Path, quick: None, run_cli: Run, tmp_path: Path) -> None:

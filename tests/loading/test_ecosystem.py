@@ -120,13 +120,17 @@ def lightning_module() -> Any:
         def training_step(self, batch: Batch, _: int) -> torch.Tensor:
             return functional.cross_entropy(self.model(batch.windows), batch.labels)
 
+        def validation_step(self, *_: Any) -> None:
+            pass
+
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
     return Classifier()
 
 
-def lightning_trainer(folder: Path, **arguments: Any) -> Any:
+def lightning_trainer(folder: Path, every: int | None = 1, **arguments: Any) -> Any:
+    """Return a trainer that keeps all checkpoints: one every some steps, or by default, at the end of epochs."""
     import lightning
     from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -135,7 +139,7 @@ def lightning_trainer(folder: Path, **arguments: Any) -> Any:
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[ModelCheckpoint(folder, every_n_train_steps=1, save_top_k=-1, save_last=True)],
+        callbacks=[ModelCheckpoint(folder, every_n_train_steps=every, save_top_k=-1, save_last=True)],
         **arguments,
     )
 
@@ -158,6 +162,41 @@ def test_lightning_resumes_as_if_it_had_not_stopped(partition: Partition, tmp_pa
     trainer.fit(resumed, make_loader(partition), ckpt_path=tmp_path / "last.ckpt")
     assert trainer.global_step == 27
     assert_same_weights(resumed.model.state_dict(), plain_loop(partition, 3))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("saved", ["by itself", "by save_checkpoint", "with validation"])
+def test_lightning_resumes_with_the_next_epoch(partition: Partition, tmp_path: Path, saved: str) -> None:
+    """Of an epoch that is over, Lightning does not load the loader's state; it sets the epoch."""
+    module = lightning_module()
+    validation = {"val_dataloaders": [torch.zeros(1)]} if saved == "with validation" else {}
+    trainer = lightning_trainer(tmp_path, every=None, max_epochs=2)
+    trainer.fit(module, make_loader(partition), **validation)
+    checkpoint = tmp_path / "last.ckpt"
+    if saved == "by save_checkpoint":
+        trainer.save_checkpoint(checkpoint := tmp_path / "own.ckpt")
+    resumed = lightning_module()
+    again = lightning_trainer(tmp_path / "resumed", max_epochs=3)
+    again.fit(resumed, make_loader(partition), ckpt_path=checkpoint, **validation)
+    assert again.global_step == 27
+    assert_same_weights(resumed.model.state_dict(), plain_loop(partition, 3))
+
+
+def test_an_epoch_that_is_set_begins_with_its_first_batch(partition: Partition) -> None:
+    ran = [list(loader) for loader in [make_loader(partition)] for _ in range(3)]
+    loader = make_loader(partition)
+    loader.set_epoch(2)
+    assert all(same_batch(a, b) for a, b in zip(loader, ran[2], strict=True))
+    loader.set_epoch(1)
+    batches = iter(loader)
+    assert same_batch(next(batches), ran[1][0])
+    continued = make_loader(partition)
+    continued.load_state_dict(loader.state_dict())
+    continued.set_epoch(1)
+    assert all(same_batch(a, b) for a, b in zip(continued, ran[1][1:], strict=True)), "the rest of the epoch"
+    loader.set_epoch(0)
+    with pytest.raises(UsageError, match="another loop has begun"):
+        next(batches)
 
 
 def test_accelerate_trains_and_resumes_as_a_plain_loop_does(partition: Partition, tmp_path: Path) -> None:

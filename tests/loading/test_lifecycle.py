@@ -63,5 +63,5 @@ def test_a_loader_in_a_forked_process_says_what_to_do() -> None:
 
 def test_a_loader_cannot_be_pickled() -> None:
     loader = WindowLoader(make_partition([20]), context=1, batch_size=4)
-    with pytest.raises(UsageError, match="cannot be sent to another process; make it in the process that iterates it"):
+    with pytest.raises(UsageError, match="cannot be copied, pickled or sent to another process; make another"):
         pickle.dumps(loader)

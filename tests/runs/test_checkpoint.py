@@ -153,6 +153,8 @@ def test_folders_without_a_run_or_a_best_checkpoint_are_refused(tmp_path: Path) 
     with pytest.raises(CheckpointError, match="not a run, it has no checkpoints; train one first"):
         load_checkpoint(tmp_path)
     save(tmp_path, 0, 1)
+    with pytest.raises(CheckpointError, match=f"but the checkpoints of one; give {tmp_path}, or one of them"):
+        load_checkpoint(tmp_path / "checkpoints")
     with pytest.raises(CheckpointError, match=r"no best checkpoint, .* use the last one \(checkpoint='last'\)"):
         load_checkpoint(tmp_path)
     assert load_checkpoint(tmp_path, "last").step == 1
