@@ -22,9 +22,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from dali_asr.corpus.segment_counts import SegmentCounts
+
+_BLOCK = 4096  # frames whose scores are in memory at once
 
 
 @dataclass(frozen=True)
@@ -90,21 +94,21 @@ class Viterbi:
         """Return the labels of the best path, `[T]`, given log posteriors `[T, C]`."""
         if not len(log_posteriors):
             return np.zeros(0, np.int64)
-        return self.labels[self._trace(self._search(self._scores(log_posteriors)))]
+        return self.labels[self._trace(self._search(log_posteriors))]
 
-    def _scores(self, log_posteriors: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _scores(self, log_posteriors: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+        """Yield the acoustic scores of each frame, `[K]`."""
         scale, exponent = np.float32(self.weights.acoustic_scale), np.float32(self.weights.prior_exponent)
-        scores: NDArray[np.float32] = log_posteriors[:, self.labels] - exponent * self._log_priors
-        scores *= scale
-        return scores
+        for first in range(0, len(log_posteriors), _BLOCK):
+            yield from scale * (log_posteriors[first : first + _BLOCK, self.labels] - exponent * self._log_priors)
 
-    def _search(self, scores: NDArray[np.float32]) -> _Tables:
-        """Find the best path to each frame and label, frame by frame, given acoustic scores `[T, K]`.
+    def _search(self, log_posteriors: NDArray[np.float32]) -> _Tables:
+        """Find the best path to each frame and label, frame by frame, given log posteriors `[T, C]`.
 
         `entries` holds the best scores of the paths up to a segment's first frame, less the sum `total` of the label's
         acoustic scores up to there. So they are compared without the frames that have come since.
         """
-        (count, labels), longest = scores.shape, self._durations.shape[1]
+        count, labels, longest = len(log_posteriors), len(self.labels), self._durations.shape[1]
         durations = np.empty((count, labels), np.min_scalar_type(longest))
         grown, before = np.empty((count, labels), np.bool_), np.empty((count, labels), np.min_scalar_type(labels))
         rows, total = np.arange(labels), np.zeros(labels)
@@ -113,8 +117,8 @@ class Viterbi:
         leaving, tail = np.full((2, labels), -np.inf)  # entries M + 1 frames ago, and longer ago
         candidates, arcs = np.empty((labels, longest + 1)), np.empty((labels, labels))
         best = self._first
-        for frame in range(count):
-            total += scores[frame]
+        for frame, scores in enumerate(self._scores(log_posteriors)):
+            total += scores
             oldest = (frame + 1) % longest  # the slot of the entry M frames ago
             np.add(entries[:, oldest : oldest + longest], self._durations, out=candidates[:, :-1])
             tail += self._stay
