@@ -104,10 +104,14 @@ def extract(
     """
     settings = settings or FeatureSettings()
     running = PipelineSettings(_MAX_BATCH, threads or len(os.sched_getaffinity(0)), gpu)
-    for result in _in_order(_results(recordings, settings, running)):
-        if isinstance(result, Failed) and not keep_going:
-            raise result.error
-        yield result
+    results_in_order = _in_order(_results(recordings, settings, running))
+    yield from results_in_order if keep_going else map(_raise_if_failed, results_in_order)
+
+
+def _raise_if_failed(result: Extracted | Failed) -> Extracted | Failed:
+    if isinstance(result, Failed):
+        raise result.error
+    return result
 
 
 def _in_order(found: Iterable[Extracted | Failed]) -> Iterator[Extracted | Failed]:
@@ -116,6 +120,7 @@ def _in_order(found: Iterable[Extracted | Failed]) -> Iterator[Extracted | Faile
     position = 0
     for result in found:
         waiting[result.position] = result
+        del result  # the frames of a long recording take memory
         while position in waiting:
             yield waiting.pop(position)
             position += 1

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from dali_asr.audio.extract import Extracted
     from dali_asr.audio.settings import FeatureSettings
     from dali_asr.config import DataConfig
     from dali_asr.corpus import Partition
@@ -181,15 +182,17 @@ class Files:
         from dali_asr.audio.extract import Failed, extract  # brings DALI
 
         settings = self._settings
-        for result in extract(paths, settings, keep_going=True, gpu=self.gpu):
+
+        def read(result: Extracted | Failed) -> _Read | None:
             if isinstance(result, Failed):
                 self.failed(result.error)
-                yield None
-            else:
-                if result.remark:
-                    warnings.warn(result.remark, DaliAsrWarning, stacklevel=2)
-                path = paths[result.position]
-                yield _Read(path, result.frames, Sound(path, result.samples / settings.sample_rate))
+                return None
+            if result.remark:
+                warnings.warn(result.remark, DaliAsrWarning, stacklevel=2)
+            path = paths[result.position]
+            return _Read(path, result.frames, Sound(path, result.samples / settings.sample_rate))
+
+        yield from map(read, extract(paths, settings, keep_going=True, gpu=self.gpu))  # a loop would keep the frames
 
     def _opened(self, path: Path) -> _File:
         if not is_text(path.stem):
