@@ -205,6 +205,16 @@ class ScheduleConfig(Section):
     """For `plateau`: evaluations without improvement before a reduction."""
 
 
+class TeacherConfig(Section):
+    """Probabilities of another model in the loss, beside the labels (distillation, Hinton et al. 2015)."""
+
+    folder: str | None = None
+    """Folder with a file `NAME.npy` for each training utterance: log probabilities `[T, C·K]`, up to a constant per
+    frame; null for none."""
+    weight: Share = 0.5
+    """Weight of these probabilities in the loss; the labels have the rest."""
+
+
 class TrainingConfig(Section):
     """Training of the model."""
 
@@ -220,6 +230,8 @@ class TrainingConfig(Section):
     """Fraction of the probability of the true label that is spread over all labels."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: weight the loss so that every label contributes equally, however rare."""
+    teacher: TeacherConfig = TeacherConfig()
+    """Probabilities of another model in the loss, beside the labels."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay per step of an exponential moving average of the weights, which is evaluated and saved; null for none."""
     early_stopping: Positive | None = None

@@ -94,6 +94,7 @@ class Training:
             steps=self.total_steps,
             class_weights=setup.class_weights,
             states=setup.states,
+            teacher=setup.teacher,
         )
         torch.manual_seed(self.settings.seed + world.rank)  # dropout differs between ranks
         self.history = History()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,6 +28,7 @@ from dali_asr.runs.description import ModelDescription
 from dali_asr.runs.folder import RunFolder, make_unused
 from dali_asr.training.distributed import synchronized
 from dali_asr.training.step import Schedule, Stepper, build_optimizer
+from dali_asr.training.teacher import read_soft_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +56,7 @@ class Setup:
         model: the model, initialized, on the CPU.
         class_weights: weights of the labels in the loss, `[C]`; None for equal weights.
         states: the state of each frame to train on, `[F]`; None if the model has one per label.
+        teacher: log probabilities of a teacher, `[F, C·K]`; None without one.
         segments: counts of the label segments to train on; None for inventories of more than 1,000 symbols.
         notes: what is worth knowing, such as the weights that the run starts from.
         warnings: what the user should know, such as symbols without frames.
@@ -65,6 +68,7 @@ class Setup:
     model: MLP
     class_weights: torch.Tensor | None
     states: torch.Tensor | None
+    teacher: torch.Tensor | None
     segments: SegmentCounts | None
     notes: list[str]
     warnings: list[str]
@@ -83,7 +87,8 @@ def set_up(
         resumed: whether the run goes on, so that what was said of its labels is not said again.
 
     Raises:
-        DataError, UsageError: a partition without labels or with fewer frames than a batch, a model that is too large.
+        DataError, UsageError: a partition without labels or with fewer frames than a batch, a model that is too large,
+            or a teacher that does not fit.
     """
     train = training_partition(corpus, config.data)
     dev = partition_of(corpus, "data.dev", config.data.dev) if config.data.dev else None
@@ -109,7 +114,8 @@ def set_up(
     torch.manual_seed(config.training.seed)
     model = description.build()
     check_size(model, config.model)
-    balanced = config.training.class_weights == "balanced"
+    balanced, teacher = config.training.class_weights == "balanced", config.training.teacher.folder
+    outputs = len(corpus.inventory) * description.states
     return Setup(
         batches,
         dev_batches,
@@ -117,6 +123,7 @@ def set_up(
         model,
         torch.from_numpy(balanced_weights(counts)) if balanced else None,
         torch.from_numpy(frame_states(train, description.states)) if description.states > 1 else None,
+        read_soft_targets(Path(teacher).expanduser(), train, outputs) if teacher else None,
         shared.segments if shared else count_segments(train),
         [*_notes(config, train.frame_count, int(counts.sum())), *([missing] if missing and expected else [])],
         [*drop_warnings(config.data), *([missing] if missing and not expected else [])],
@@ -169,6 +176,7 @@ def build_stepper(
     steps: int,
     class_weights: torch.Tensor | None = None,
     states: torch.Tensor | None = None,
+    teacher: torch.Tensor | None = None,
 ) -> Stepper:
     """Return the stepper of a configuration.
 
@@ -179,6 +187,7 @@ def build_stepper(
         steps: the number of steps of the whole run.
         class_weights: weights of the labels in the loss, `[C]`; None for equal weights.
         states: the state of each frame to train on, `[F]`; None if the model has one per label.
+        teacher: log probabilities of a teacher, `[F, C·K]`; None without one.
     """
     optimizer = config.optimizer
     model = synchronized(model, world)
@@ -200,6 +209,8 @@ def build_stepper(
         ema=config.ema,
         compiled=config.compile,
         states=None if states is None else states.to(world.device),
+        teacher=None if teacher is None else teacher.to(world.device),
+        teacher_weight=config.teacher.weight,
         losses=config.log_every,
     )
 

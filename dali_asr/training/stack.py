@@ -48,11 +48,12 @@ def stack_key(config: Config) -> str | None:
     """Return a text that is equal for configurations which can train together; None for one that trains alone.
 
     They have the same corpus, loader with its order, model of one state per label and number of steps, and train in
-    float32 without compilation, average of the weights, early stopping and trackers.
+    float32 without compilation, teacher, average of the weights, early stopping and trackers.
     """
     training = config.training
-    alone = (training.compile, training.ema is not None, training.early_stopping is not None, config.tracking)
-    if training.precision != "fp32" or config.model.states > 1 or any(alone):
+    given = (training.ema, training.early_stopping, training.teacher.folder)
+    alone = training.compile or config.tracking or any(value is not None for value in given)
+    if training.precision != "fp32" or config.model.states > 1 or alone:
         return None
     rest = config.model_dump_json(exclude={"run": True, "wandb": True, "loader": {"seed"}, "training": _OWN})
     return f"{config.order_seed} {rest}"

@@ -48,6 +48,8 @@ class Stepper:
         ema: decay per step of an exponential moving average of the weights; None for no average.
         compiled: whether torch compiles the model.
         states: the state of each frame of the partition, `[F]`; None if the model has one per label.
+        teacher: log probabilities of a teacher for each frame, up to a constant, `[F, C·K]`; None without one.
+        teacher_weight: the weight of the teacher in the loss; the labels have the rest.
         losses: the number of losses that `metrics` remembers.
 
     Attributes:
@@ -72,6 +74,8 @@ class Stepper:
         ema: float | None = None,
         compiled: bool = False,
         states: torch.Tensor | None = None,
+        teacher: torch.Tensor | None = None,
+        teacher_weight: float = 0.5,
         losses: int = 1,
     ) -> None:
         self.model, self.schedule = model, schedule
@@ -81,7 +85,7 @@ class Stepper:
         self._optimizer, self._world = optimizer, world
         self._precision, self._label_smoothing = precision, label_smoothing
         self._class_weights, self._max_gradient_norm = class_weights, max_gradient_norm
-        self._states = states
+        self._states, self._teacher, self._teacher_weight = states, teacher, teacher_weight
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
         self._called = _distributed(model, world)
         if compiled:
@@ -94,18 +98,24 @@ class Stepper:
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the loss of a batch, a mean over the labelled frames of all ranks."""
-        if self._states is None:
-            return self.loss(forward(self._called, batch.windows, self._precision), batch.labels)
-        logits = forward(self._called, batch.windows, self._precision, by_state=True)
-        return self.loss(logits, batch.labels, self._states[batch.frame_ids])
+        logits = forward(self._called, batch.windows, self._precision, by_state=self._states is not None)
+        of_frames = (None if all_ is None else all_[batch.frame_ids] for all_ in (self._states, self._teacher))
+        return self.loss(logits, batch.labels, *of_frames)
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor, states: torch.Tensor | None = None) -> torch.Tensor:
+    def loss(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        states: torch.Tensor | None = None,
+        teacher: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Return the loss as `forward` does, and add it to the metrics.
 
         Args:
             logits: `[B, C]`, or `[B, C·K]` of states.
             labels: `[B]`.
             states: the state of each window's own frame, `[B]`.
+            teacher: what the teacher says of it, as the logits.
         """
         targets, weights, of_labels = labels, self._class_weights, logits
         if states is not None:
@@ -124,6 +134,9 @@ class Stepper:
             reduction="sum",
             label_smoothing=self._label_smoothing,
         )
+        if teacher is not None:
+            soft = functional.cross_entropy(logits, teacher.float().softmax(dim=1), reduction="none")
+            loss = torch.lerp(loss, (soft * (labels != NO_LABEL)).sum(), self._teacher_weight)
         self.metrics.update(of_labels.detach(), labels, loss.detach())
         # DistributedDataParallel averages gradients over ranks; the factor makes it a sum.
         return loss * self._world.size / labelled

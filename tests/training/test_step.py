@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -16,12 +18,15 @@ from torch.nn import functional
 
 from dali_asr.config import Config, TrainingConfig
 from dali_asr.corpus.labels import balanced_weights
+from dali_asr.errors import DataError
 from dali_asr.loading import Batch
 from dali_asr.model import MLP, HiddenLayer
 from dali_asr.runs.state import ScheduleState
 from dali_asr.training.distributed import World
 from dali_asr.training.setup import build_stepper
 from dali_asr.training.step import Schedule, Stepper, build_optimizer
+from dali_asr.training.teacher import read_soft_targets
+from tests.makers import make_partition
 
 ALONE = World(torch.device("cpu"))
 
@@ -107,6 +112,47 @@ def test_states_are_what_the_loss_asks_for() -> None:
     torch.testing.assert_close(stepper.forward(batch), losses.mean())
     right = model(batch.windows)[kept].argmax(dim=1) == batch.labels[kept]
     assert stepper.metrics.compute()["accuracy"] == pytest.approx(right.float().mean().item())
+
+
+@pytest.mark.parametrize("states", [1, 3])
+def test_a_teacher_takes_its_share_of_the_loss(states: int) -> None:
+    torch.manual_seed(0)
+    model = MLP(window=3, feature_dim=4, classes=5, hidden=(HiddenLayer(6),), states=states)
+    batch = make_batch(0)
+    own = torch.randint(0, states, (32,), dtype=torch.int8)
+    teacher = torch.randn(32, 5 * states).half()
+    stepper = build_stepper(
+        model,
+        settings(teacher={"weight": 0.3}),
+        ALONE,
+        steps=1,
+        states=own if states > 1 else None,
+        teacher=teacher,
+    )
+    log_probabilities = model(batch.windows, by_state=True).log_softmax(dim=1)
+    expected = [
+        0.7 * -log_probabilities[row, states * label + own[row]]
+        + 0.3 * -(teacher[row].float().exp() / teacher[row].float().exp().sum() * log_probabilities[row]).sum()
+        for row, label in enumerate(batch.labels.tolist())
+        if label >= 0
+    ]
+    torch.testing.assert_close(stepper.forward(batch), torch.stack(expected).mean())
+
+
+def test_soft_targets_are_those_of_each_utterance(tmp_path: Path) -> None:
+    partition = make_partition([3, 5])
+    rows = [np.random.default_rng(length).normal(0, 9, (length, 84)) for length in (3, 5)]
+    for name, row in zip(partition.utterances, rows, strict=True):
+        np.save(tmp_path / f"{name}.npy", row)
+    found = read_soft_targets(tmp_path, partition, 84)
+    assert found.dtype == torch.float16
+    softmax = [np.exp(row) / np.exp(row).sum(axis=1, keepdims=True) for row in rows]
+    np.testing.assert_allclose(found.float().softmax(dim=1), np.concatenate(softmax), rtol=0.02, atol=1e-6)
+    with pytest.raises(DataError, match=r"0\.npy: \[3, 84\]; expected \[3, 42\], the utterance's frames and the"):
+        read_soft_targets(tmp_path, partition, 42)
+    (tmp_path / f"{partition.utterances[1]}.npy").unlink()
+    with pytest.raises(DataError, match=r"1\.npy: no such file"):
+        read_soft_targets(tmp_path, partition, 84)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
