@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 from dali_asr.audio.devices import gpu_number
 from dali_asr.audio.extract import Failed, extract
-from dali_asr.audio.recordings import SUFFIXES, find_recordings
+from dali_asr.audio.recordings import find_recordings
 from dali_asr.audio.settings import FeatureSettings
 from dali_asr.corpus.features import is_npy_name, read_features
 from dali_asr.corpus.packing import quiet
 from dali_asr.device import resolve_device
 from dali_asr.errors import DaliAsrWarning, DataError
+from dali_asr.inference.files import is_recording_name
 from dali_asr.inference.predict import by_utterance, prepare, state_scores
+from dali_asr.inference.sources import holds_files
 from dali_asr.inference.trained import TrainedModel, run_config
 from dali_asr.runs.checkpoint import run_of
 
@@ -92,7 +94,8 @@ def open_recordings(
     """
     features = checkpoint.description.features or FeatureSettings()
     config = run_config(run_of(run), checkpoint)
-    if _holds_recordings(source):
+    holds_single_files = holds_files(source)
+    if holds_single_files and _holds_recordings(source):
         found, refused = find_recordings(source)
         several = len({recording.partition for recording in found}) > 1
         names = [f"{one.partition}/{one.name}" if several else one.name for one in found]
@@ -100,7 +103,7 @@ def open_recordings(
         _check_features(features, model)
         scored = _of_recordings(found, features, model, gpu_number(device))
         return AlignmentSource(names, [str(one.path) for one in found], features.timing, scored, refused)
-    files = _feature_files(source)
+    files = _feature_files(source) if holds_single_files else []
     if files:
         model = TrainedModel.of(checkpoint, config.data.dtype or "float32", resolve_device(device))
         return AlignmentSource(
@@ -120,9 +123,9 @@ def open_recordings(
 
 
 def _holds_recordings(source: Path) -> bool:
-    if source.is_file():
-        return source.suffix.lower() in SUFFIXES
-    return source.is_dir() and any(path.suffix.lower() in SUFFIXES for path in source.rglob("*"))
+    if not source.is_dir():
+        return is_recording_name(source)
+    return any(is_recording_name(path) for path in source.rglob("*"))
 
 
 def _feature_files(source: Path) -> list[Path]:

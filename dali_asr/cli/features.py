@@ -22,7 +22,7 @@ def features(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A recording, or a folder of them; its folders `train`, `dev`, `test` become partitions.",
+            help="A recording (`demo.wav` is in the package), or a folder of them; its folders `train`, `dev`, `test` become partitions.",
             readable=False,
         ),
     ],
@@ -62,9 +62,10 @@ def features(
         with counting() as report:
             from dali_asr.audio.devices import gpu_number
             from dali_asr.audio.packing import extract_corpus
+            from dali_asr.demo import recording_path
 
             summary = extract_corpus(
-                source,
+                recording_path(str(source)),
                 dest,
                 settings,
                 normalization=normalization,

@@ -322,6 +322,7 @@ def frame_scores(
         yield reduce_logits(logits, log_posteriors=log_posteriors)
 
 
+@torch.inference_mode()
 def state_scores(checkpoint: Checkpoint, partition: Partition, device: torch.device) -> Iterator[FrameScores]:
     """Yield the log posteriors of each batch of a partition, in order, by state of each label, `[B, C·K]`."""
     for _, logits in classify(checkpoint, partition, device, by_state=True):

@@ -197,3 +197,31 @@ def test_what_can_be_aligned_is_and_the_rest_is_listed(run: Path, tmp_path: Path
     assert "exists; choose another folder, or overwrite it (--force)" in run_cli(*arguments).output
     (tmp_path / "words.tsv").write_text("nobody\tbob\n")
     assert "none of its 1 transcripts is of a recording in" in run_cli(*arguments, "--force").output
+
+
+def test_a_recording_and_corpora_of_its_features_have_the_same_boundaries(
+    tmp_path: Path, run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recording in the package, a packed corpus, and a course folder, whose arrays are not normalized."""
+    monkeypatch.chdir(tmp_path)
+    Path("words.tsv").write_text("demo\tbob kaa bob\n")
+    Path("own.dict").write_text("bob B AA B\nkaa K AA\n")
+    for command in (
+        "features demo.wav packed",
+        "features demo.wav raw --normalization none",
+        "data export course raw course",
+    ):
+        assert run_cli(*command.split()).exit_code == 0, command
+    found = {}
+    for source in ("demo.wav", "packed", "packed --partition all", "course"):
+        given = f"align english-small {source} words.tsv -o out --dictionary own.dict --device cpu --force"
+        done = run_cli(*given.split())
+        assert done.exit_code == 0, done.output
+        grid = textgrid.openTextgrid("out/demo.TextGrid", includeEmptyIntervals=True)
+        found[source] = [(one.start, one.label) for one in grid.getTier("phones").entries]
+    expected = found.pop("demo.wav")
+    assert len(expected) >= 8
+    for source, phones in found.items():
+        assert [label for _, label in phones] == [label for _, label in expected], source
+        assert [start for start, _ in phones] == pytest.approx([start for start, _ in expected], abs=1e-3), source
+    assert "partition" in run_cli(*given.split(), "--partition", "none").output
