@@ -34,8 +34,8 @@ def align(
     recordings: Annotated[
         Path,
         typer.Argument(
-            help="A recording (`demo.wav` is in the package) or a folder of recordings; a file or folder of `.npy` features; "
-            "or a corpus.",
+            help="A recording (`demo.wav` is in the package) or a folder of recordings; a file or folder of `.npy` "
+            "features; or a corpus.",
             readable=False,
         ),
     ],

@@ -22,7 +22,8 @@ def features(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A recording (`demo.wav` is in the package), or a folder of them; its folders `train`, `dev`, `test` become partitions.",
+            help="A recording (`demo.wav` is in the package), or a folder of them; its folders `train`, `dev`, `test` "
+            "become partitions.",
             readable=False,
         ),
     ],

@@ -204,6 +204,10 @@ class ScheduleConfig(Section):
     patience: NonNegative = 1
     """For `plateau`: evaluations without improvement before a reduction."""
 
+    def warmup_for(self, steps: int) -> int:
+        """Return the warm-up for a run of so many steps: as set, or a tenth of it if it took more than a quarter."""
+        return self.warmup_steps if 4 * self.warmup_steps <= steps else steps // 10
+
 
 class TrainingConfig(Section):
     """Training of the model."""
