@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dali_asr.cli.commands import Overrides
-from dali_asr.cli.console import complain, counting, say, warn
+from dali_asr.cli.console import complain, counted, counting, say, warn
 from dali_asr.errors import printable
 
 if TYPE_CHECKING:
@@ -92,10 +92,13 @@ def _say(summary: Summary, dest: Path) -> None:
         if len(lines) > _MAX_LISTED:
             warn(f"and {len(lines) - _MAX_LISTED:,} more {what}")
     if summary.nothing_to_do:
-        say(f"Nothing to do: {dest} holds the features of {summary.recordings - len(summary.failed):,} recordings")
+        complete = counted(summary.recordings - len(summary.failed), "recording")
+        say(f"Nothing to do: {dest} holds the features of {complete}")
     else:
         kept = f", {summary.kept:,} were there" if summary.kept else ""
-        say(f"Computed the features of {summary.computed:,} of {summary.recordings:,} recordings{kept}: {dest}")
+        say(
+            f"Computed the features of {summary.computed:,} of {counted(summary.recordings, 'recording')}{kept}: {dest}"
+        )
     if summary.failed:
         say(f"{len(summary.failed):,} failed")
     say(f"Next: {shlex.join(['dali-asr', 'data', 'info', str(dest)])}")

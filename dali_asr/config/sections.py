@@ -21,7 +21,7 @@ from pydantic import (
 
 from dali_asr.audio.settings import FeatureSettings, with_preset
 from dali_asr.config.problems import problem_lines
-from dali_asr.config.reading import apply_overrides, find_config, read_yaml
+from dali_asr.config.reading import apply_overrides, find_config, read_yaml, recipe_names
 from dali_asr.config.values import (
     Bytes,
     Context,
@@ -326,7 +326,8 @@ class Config(Section):
             return cls.check(values, where)
         except ConfigError as error:
             if overrides and cls._is_valid(read_yaml(path)):
-                raise ConfigError(f"--set ({where} itself is valid)", error.problems) from error
+                remark = "" if where in recipe_names() else f" ({where} itself is valid)"  # nobody doubts a recipe
+                raise ConfigError(f"--set{remark}", error.problems) from error
             raise
 
     @classmethod
