@@ -236,10 +236,14 @@ def _reason(error: Exception) -> str:
 
 
 def check_source(source: Path, dest: Path) -> None:
-    """Check that what is written is not within what is read.
+    """Check that what is written is not within what is read, nor named as a recording.
 
     Raises:
         UsageError: it is.
     """
+    if dest.suffix.lower() in SUFFIXES:
+        raise UsageError(
+            f"{dest}: is named as a recording, and a corpus is a folder; name one, and put several recordings in one"
+        )
     if source.resolve() in dest.resolve().parents:
         raise UsageError(f"{dest}: is inside {source}, the recordings; choose a place outside")

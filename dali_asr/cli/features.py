@@ -97,7 +97,7 @@ def _say(summary: Summary, dest: Path) -> None:
     else:
         kept = f", {summary.kept:,} were there" if summary.kept else ""
         say(
-            f"Computed the features of {summary.computed:,} of {counted(summary.recordings, 'recording')}{kept}: {dest}"
+            f"Computed the features of {summary.computed:,} of {summary.recordings:,} recordings{kept}: {dest}"
         )
     if summary.failed:
         say(f"{len(summary.failed):,} failed")
