@@ -132,7 +132,7 @@ def align(
             as of `predict`.
         transcripts: a file or folder; see `transcripts`.
         dictionary: further words, in the format of CMUdict or of the Montreal Forced Aligner.
-        partition: of the corpus.
+        partition: of the corpus, or the folder `train`, `dev` or `test` of a folder of recordings.
         checkpoint: `best` or `last`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         packing: called with the progress of packing source files.
@@ -162,7 +162,7 @@ def align(
             f"{transcripts}: none of its {len(texts):,} transcripts is of a recording in {recordings}; their names are "
             f"such as {brief(next(iter(texts)))}, those of the recordings such as {brief(next(iter(source.names), ''))}"
         )
-    if given.is_file() and holds_files(given):  # the other transcripts are not asked for
+    if partition or given.is_file() or not holds_files(given):  # the other transcripts are not asked for
         texts = {text.name: text for name in source.names if (text := _transcript_of(name, texts))}
     aligning = Aligning(len(source.names), iter(()))
     aligning.failures += [Failure("", str(error)) for error in source.refused]

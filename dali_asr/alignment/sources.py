@@ -16,7 +16,7 @@ from dali_asr.audio.settings import FeatureSettings
 from dali_asr.corpus.features import is_npy_name, read_features
 from dali_asr.corpus.packing import quiet
 from dali_asr.device import resolve_device
-from dali_asr.errors import DaliAsrWarning, DataError
+from dali_asr.errors import DaliAsrWarning, DataError, UsageError
 from dali_asr.inference.files import is_recording_name
 from dali_asr.inference.predict import by_utterance, prepare, state_scores
 from dali_asr.inference.sources import holds_files
@@ -84,7 +84,7 @@ def open_recordings(
         run: folder of the run, or of one of its checkpoints.
         checkpoint: the one that is used.
         source: a recording or a folder of recordings; a file or folder of `.npy` features; or a corpus.
-        partition: of the corpus.
+        partition: of the corpus, or the folder `train`, `dev` or `test` of a folder of recordings.
         which: `best` or `last`, as the checkpoint.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         packing: called with the progress of packing source files.
@@ -96,7 +96,7 @@ def open_recordings(
     config = run_config(run_of(run), checkpoint)
     holds_single_files = holds_files(source)
     if holds_single_files and _holds_recordings(source):
-        found, refused = find_recordings(source)
+        found, refused = _recordings(source, partition)
         several = len({recording.partition for recording in found}) > 1
         names = [f"{one.partition}/{one.name}" if several else one.name for one in found]
         model = TrainedModel.of(checkpoint, config.data.dtype or "float32", resolve_device(device))
@@ -105,6 +105,7 @@ def open_recordings(
         return AlignmentSource(names, [str(one.path) for one in found], features.timing, scored, refused)
     files = _feature_files(source) if holds_single_files else []
     if files:
+        _refuse_partition(partition)
         model = TrainedModel.of(checkpoint, config.data.dtype or "float32", resolve_device(device))
         return AlignmentSource(
             [path.stem for path in files], [str(path) for path in files], features.timing, _of_files(files, model)
@@ -126,6 +127,22 @@ def _holds_recordings(source: Path) -> bool:
     if not source.is_dir():
         return is_recording_name(source)
     return any(is_recording_name(path) for path in source.rglob("*"))
+
+
+def _recordings(source: Path, partition: str | None) -> tuple[list[Recording], list[DataError]]:
+    """Return the recordings of a partition, by default of all, and errors of those that are left out."""
+    if not source.is_dir():
+        _refuse_partition(partition)
+    found, refused = find_recordings(source)
+    names = sorted({recording.partition for recording in found})
+    if partition and partition not in names:
+        raise UsageError(f"{source}: no partition {partition!r}; it has {', '.join(names)}")
+    return [recording for recording in found if partition in (None, recording.partition)], refused
+
+
+def _refuse_partition(partition: str | None) -> None:
+    if partition:
+        raise UsageError(f"partition {partition}: single files have no partitions; leave it out")
 
 
 def _feature_files(source: Path) -> list[Path]:

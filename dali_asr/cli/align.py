@@ -56,7 +56,13 @@ def align(
             readable=False,
         ),
     ] = None,
-    partition: Annotated[str | None, typer.Option(help="Partition of the corpus.", show_default=False)] = None,
+    partition: Annotated[
+        str | None,
+        typer.Option(
+            help="Partition of the corpus; of a folder of recordings, the folder `train`, `dev` or `test` in it.",
+            show_default=False,
+        ),
+    ] = None,
     checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Checkpoint to use.")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     bootstrap: Annotated[

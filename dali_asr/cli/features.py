@@ -96,9 +96,7 @@ def _say(summary: Summary, dest: Path) -> None:
         say(f"Nothing to do: {dest} holds the features of {complete}")
     else:
         kept = f", {summary.kept:,} were there" if summary.kept else ""
-        say(
-            f"Computed the features of {summary.computed:,} of {summary.recordings:,} recordings{kept}: {dest}"
-        )
+        say(f"Computed the features of {summary.computed:,} of {summary.recordings:,} recordings{kept}: {dest}")
     if summary.failed:
         say(f"{len(summary.failed):,} failed")
     say(f"Next: {shlex.join(['dali-asr', 'data', 'info', str(dest)])}")
