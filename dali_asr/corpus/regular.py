@@ -52,7 +52,7 @@ def open_regular(path: Path) -> Iterator[int]:
         try:
             mode = os.fstat(file).st_mode
             if stat.S_ISFIFO(mode):
-                raise DataError(f"{path}: is a pipe, not a regular file; write what it gives to a file, or remove it")
+                raise DataError(f"{path}: is a pipe, not a regular file; put its content into a file instead")
             if not stat.S_ISREG(mode):
                 raise DataError(f"{path}: is not a regular file; replace it with one, or remove it")
             yield file
