@@ -108,6 +108,11 @@ def output_lost(error: OSError) -> None:
         warn(f"standard output: {(error.strerror or str(error)).lower()}; what follows is not printed")
 
 
+def counted(number: int, thing: str) -> str:
+    """Return a number of things in words: `1 partition`, `2,000 partitions`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 @contextmanager
 def copied_to(receive: Callable[[str], None]) -> Iterator[None]:
     """Pass what `say` and `warn` print within the block to a function as well."""

@@ -21,7 +21,7 @@ from pydantic import (
 
 from dali_asr.audio.settings import FeatureSettings, with_preset
 from dali_asr.config.problems import problem_lines
-from dali_asr.config.reading import apply_overrides, find_config, read_yaml
+from dali_asr.config.reading import apply_overrides, find_config, read_yaml, recipe_names
 from dali_asr.config.values import (
     Bytes,
     Context,
@@ -204,6 +204,10 @@ class ScheduleConfig(Section):
     patience: NonNegative = 1
     """For `plateau`: evaluations without improvement before a reduction."""
 
+    def warmup_for(self, steps: int) -> int:
+        """Return the warm-up for a run of so many steps: as set, or a tenth of it if it took more than a quarter."""
+        return self.warmup_steps if 4 * self.warmup_steps <= steps else steps // 10
+
 
 class TrainingConfig(Section):
     """Training of the model."""
@@ -322,7 +326,8 @@ class Config(Section):
             return cls.check(values, where)
         except ConfigError as error:
             if overrides and cls._is_valid(read_yaml(path)):
-                raise ConfigError(f"--set ({where} itself is valid)", error.problems) from error
+                remark = "" if where in recipe_names() else f" ({where} itself is valid)"  # nobody doubts a recipe
+                raise ConfigError(f"--set{remark}", error.problems) from error
             raise
 
     @classmethod

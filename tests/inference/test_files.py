@@ -87,6 +87,7 @@ def test_a_recording_is_labelled_at_once(
     again = run_cli("predict", MODEL, "demo.wav", "-o", "-", "--device", "cpu")
     assert again.stdout == Path("demo.TextGrid").read_text(), "TextGrids are the default for recordings"
     assert "exists" in run_cli("predict", MODEL, "demo.wav").stderr
+    assert "written to demo.json" in run_cli("predict", MODEL, "demo.wav", "--format", "json", "--device", "cpu").stdout
     Path("demo.wav").write_bytes(b"not a sound")
     assert "demo.wav: is not audio" in run_cli("predict", MODEL, "demo.wav", "--force").stderr
 
@@ -106,8 +107,16 @@ def test_files_that_cannot_be_used_are_left_out_only_if_asked(
     command = ("predict", MODEL, "-", "--format", "ctm", "--device", "cpu", "-o", tmp_path / "all.ctm")
     done = run_cli(*command, stdin=listed)
     assert done.exit_code == 1
-    (line,) = done.stderr.splitlines()
+    later = ("cut.flac", "short.wav")  # whose faults their headers do not show
+    *faults, line = done.stderr.splitlines()
+    assert sorted(fault.split(": ")[1] for fault in faults) == [str(path) for path in bad if path.name not in later]
+    assert line == (
+        f"error: {bad[0]}: 3 faults, nothing is written; repair the files; --keep-going leaves out what cannot be used"
+    )
+    (line,) = run_cli(*command, stdin=f"{good}\n{bad[0]}\n").stderr.splitlines()
     assert line.endswith("; --keep-going leaves out what cannot be used")
+    with pytest.raises(DataError, match=r"empty.flac: is empty; .* \(1 more cannot be used\)$"):
+        predict(MODEL, [tmp_path / "empty.flac", tmp_path / "text.wav"], device="cpu")
     assert not (tmp_path / "all.ctm").exists()
     done = run_cli(*command, "--keep-going", stdin=listed)
     assert done.exit_code == 1

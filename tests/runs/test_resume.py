@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from dali_asr.config import Config
+from dali_asr.config import Config, ScheduleConfig
 from dali_asr.errors import CheckpointError, DataError, TrainingInterrupted, UsageError
 from dali_asr.runs import Reporter
 from dali_asr.runs.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
@@ -234,10 +234,11 @@ def changes(run: Path) -> list[dict[str, Any]]:
 
 
 def test_a_warm_up_of_more_than_a_quarter_of_the_run_is_said(tmp_path: Path) -> None:
-    assert warmup_warnings(10, 40) == []
-    (message,) = warmup_warnings(10, 30)
+    schedule = ScheduleConfig(warmup_steps=10)
+    assert warmup_warnings(schedule, 40) == []
+    (message,) = warmup_warnings(schedule, 30)
     assert message.endswith("its peak after 33%; lower it to 3, a tenth of the steps, or train for more epochs")
-    (message,) = warmup_warnings(10, 5)
+    (message,) = warmup_warnings(schedule, 5)
     assert message.endswith("never reaches its peak; set it to 0, which is no warm-up, or train for more epochs")
     warnings = Warnings()
     config = Config.load("demo", [*OVERRIDES, "training.max_steps=9"])
