@@ -17,7 +17,7 @@ from dali_asr.runs.checkpoint import Checkpoint, run_of
 from dali_asr.signals import StopRequest
 from dali_asr.training.clock import EpochClock
 from dali_asr.training.distributed import generator_states
-from dali_asr.training.ending import diverged, lost_at, nothing_left, saved_at, step_limits, stopped_early
+from dali_asr.training.ending import check_length, diverged, lost_at, nothing_left, saved_at, step_limits, stopped_early
 from dali_asr.training.evaluation import evaluate
 from dali_asr.training.history import History
 from dali_asr.training.restoring import length_warnings, restore_checkpoint, schedule_warnings, start_from
@@ -268,6 +268,7 @@ class Training:
     def _restore(self, path: Path) -> Checkpoint:
         """Continue from a checkpoint."""
         checkpoint, state = restore_checkpoint(path, self.setup, self.stepper, self.world)
+        check_length(run_of(path), checkpoint.step, self.settings, len(self.batches))
         self.history = History((line.model_dump() for line in state.epochs), checkpoint.best)
         self.saved, self.epoch_is_over = checkpoint.name, state.epoch_is_over
         self.setup.warnings.extend(schedule_warnings(self.settings.schedule.kind, state))

@@ -62,6 +62,8 @@ def train(
     with joined(config.loader.device) as world, matrix_precision(world.device, allow_tf32=config.training.allow_tf32):
         told = reporter if reporter and world.leads else Reporter()
         start = world.on_rank_0(lambda: find_start(config.run, run, recipe, resume))
+        if start.note:
+            told.noted(start.note)
         with world.together():
             if corpus:
                 config = config.model_copy(update={"data": with_root(config.data, corpus)})
