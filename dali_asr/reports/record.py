@@ -228,7 +228,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 def _checked(values: dict[str, Any], *, timing: bool) -> dict[str, Any]:
     """Return a line after looking for its numbers."""
     if timing:
-        _check_numbers(values, *_TIMING)
+        _check_numbers(values, *_TIMING, *(["from_step"] if "from_step" in values else []))
         return values
     _check_numbers(values, "step", "epoch")
     if values["kind"] == "step":

@@ -131,7 +131,7 @@ class Training:
 
     def _train(self) -> None:
         while not self.is_done:
-            clock = EpochClock()
+            clock = EpochClock(self.within_epoch)
             self.stepper.model.train()
             for batch in clock.wait.over(self.batches_left()):
                 loss = self.stepper.forward(batch)
@@ -183,6 +183,11 @@ class Training:
         return self._stops_early or (self.stepper.steps >= self.total_steps and not self.epoch_is_over)
 
     @property
+    def within_epoch(self) -> int | None:
+        """The next step, if it is not the first of its epoch."""
+        return self.stepper.steps + 1 if self.stepper.steps % len(self.batches) else None
+
+    @property
     def _stops_early(self) -> bool:
         """Whether the dev accuracy has not risen for `early_stopping` evaluations."""
         return self.settings.early_stopping is not None and self.history.waited >= self.settings.early_stopping
@@ -220,12 +225,14 @@ class Training:
                 self.folder.log(line)
 
     def _time_epoch(self, clock: EpochClock) -> EpochTiming:
-        """Record how long the epoch that ended took to train."""
+        """Record how long the epoch that ended took to train, unless only its evaluation was left."""
         timing = clock.timing(self.history.epochs[-1]["epoch"])
+        if not clock.frames:
+            return timing
         with self.world.together():
             if self.folder:
                 self.folder.time(timing)
-        if self.world.leads:
+        if self.world.leads and "from_step" not in timing:
             self.watch.waited(timing["epoch"], timing["data_stall"], timing["train_seconds"])
         return timing
 

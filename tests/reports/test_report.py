@@ -247,8 +247,18 @@ def test_damaged_old_and_cut_short_runs_are_said_in_one_line(
     shutil.copytree(run / "checkpoints", copy / "checkpoints")
     (copy / "config.yaml").write_text(config)
     (copy / "metrics.jsonl").write_text(lines + '{"kind": "st')  # a kill in the middle of a line
+    timings = [json.loads(line) for line in (copy / "timings.jsonl").read_text().splitlines()]
+    timings[0] |= {"data_stall": 0.0321}
+    timings[1] |= {"data_stall": 0.455, "from_step": 1018}  # the run was resumed there
+    (copy / "timings.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in timings))
     report(copy, device="cpu", overwrite=True)
-    assert "cut short: 2 of 9 epochs are complete" in (copy / PAGE).read_text(encoding="utf-8")
+    page = (copy / PAGE).read_text(encoding="utf-8")
+    assert "cut short: 2 of 9 epochs are complete" in page
+    assert "<dt>Data stall</dt><dd>3.2%</dd>" in page
+    ((epoch, *_, stall),) = (row for row in Reader(page).rows if row[0].startswith("2 ("))
+    assert (epoch, stall[:5]) == ("2 (from step 1,018)", "45.5%")  # what follows the table is read into its last cell
+    assert "An epoch in which the run was resumed is timed from that step on" in page
+    assert "timed from" not in (run / PAGE).read_text(encoding="utf-8")
 
 
 def test_utterances_can_be_heard(run: Path, run_cli: Callable[..., Any], tmp_path: Path) -> None:

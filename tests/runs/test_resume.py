@@ -335,6 +335,8 @@ def test_a_signal_at_the_last_step_leaves_the_evaluation_to_the_resumed_run(step
     again = train(config, run=tmp_path / "run", resume="auto")
     assert again.epochs == whole.epochs
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    timed = [json.loads(line)["epoch"] for line in (tmp_path / "run/timings.jsonl").read_text().splitlines()]
+    assert timed == [1], "only the evaluation was left of the second"
 
 
 def test_auto_ignores_runs_of_other_recipes(tmp_path: Path) -> None:
