@@ -352,10 +352,15 @@ def test_runs_of_one_second_have_folders_of_their_own(tmp_path: Path, monkeypatc
             return datetime(2026, 1, 2, 3, 4, 5, tzinfo=tz)
 
     monkeypatch.setattr("dali_asr.runs.start.datetime", Clock)
-    config = Config.load("demo", [*OVERRIDES, f"run.folder={tmp_path}", "training.max_steps=3"])
-    names = [train(config, recipe="mine").run.name for _ in range(3)]
+    (tmp_path / "mine.yaml").write_text(Config.load("demo").to_yaml())
+    options = [*OVERRIDES, f"run.folder={tmp_path}", "training.max_steps=3"]
+    config = Config.load(tmp_path / "mine.yaml", options)
+    assert config.model_copy().recipe == "mine"
+    names = [train(config, recipe=recipe).run.name for recipe in (None, None, "mine")]
     assert names == ["mine-20260102-030405", "mine-20260102-030405-2", "mine-20260102-030405-3"]
-    assert train(config, recipe="mine", resume="auto").run.name == names[-1]
+    assert train(config, resume="auto").run.name == names[-1]
+    assert train(Config.load("demo", options)).run.name == "demo-20260102-030405"
+    assert train(Config.check(config.model_dump())).run.name == "run-20260102-030405"
 
 
 class Impatient(Reporter):
