@@ -410,6 +410,11 @@ def test_unexpected_errors_are_one_line(run_cli: Run, monkeypatch: pytest.Monkey
         (["--nothing"], 2, "error: --nothing: no such option; see dali-asr --help\n"),
         (["predict", "--devic", "cpu"], 2, "error: predict: --devic: no such option; did you mean --device?\n"),
         (["train", "--set"], 2, "error: option '--set' requires an argument\n"),
+        (["train", "--set", "training.epochs", "3"], 2, "stands apart; write --set training.epochs=3\n"),
+        (["train", "demo", "--set", "model.hidden", "[8, 8]"], 2, "write --set 'model.hidden=[8, 8]'\n"),
+        (["bench", "loader", "--set", "loader.context", "2"], 2, "write --set loader.context=2\n"),
+        (["train", "demo", "x.yaml", "--set", "run.name=a"], 2, "error: train: unexpected argument x.yaml; usage:"),
+        (["train", "--set", "training.epochs", "demo"], 2, "--set training.epochs: not a setting; write section"),
         (["data", "info"], 2, "error: data info: CORPUS is missing; usage: dali-asr data info CORPUS\n"),
         (["predict"], 2, "error: predict: RUN is missing; usage: dali-asr predict RUN [SOURCE...]\n"),
         (
