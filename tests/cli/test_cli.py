@@ -232,6 +232,39 @@ def test_progress_on_a_terminal_leaves_piped_output_alone(tmp_path: Path) -> Non
     assert "result" not in shown
 
 
+@pytest.mark.parametrize(
+    ("columns", "details"),
+    [
+        (40, "  340/31440"),
+        (60, "  340/31440  loss 2.345"),
+        (80, "  340/31440  loss 2.345  accuracy 45.1%"),
+        (120, "  340/31440  loss 2.345  accuracy 45.1%  1,123,456 frames/s"),
+    ],
+)
+def test_a_narrow_bar_keeps_the_steps_whole_and_leaves_out_the_last_details(
+    columns: int, details: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich.console import Console
+
+    from dali_asr.cli import console
+
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=columns, color_system=None)
+    monkeypatch.setattr(console, "stdout", terminal)
+
+    def drawn(description: str, total: int | None, shown: str) -> str:
+        bar = console.progress_bar()
+        bar.add_task(description, total=total, completed=340, shown=shown)
+        with terminal.capture() as captured:
+            terminal.print(bar.get_renderable())
+        (line,) = captured.get().splitlines()
+        assert len(line) <= columns
+        return line.rstrip()
+
+    line = drawn("epoch 12/40", 31440, "loss 2.345  accuracy 45.1%  1,123,456 frames/s")
+    assert re.fullmatch(rf"epoch 12/40 [╸╺ ]{{10,}} {re.escape(details)}", line), line
+    assert re.fullmatch(r"loading ━+", drawn("loading", None, "")), "without count and time"
+
+
 @pytest.mark.parametrize("columns", [80, 120])
 def test_lines_and_warnings_leave_no_piece_of_the_bar_on_a_terminal(columns: int, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
