@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from filelock import FileLock, Timeout
 
@@ -43,19 +43,22 @@ _LOCK = ".lock"
 _REMEDY = "choose another folder (run=FOLDER)"
 
 
-class EpochTiming(TypedDict):
-    """How long an epoch took to train, without its evaluation: a line of `timings.jsonl`.
-
-    `data_stall` is the fraction of `train_seconds` that the loop waited for batches; on a GPU, which may still be busy
-    then, it is an upper bound of the time that the device idles. `from_step` is the step after which a run was resumed
-    within the epoch, plus one: the first that was timed, where starting up weighs more; left out of a whole epoch.
-    """
-
+class _Timing(TypedDict):
     epoch: int
     train_seconds: float
     frames_per_second: float
     data_stall: float
-    from_step: NotRequired[int]
+
+
+class EpochTiming(_Timing, total=False):
+    """How long an epoch took to train, without its evaluation: a line of `timings.jsonl`.
+
+    `data_stall` is the fraction of `train_seconds` that the loop waited for batches; on a GPU, which may still be busy
+    then, it is an upper bound of the time that the device idles. `from_step` is there if the run was resumed within the
+    epoch: the first step that was timed. Starting up weighs more then.
+    """
+
+    from_step: int
 
 
 def read_stall(run: Path) -> float | None:
