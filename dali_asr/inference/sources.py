@@ -13,7 +13,7 @@ from dali_asr.corpus import Corpus, PackSettings
 from dali_asr.corpus.archive import is_archive
 from dali_asr.corpus.archive_names import archive_partitions
 from dali_asr.corpus.cache import is_cached
-from dali_asr.corpus.layouts import layout_title, partition_names
+from dali_asr.corpus.layouts import layout_title, partition_names, refuse_partition
 from dali_asr.corpus.packed import is_packed
 from dali_asr.corpus.packing import quiet
 from dali_asr.corpus.regular import reading
@@ -140,6 +140,7 @@ def _files_of(path: Path, partition: str | None, failed: Callable[[Sequence[Data
     with reading(path):
         files = files_in(path, partition, failed)
     if not files:
+        refuse_partition(path, "partition=NAME")
         raise DataError(
             f"{path}: holds neither recordings ({', '.join(sorted(DECODED))}) nor .npy files of features, and is no "
             "corpus; give another folder"

@@ -21,6 +21,7 @@ from dali_asr.inference.sources import open_source
 from dali_asr.inventory import ARPABET
 from dali_asr.runs.description import ModelDescription
 from dali_asr.segments import FrameTiming
+from tests.makers import make_course
 
 MODEL = "english-small"
 
@@ -155,3 +156,20 @@ def test_odd_recordings_and_folders_without_any_are_named(tmp_path: Path) -> Non
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match=r"none: holds neither recordings \(.*\.wav.*\) nor \.npy files of features"):
         predict(MODEL, tmp_path / "none", device="cpu")
+
+
+def test_a_partition_of_a_course_is_not_taken_for_a_folder_of_files(
+    tmp_path: Path, run_cli: Callable[..., Any]
+) -> None:
+    make_course(tmp_path / "course", {"train": [20], "test": [30]}, unlabelled=("test",))
+    for partition in ("train", "test"):
+        says = (
+            f"{tmp_path}/course/{partition}: is a partition, not the folder of the partitions; give {tmp_path}/course, "
+            f"and {partition} as the name of its partition"
+        )
+        for command in ("predict", "evaluate"):
+            for named in ([], ["--partition", partition]):
+                done = run_cli(command, MODEL, tmp_path / "course" / partition, *named)
+                assert (done.exit_code, done.output) == (1, f"error: {says} (--partition)\n")
+        info = run_cli("data", "info", tmp_path / "course" / partition)
+        assert info.output == f"error: {says}\n"
