@@ -20,7 +20,7 @@ from dali_asr.corpus.packed import is_packed
 from dali_asr.corpus.packing import quiet
 from dali_asr.corpus.partition import join
 from dali_asr.corpus.remote import is_at_hand, local_corpus
-from dali_asr.demo import DEMO_CORPUS, DEMO_RECORDING
+from dali_asr.demo import DEMO_CORPUS, DEMO_RECORDING, recording_path
 from dali_asr.errors import DataError, UsageError, brief
 from dali_asr.inventory import ARPABET, resolve_inventory
 from dali_asr.model import MLP, PRESETS, HiddenLayer, parameter_count
@@ -50,7 +50,7 @@ def corpus_path(root: str, progress: Progress = quiet) -> Path:
             "data.root: the run was trained on a corpus in memory, which it does not keep; give the corpus "
             "(PackedWriter writes one to a folder)"
         )
-    if root == DEMO_RECORDING.name and not Path(root).exists():
+    if recording_path(root) == DEMO_RECORDING:
         return DEMO_RECORDING
     return DEMO_CORPUS if root == DEMO else local_corpus(root, progress)
 

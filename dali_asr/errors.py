@@ -136,6 +136,12 @@ def printable(text: str) -> str:
 
 def did_you_mean(received: str, allowed: Iterable[str]) -> str:
     """Return `; did you mean X?` for the closest allowed name, or an empty string if none is close."""
+    near = nearest(received, allowed)
+    return f"; did you mean {near}?" if near is not None else ""
+
+
+def nearest(received: str, allowed: Iterable[str]) -> str | None:
+    """Return the closest allowed name; None if none is close."""
     by_lower = {name.lower(): name for name in allowed}
     near = get_close_matches(received.lower(), by_lower, n=1, cutoff=0.6)
-    return f"; did you mean {by_lower[near[0]]}?" if near else ""
+    return by_lower[near[0]] if near else None

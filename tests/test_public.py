@@ -43,7 +43,7 @@ ROOMS: dict[str, set[str]] = {
     "inference": BASE
     | {"audio", "device", "inventory", "model", "segments", "plan", "config", "corpus", "loading", "build", "runs"},
     "alignment": BASE
-    | {"device", "inventory", "segments", "config", "audio", "corpus", "runs", "training", "inference"},
+    | {"device", "inventory", "segments", "config", "audio", "corpus", "build", "runs", "training", "inference"},
     "reports": BASE
     | {"audio", "environment", "device", "fetching", "inventory", "model", "segments", "config", "corpus", "loading"}
     | {"build", "pretrained", "runs", "training", "inference"},

@@ -22,8 +22,10 @@ from dali_asr.alignment.transcripts import Transcript, read_transcripts
 from dali_asr.alignment.utterance import AlignedUtterance, align_utterance
 from dali_asr.alignment.viterbi import NoPathError
 from dali_asr.alignment.words import split_words
+from dali_asr.build import corpus_path
 from dali_asr.corpus.packing import quiet
 from dali_asr.errors import DataError, brief
+from dali_asr.inference.sources import holds_files
 from dali_asr.runs.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:
@@ -126,10 +128,11 @@ def align(
 
     Args:
         run: folder of a run, or of one of its checkpoints.
-        recordings: a recording or a folder of recordings; a file or folder of `.npy` features `[T, D]`; or a corpus.
+        recordings: a recording or a folder of recordings; a file or folder of `.npy` features `[T, D]`; or a corpus,
+            as of `predict`.
         transcripts: a file or folder; see `transcripts`.
         dictionary: further words, in the format of CMUdict or of the Montreal Forced Aligner.
-        partition: of the corpus.
+        partition: of the corpus, or the folder `train`, `dev` or `test` of a folder of recordings.
         checkpoint: `best` or `last`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         packing: called with the progress of packing source files.
@@ -144,10 +147,11 @@ def align(
     trained = load_checkpoint(run, checkpoint)
     texts = read_transcripts(Path(transcripts).expanduser())
     words = load_dictionary(trained.description.inventory, dictionary)
+    given = corpus_path(str(recordings), packing)
     source = open_recordings(
         run,
         trained,
-        Path(recordings).expanduser(),
+        given,
         partition=partition,
         which=checkpoint,
         device=device,
@@ -158,7 +162,7 @@ def align(
             f"{transcripts}: none of its {len(texts):,} transcripts is of a recording in {recordings}; their names are "
             f"such as {brief(next(iter(texts)))}, those of the recordings such as {brief(next(iter(source.names), ''))}"
         )
-    if Path(recordings).expanduser().is_file():  # the other transcripts are not asked for
+    if partition or given.is_file() or not holds_files(given):  # the other transcripts are not asked for
         texts = {text.name: text for name in source.names if (text := _transcript_of(name, texts))}
     aligning = Aligning(len(source.names), iter(()))
     aligning.failures += [Failure("", str(error)) for error in source.refused]

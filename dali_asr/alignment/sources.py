@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 from dali_asr.audio.devices import gpu_number
 from dali_asr.audio.extract import Failed, extract
-from dali_asr.audio.recordings import SUFFIXES, find_recordings
+from dali_asr.audio.recordings import find_recordings
 from dali_asr.audio.settings import FeatureSettings
 from dali_asr.corpus.features import is_npy_name, read_features
 from dali_asr.corpus.packing import quiet
 from dali_asr.device import resolve_device
-from dali_asr.errors import DaliAsrWarning, DataError
+from dali_asr.errors import DaliAsrWarning, DataError, UsageError
+from dali_asr.inference.files import is_recording_name
 from dali_asr.inference.predict import by_utterance, prepare, state_scores
+from dali_asr.inference.sources import holds_files
 from dali_asr.inference.trained import TrainedModel, run_config
 from dali_asr.runs.checkpoint import run_of
 
@@ -82,7 +84,7 @@ def open_recordings(
         run: folder of the run, or of one of its checkpoints.
         checkpoint: the one that is used.
         source: a recording or a folder of recordings; a file or folder of `.npy` features; or a corpus.
-        partition: of the corpus.
+        partition: of the corpus, or the folder `train`, `dev` or `test` of a folder of recordings.
         which: `best` or `last`, as the checkpoint.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         packing: called with the progress of packing source files.
@@ -92,16 +94,18 @@ def open_recordings(
     """
     features = checkpoint.description.features or FeatureSettings()
     config = run_config(run_of(run), checkpoint)
-    if _holds_recordings(source):
-        found, refused = find_recordings(source)
+    holds_single_files = holds_files(source)
+    if holds_single_files and _holds_recordings(source):
+        found, refused = _recordings(source, partition)
         several = len({recording.partition for recording in found}) > 1
         names = [f"{one.partition}/{one.name}" if several else one.name for one in found]
         model = TrainedModel.of(checkpoint, config.data.dtype or "float32", resolve_device(device))
         _check_features(features, model)
         scored = _of_recordings(found, features, model, gpu_number(device))
         return AlignmentSource(names, [str(one.path) for one in found], features.timing, scored, refused)
-    files = _feature_files(source)
+    files = _feature_files(source) if holds_single_files else []
     if files:
+        _refuse_partition(partition)
         model = TrainedModel.of(checkpoint, config.data.dtype or "float32", resolve_device(device))
         return AlignmentSource(
             [path.stem for path in files], [str(path) for path in files], features.timing, _of_files(files, model)
@@ -120,9 +124,25 @@ def open_recordings(
 
 
 def _holds_recordings(source: Path) -> bool:
-    if source.is_file():
-        return source.suffix.lower() in SUFFIXES
-    return source.is_dir() and any(path.suffix.lower() in SUFFIXES for path in source.rglob("*"))
+    if not source.is_dir():
+        return is_recording_name(source)
+    return any(is_recording_name(path) for path in source.rglob("*"))
+
+
+def _recordings(source: Path, partition: str | None) -> tuple[list[Recording], list[DataError]]:
+    """Return the recordings of a partition, by default of all, and errors of those that are left out."""
+    if not source.is_dir():
+        _refuse_partition(partition)
+    found, refused = find_recordings(source)
+    names = sorted({recording.partition for recording in found})
+    if partition and partition not in names:
+        raise UsageError(f"{source}: no partition {partition!r}; it has {', '.join(names)}")
+    return [recording for recording in found if partition in (None, recording.partition)], refused
+
+
+def _refuse_partition(partition: str | None) -> None:
+    if partition:
+        raise UsageError(f"partition {partition}: single files have no partitions; leave it out")
 
 
 def _feature_files(source: Path) -> list[Path]:

@@ -7,6 +7,8 @@ import unicodedata
 
 _APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "`": "'", "´": "'"})  # noqa: RUF001
 _DASHES = re.compile("[‐‑‒–—―−]|--+")  # noqa: RUF001
+_MINUS = re.compile(r"(?<![^\s(\"'])[-−](?=\d)")
+_ORDINAL = re.compile(r"(\d{1,3}(?:,\d{3})+|\d+)(st|nd|rd|th)")
 _NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?")
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -15,6 +17,8 @@ _SMALL = (
 _BIG = "twenty thirty forty fifty sixty seventy eighty ninety"
 _ONES, _TENS = _SMALL.split(), _BIG.split()
 _SCALES = ((1_000_000, "million"), (1_000, "thousand"), (100, "hundred"))
+_ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth"}
+_ORDINALS["twelve"] = "twelfth"
 NUMBER_LIMIT = 1_000_000_000
 
 
@@ -22,12 +26,14 @@ def split_words(text: str) -> list[str]:
     """Return the words of a transcript in lower case, without the punctuation around them.
 
     Hyphens and apostrophes within a word stay. A dash between words separates them; a tag in square brackets or
-    angle brackets, such as `[noise]`, is left out. `%` and `&` are read out; other signs are left out.
+    angle brackets, such as `[noise]`, is left out. `%`, `&`, and the sign of a number as `minus`, are read out; other
+    signs are left out.
     """
     text = unicodedata.normalize("NFKC", text).translate(_APOSTROPHES)
     text = text.replace("%", " percent ").replace("&", " and ")
     text = re.sub(r"\[[^\]\s]*\]|<[^>\s]*>", " ", text)
     text = re.sub(r"(?<=\w)[‐‑](?=\w)", "-", text)  # noqa: RUF001 - hyphens that NFKC leaves
+    text = _MINUS.sub("minus ", text)
     words = (_bare(word) for word in _DASHES.sub(" ", text).lower().split())
     return [word for word in words if word]
 
@@ -43,10 +49,14 @@ def _bare(word: str) -> str:
 
 
 def number_words(text: str) -> list[str] | None:
-    """Return the words of a number below a thousand million, `1,250` or `3.5`; None of anything else.
+    """Return the words of a number below a thousand million, `1,250`, `3.5` or `21st`; None of anything else.
 
-    It is read as a cardinal number, without `and`; the digits after a point one by one.
+    It is read as a cardinal or ordinal number, without `and`; the digits after a point one by one.
     """
+    if (ordinal := _ORDINAL.fullmatch(text)) and text.isascii():
+        *words, last = number_words(ordinal[1]) or [""]
+        named = _ordinal(last)
+        return [*words, named] if last and named.endswith(ordinal[2]) else None
     if not _NUMBER.fullmatch(text) or not text.isascii():
         return None
     whole, _, fraction = text.replace(",", "").partition(".")
@@ -54,6 +64,11 @@ def number_words(text: str) -> list[str] | None:
         return None
     point = ["point", *(_ONES[int(digit)] for digit in fraction)] if fraction else []
     return [*_cardinal(int(whole)), *point]
+
+
+def _ordinal(word: str) -> str:
+    """Return the ordinal of the last word of a cardinal number."""
+    return _ORDINALS.get(word) or (f"{word[:-1]}ieth" if word.endswith("y") else f"{word}th")
 
 
 def _cardinal(number: int) -> list[str]:

@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
 PARTITIONS = ("train", "dev", "test")
 ONE_PARTITION = "all"
-SUFFIXES = (
-    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".sph"),
-    *(".m4a", ".aac", ".wma", ".webm"),  # cannot be decoded, which is said rather than passed over
-)
+DECODED = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".sph")
+SUFFIXES = (*DECODED, ".m4a", ".aac", ".wma", ".webm")  # the last cannot be decoded, which is said, not passed over
 _UNKNOWN_SIZES = (0, 0xFFFFFFFF, 0x7FFFFFFF + 0x24)  # of WAV files that were written to a pipe
 
 
@@ -85,7 +83,7 @@ def find_recordings(source: Path) -> tuple[list[Recording], list[DataError]]:
     for partition, folder in folders.items():
         found += _recordings_in(folder, partition, errors)
     if not found and not errors:
-        raise DataError(f"{source}: holds no recordings; they are known by suffix: {', '.join(SUFFIXES[:6])}, ...")
+        raise DataError(f"{source}: holds no recordings; they are known by suffix: {', '.join(DECODED[:6])}, ...")
     return found, errors
 
 
@@ -238,10 +236,14 @@ def _reason(error: Exception) -> str:
 
 
 def check_source(source: Path, dest: Path) -> None:
-    """Check that what is written is not within what is read.
+    """Check that what is written is not within what is read, nor named as a recording.
 
     Raises:
         UsageError: it is.
     """
+    if dest.suffix.lower() in SUFFIXES:
+        raise UsageError(
+            f"{dest}: is named as a recording, and a corpus is a folder; name one, and put several recordings in one"
+        )
     if source.resolve() in dest.resolve().parents:
         raise UsageError(f"{dest}: is inside {source}, the recordings; choose a place outside")

@@ -5,6 +5,7 @@ Needs neither DALI nor torch.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -141,6 +142,13 @@ class FeatureSettings:
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values; `timing` is what they give in samples."""
         return {**asdict(self), "timing": asdict(self.timing)}
+
+    def options(self) -> str:
+        """Return the options of `prepare` and `features` that give these settings."""
+        base = PRESETS[self.preset]
+        changed = [field.name for field in fields(self) if getattr(self, field.name) != getattr(base, field.name)]
+        values = (f"features.{name}={json.dumps(getattr(self, name)).strip(chr(34))}" for name in changed)
+        return " ".join([f"--preset {self.preset}", *(f"--set {value}" for value in values)])
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> FeatureSettings:

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from dali_asr.cli.commands import Overrides
-from dali_asr.cli.console import complain, counting, say, show, warn, with_flags
+from dali_asr.cli.console import complain, counted, counting, say, show, warn, with_flags
 from dali_asr.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def align(
     recordings: Annotated[
         Path,
         typer.Argument(
-            help="A recording or a folder of recordings; a file or folder of `.npy` features; or a corpus.",
+            help="A recording (`demo.wav` is in the package) or a folder of recordings; a file or folder of `.npy` "
+            "features; or a corpus.",
             readable=False,
         ),
     ],
@@ -55,7 +56,13 @@ def align(
             readable=False,
         ),
     ] = None,
-    partition: Annotated[str | None, typer.Option(help="Partition of the corpus.", show_default=False)] = None,
+    partition: Annotated[
+        str | None,
+        typer.Option(
+            help="Partition of the corpus; of a folder of recordings, the folder `train`, `dev` or `test` in it.",
+            show_default=False,
+        ),
+    ] = None,
     checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Checkpoint to use.")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     bootstrap: Annotated[
@@ -120,11 +127,9 @@ def align(
     _show_failures(aligning.failures, output)
     if summary.doubtful:
         warn(_doubt(summary))
-    say(
-        f"Aligned {summary.aligned:,} recording{'s' if summary.aligned != 1 else ''} of {summary.seconds:,.1f} s, "
-        f"{summary.words:,} words, "
-        f"{summary.phones:,} phones: {output}"
-    )
+    if summary.aligned or not aligning.failures:
+        said = f"{counted(summary.words, 'word')}, {counted(summary.phones, 'phone')}"
+        say(f"Aligned {counted(summary.aligned, 'recording')} of {summary.seconds:,.1f} s, {said}: {output}")
     if summary.confidence is not None:
         say(f"Mean log posterior {summary.mean_log_posterior:.2f}, mean confidence of phones {summary.confidence:.2f}")
     if aligning.failures:
@@ -153,7 +158,8 @@ def _doubt(summary: AlignmentSummary) -> str:
     names = ", ".join(summary.doubtful[:_MAX_NAMED]) + (", ..." if len(summary.doubtful) > _MAX_NAMED else "")
     return (
         f"{len(summary.doubtful):,} of {summary.aligned:,} recordings match their transcripts poorly (mean log "
-        f"posterior below {DOUBTFUL:g}): {printable(names)}; listen to them and correct the transcripts"
+        f"posterior below {DOUBTFUL:g}): {printable(names)}; listen to them: correct wrong "
+        "transcripts; where they are right, the model does not know such voices or accents, so check the boundaries"
     )
 
 

@@ -66,7 +66,7 @@ class _Commands(Commands):
             return super().resolve_command(ctx, args)
         except Exception as error:
             groups = [name for name, group in self.commands.items() if args[0] in getattr(group, "commands", ())]
-            if groups and type(error).__name__ == "UsageError":
+            if groups and is_parser_error(error):
                 found = " or ".join(f"dali-asr {name} {args[0]}" for name in groups)
                 raise UsageError(f"{args[0]}: no such command; did you mean {found}?") from error
             raise

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+
+from dali_asr.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
 class Commands(TyperGroup):
-    """Commands whose flags are shown without the type `bool`."""
+    """Commands whose flags are shown without the type `bool`, and whose settings are written with a `=`."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, as the base class does."""
         return _plain_flags(super().get_params(ctx))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command, as the base class does."""
+        name, command, rest = super().resolve_command(ctx, args)
+        _check_settings(rest)
+        return name, command, rest
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command by its name, as the base class does."""
@@ -24,6 +33,29 @@ class Commands(TyperGroup):
         if command and not isinstance(command, TyperGroup):
             _plain_flags([*command.params, command.get_help_option(ctx)])
         return command
+
+
+def _check_settings(arguments: list[str]) -> None:
+    """Check that no value follows a setting as a word of its own, which the parser takes for an argument."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    for option, key, value in zip(arguments[:end], arguments[1:end], arguments[2:end], strict=False):
+        if option == "--set" and is_valid_setting(key, value):
+            raise UsageError(
+                f"{option} {key} {value}: the value stands apart; write {shlex.join([option, f'{key}={value}'])}"
+            )
+
+
+def is_valid_setting(key: str, value: str) -> bool:
+    """Return whether a key of a configuration can have a value."""
+    from dali_asr.config import Config
+
+    if "=" in key:
+        return False
+    try:
+        Config.load("demo", [f"{key}={value}"])
+    except UsageError:
+        return False
+    return True
 
 
 def complete_recipe(incomplete: str) -> list[str]:

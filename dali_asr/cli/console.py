@@ -8,9 +8,11 @@ import textwrap
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from dali_asr.fetching.transfer import BYTE_STAGES
@@ -29,6 +31,8 @@ _COMMAND = re.compile(
     r"dali-asr (align|prepare|train|sweep|predict|evaluate|report|compare|audit|features|profile|export|handin|data|"
     r"cache|config|bench) .*$"
 )
+_MIN_BAR = 10  # characters of a progress bar
+_MARGINS = 2  # before and after it
 _NO_BREAK = "\0"  # stands in no text that is printed
 
 
@@ -108,6 +112,11 @@ def output_lost(error: OSError) -> None:
         warn(f"standard output: {(error.strerror or str(error)).lower()}; what follows is not printed")
 
 
+def counted(number: int, thing: str) -> str:
+    """Return a number of things in words: `1 partition`, `2,000 partitions`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 @contextmanager
 def copied_to(receive: Callable[[str], None]) -> Iterator[None]:
     """Pass what `say` and `warn` print within the block to a function as well."""
@@ -181,27 +190,57 @@ def complain(text: str) -> None:
     _print(stderr, with_flags(text), style="red")
 
 
-class _Amount(MofNCompleteColumn):
-    """How much is done: a count, or bytes with their rate."""
+class _Details(ProgressColumn):
+    """What stands behind a bar: how much is done, the task's field `shown`, and the time that is left.
+
+    Of `shown`, whose parts are separated by two spaces, the last ones are left out where the bar would be too narrow.
+
+    Args:
+        console: the console that draws the bar.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(Column(no_wrap=True))
+        self._console = console
 
     def render(self, task: Task) -> Text:
         """Return the text of a task."""
-        if not task.total or task.description not in BYTE_STAGES:
-            return super().render(task)
-        rate = f"  {decimal(int(task.speed))}/s" if task.speed else ""
-        return Text(f"{decimal(int(task.completed))}/{decimal(int(task.total))}{rate}", style="progress.download")
+        room = self._console.width - cell_len(task.description) - _MIN_BAR - _MARGINS
+        parts = [part for part in task.fields["shown"].split("  ") if part]
+        amount, left = amount_of(task), _time_left(task)
+        while parts and cell_len("  ".join(filter(None, [amount, *parts, left]))) > room:
+            parts.pop()
+        texts = [(amount, "progress.download"), *((part, "") for part in parts), (left, "progress.remaining")]
+        return Text("  ").join([Text(text, style=style) for text, style in texts if text])
+
+
+def amount_of(task: Task) -> str:
+    """Return how much of a task is done: a count, or bytes with their rate; empty if it is not known of how much."""
+    if not task.total:
+        return ""
+    if task.description not in BYTE_STAGES:
+        total = f"{int(task.total)}"
+        return f"{int(task.completed):{len(total)}}/{total}"
+    rate = f"  {decimal(int(task.speed))}/s" if task.speed else ""
+    return f"{decimal(int(task.completed))}/{decimal(int(task.total))}{rate}"
+
+
+def _time_left(task: Task) -> str:
+    if task.time_remaining is None:
+        return ""
+    return f"{TimeRemainingColumn(compact=True).render(task).plain} left"
 
 
 def progress_bar() -> Progress:
-    """Return a progress bar, which is shown only on a terminal. Every task has a field `shown`, a text beside it."""
+    """Return a progress bar, which is shown only on a terminal. Every task has a field `shown`, a text beside it.
+
+    A task without a total moves, without count and time.
+    """
     console = _drawing_console()
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
         BarColumn(bar_width=None),
-        _Amount(),
-        TextColumn("{task.fields[shown]}"),
-        TimeRemainingColumn(compact=True),
-        TextColumn("left"),
+        _Details(console),
         console=console,
         expand=True,
         transient=True,
@@ -226,14 +265,16 @@ def counting(description: str | None = None) -> Iterator[Report]:
 
     Args:
         description: text shown instead of the stage's name.
+
+    A stage of one piece of work is shown without a count.
     """
     with progress_bar() as bar:
         tasks = {}
 
         def report(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(description or stage, total=total, shown="")
-            bar.update(tasks[stage], completed=done, total=total)
+                tasks[stage] = bar.add_task(description or stage, total=None, shown="")
+            bar.update(tasks[stage], completed=done, total=total if total > 1 else None)
             if done >= total:
                 bar.remove_task(tasks.pop(stage))
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dali_asr.cli.commands import Commands
-from dali_asr.cli.console import counting, say, show, warn
+from dali_asr.cli.console import counted, counting, say, show, warn
 from dali_asr.cli.export import export
 from dali_asr.errors import UsageError, printable
 
@@ -106,7 +106,8 @@ def pack(
     with counting() as report:
         pack_corpus(local_corpus(source, report), dest, settings, overwrite=force, progress=report)
     partitions = Corpus.open(dest).partitions.values()
-    say(f"Packed {sum(p.frame_count for p in partitions):,} frames of {len(partitions)} partitions into {dest}")
+    frames, count = sum(p.frame_count for p in partitions), counted(len(partitions), "partition")
+    say(f"Packed {frames:,} frames of {count} into {dest}")
     say(f"Next: {shlex.join(['dali-asr', 'data', 'info', str(dest)])}")
 
 

@@ -65,17 +65,13 @@ def evaluate(
         from dali_asr.inference.decoding import check_decoding
         from dali_asr.inference.evaluate import comparable_decodings, prepare_evaluation, score
         from dali_asr.inference.writers import write_evaluation
-        from dali_asr.runs.checkpoint import output_folder, run_of, shown_name
-        from dali_asr.runs.folder import read_stall
+        from dali_asr.runs.checkpoint import output_folder, shown_name
 
         report("starting", 1, 1)
         check_decoding(decode)
         where = resolve_device(device)
         prepared = prepare_evaluation(run, source, partition=partition, checkpoint=checkpoint, packing=report)
         trained, opened, _ = prepared
-        stall = read_stall(run_of(run))
-        if stall is not None:
-            say(f"The run waited {stall:.1%} of its training time for data")
         name = shown_name(run, trained)
         say(f"Evaluating {name} on {opened.name}, on the {describe_device(where)}")
         evaluation = score(

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dali_asr.cli.console import counting, say
+from dali_asr.cli.console import counted, counting, say
 
 
 def export(
@@ -39,7 +39,7 @@ def export(
         export_corpus(opened, dest, form, overwrite=force, progress=report)
     frames = sum(p.frame_count for p in opened.partitions.values())
     say(
-        f"Exported {frames:,} frames of {len(opened.partitions)} partitions to {dest}, "
+        f"Exported {frames:,} frames of {counted(len(opened.partitions), 'partition')} to {dest}, "
         f"normalized: {opened.normalization.kind}"
     )
     say(f"Pack it again with: {shlex.join(['dali-asr', 'data', 'pack', str(dest), 'CORPUS'])}")

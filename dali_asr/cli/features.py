@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dali_asr.cli.commands import Overrides
-from dali_asr.cli.console import complain, counting, say, warn
+from dali_asr.cli.console import complain, counted, counting, say, warn
 from dali_asr.errors import printable
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ def features(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A recording, or a folder of them; its folders `train`, `dev`, `test` become partitions.",
+            help="A recording (`demo.wav` is in the package), or a folder of them; its folders `train`, `dev`, `test` "
+            "become partitions.",
             readable=False,
         ),
     ],
@@ -62,9 +63,10 @@ def features(
         with counting() as report:
             from dali_asr.audio.devices import gpu_number
             from dali_asr.audio.packing import extract_corpus
+            from dali_asr.demo import recording_path
 
             summary = extract_corpus(
-                source,
+                recording_path(str(source)),
                 dest,
                 settings,
                 normalization=normalization,
@@ -90,7 +92,8 @@ def _say(summary: Summary, dest: Path) -> None:
         if len(lines) > _MAX_LISTED:
             warn(f"and {len(lines) - _MAX_LISTED:,} more {what}")
     if summary.nothing_to_do:
-        say(f"Nothing to do: {dest} holds the features of {summary.recordings - len(summary.failed):,} recordings")
+        complete = counted(summary.recordings - len(summary.failed), "recording")
+        say(f"Nothing to do: {dest} holds the features of {complete}")
     else:
         kept = f", {summary.kept:,} were there" if summary.kept else ""
         say(f"Computed the features of {summary.computed:,} of {summary.recordings:,} recordings{kept}: {dest}")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from dali_asr.inference.formats import UtteranceEncoder
     from dali_asr.inference.sources import Source
 
+_MAX_LISTED = 20
+
 
 def predict(
     run: Annotated[
@@ -109,14 +111,10 @@ def predict(
     sources = [path for given in source or () for path in (_listed_paths() if given == "-" else [given])]
     failures: list[DataError] = []
 
-    def failed(error: DataError) -> None:
-        failures.append(error)
-        complain(f"error: {printable(str(error))}")
-
-    def stop(error: DataError) -> None:
-        if len(sources) > 1 or Path(sources[0]).is_dir():
-            raise or_leave_out(error) from error
-        raise error
+    def failed(errors: Sequence[DataError]) -> None:
+        failures.extend(errors)
+        for error in errors:
+            complain(f"error: {printable(str(error))}")
 
     with counting() as report:
         report("starting", 0, 1)
@@ -139,7 +137,7 @@ def predict(
             checkpoint=checkpoint,
             device=device,
             packing=report,
-            failed=failed if keep_going else stop,
+            failed=failed if keep_going else lambda errors: _refuse(errors, sources),
         )
         form = form or ("textgrid" if opened.has_recordings else "kaggle")
         path = path or _default_output(run, sources, opened, form)
@@ -172,15 +170,32 @@ def predict(
         raise typer.Exit(1)
 
 
+def _refuse(errors: Sequence[DataError], sources: Sequence[str | Path]) -> None:
+    """Say which files cannot be used, and raise an error.
+
+    Raises:
+        DataError: always.
+    """
+    if len(errors) > 1:
+        for error in errors[:_MAX_LISTED]:
+            complain(f"error: {printable(str(error))}")
+        if len(errors) > _MAX_LISTED:
+            warn(f"and {len(errors) - _MAX_LISTED:,} more errors")
+        raise or_leave_out(DataError(f"{sources[0]}: {len(errors):,} faults, nothing is written; repair the files"))
+    if len(sources) > 1 or Path(sources[0]).is_dir():
+        raise or_leave_out(errors[0]) from errors[0]
+    raise errors[0]
+
+
 def _default_output(run: Path, sources: Sequence[str | Path], source: Source, form: Format) -> Path:
     """Return where a prediction is written by default."""
     from dali_asr.files import file_name
     from dali_asr.runs.checkpoint import output_folder
 
-    if form not in PER_UTTERANCE:
-        return output_folder(run) / f"{source.name}.{SUFFIXES[form]}"
     if source.has_recordings and len(source.utterances) == 1:
         return output_folder(run) / file_name(source.utterances[0], f".{SUFFIXES[form]}")
+    if form not in PER_UTTERANCE:
+        return output_folder(run) / f"{source.name}.{SUFFIXES[form]}"
     is_folder = source.has_recordings and len(sources) == 1 and Path(sources[0]).is_dir()
     name = Path(sources[0]).resolve().name if is_folder else source.name
     return output_folder(run) / f"{name}-{form}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -12,6 +12,9 @@ from rich.table import Table
 from dali_asr.cli.commands import Overrides
 from dali_asr.cli.console import complain, counting, say, show, warn, with_flags
 from dali_asr.errors import printable
+
+if TYPE_CHECKING:
+    from dali_asr.corpus import Corpus
 
 _MAX_REMARKS = 20
 
@@ -115,7 +118,7 @@ def prepare(
         from dali_asr.audio.preparing.settings import PrepareSettings
         from dali_asr.audio.preparing.split import parse_split
         from dali_asr.config import Config
-        from dali_asr.corpus import Corpus
+        from dali_asr.corpus import Corpus as Packed
         from dali_asr.pretrained import pretrained_for
 
         report("starting", 1, 1)
@@ -158,12 +161,25 @@ def prepare(
     written = [part.name for part in prepared.partitions]
     values = [f"data.root={dest}", *(f"data.{name}=null" for name in ("dev", "test") if name not in written)]
     command = ["dali-asr", "train", *(part for value in values for part in ("--set", value))]
-    say(f"Packed into {dest}; next: {shlex.join(command)}")
-    corpus = Corpus.open(dest)
-    for name in pretrained_for(corpus.inventory.symbols, corpus.features or {}):
-        started = [*command[:2], "--init", name, *command[2:]]
-        say(f"Or start from the weights of {name}, which was trained on these symbols: {shlex.join(started)}")
+    corpus = Packed.open(dest)
+    known = pretrained_for(corpus.inventory.symbols, corpus.features or {})
+    for name in known:
+        started = shlex.join([*command[:2], "--init", name, *command[2:], *_warmup(name, corpus)])
+        say(f"Packed into {dest}; next, from the weights of {name}, which knows these symbols: {started}")
+    say(f"{'Or from random weights' if known else f'Packed into {dest}; next'}: {shlex.join(command)}")
     if prepared.left_out:
         files = "1 file was" if prepared.left_out == 1 else f"{prepared.left_out:,} files were"
         warn(f"{files} left out, for the reasons above")
         raise typer.Exit(1)
+
+
+def _warmup(recipe: str, corpus: Corpus) -> list[str]:
+    """Return the options that shorten a recipe's warm-up where it takes most of a run on a corpus."""
+    from dali_asr.config import Config
+
+    config = Config.load(recipe)
+    frames = sum(corpus.partition(name).frame_count for name in config.data.train if name in corpus.partitions)
+    steps = config.training.epochs * max(1, frames // config.loader.batch_size)
+    schedule = config.training.schedule
+    fitting = schedule.warmup_for(steps)
+    return [] if fitting == schedule.warmup_steps else ["--set", f"training.schedule.warmup_steps={fitting}"]

@@ -56,6 +56,7 @@ def submit(
         report("starting", 0, 1)
         from dali_asr.reports.kaggle import Competition
         from dali_asr.reports.submission import check_submission, predict_submission
+        from dali_asr.runs.checkpoint import load_checkpoint
 
         where = None if dry_run and sample else Competition(competition)
         report("starting", 1, 1)
@@ -81,9 +82,9 @@ def submit(
             say(f"Taking {file}")
         assert sample
         report("checking", 0, 1)
-        rows = check_submission(file, sample)
+        found = check_submission(file, sample, load_checkpoint(run, "last").description.inventory)
         report("checking", 1, 1)
-        say(f"{rows:,} rows, with the ids and the label symbols of the sample submission")
+        say(str(found))
         if where is None or dry_run:
             say("Dry run: nothing was sent")
             return

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from dali_asr.cli.commands import Overrides, complete_recipe
+from dali_asr.cli.commands import Overrides, complete_recipe, is_valid_setting
 from dali_asr.cli.console import copied_to, error_line, progress_bar, say, stdout, warn
 from dali_asr.errors import DaliAsrError, UsageError
 from dali_asr.runs import Reporter
@@ -67,19 +67,8 @@ def _setting_for(option: str, arguments: list[str]) -> str | None:
     if not equals:
         value = next(iter(arguments[at + 1 :]), "")
     value = value if value and (equals or not value.startswith("-")) else "VALUE"
-    settings = [f"{key}={value if _is_valid(key, value) else 'VALUE'}" for key in keys]
+    settings = [f"{key}={value if is_valid_setting(key, value) else 'VALUE'}" for key in keys]
     return f"write {' or '.join(shlex.join(['--set', setting]) for setting in settings)}"
-
-
-def _is_valid(key: str, value: str) -> bool:
-    """Return whether a key can have a value."""
-    from dali_asr.config import Config
-
-    try:
-        Config.load("demo", [f"{key}={value}"])
-    except UsageError:
-        return False
-    return True
 
 
 _STARTING = "loading PyTorch and DALI"

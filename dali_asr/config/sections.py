@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -21,7 +22,7 @@ from pydantic import (
 
 from dali_asr.audio.settings import FeatureSettings, with_preset
 from dali_asr.config.problems import problem_lines
-from dali_asr.config.reading import apply_overrides, find_config, read_yaml
+from dali_asr.config.reading import apply_overrides, find_config, read_yaml, recipe_names
 from dali_asr.config.values import (
     Bytes,
     Context,
@@ -204,6 +205,10 @@ class ScheduleConfig(Section):
     patience: NonNegative = 1
     """For `plateau`: evaluations without improvement before a reduction."""
 
+    def warmup_for(self, steps: int) -> int:
+        """Return the warm-up for a run of so many steps: as set, or a tenth of it if it took more than a quarter."""
+        return self.warmup_steps if 4 * self.warmup_steps <= steps else steps // 10
+
 
 class TeacherConfig(Section):
     """Probabilities of another model in the loss, beside the labels (distillation, Hinton et al. 2015)."""
@@ -296,6 +301,13 @@ class Config(Section):
     """Additional destinations of the metrics: `tensorboard`, `wandb`."""
     wandb: WandbConfig = WandbConfig()
     """Where W&B keeps the run, if `tracking` names `wandb`."""
+    _recipe: str = PrivateAttr("run")
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether all settings are equal, wherever they were read from."""
+        if not isinstance(other, Config):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in Config.model_fields)
 
     @field_validator("training")
     @classmethod
@@ -306,6 +318,11 @@ class Config(Section):
             if training.schedule.kind == "plateau":
                 raise ValueError("received schedule.kind plateau without data.dev; name a partition to evaluate on")
         return training
+
+    @property
+    def recipe(self) -> str:
+        """The name of the recipe or the YAML file that it was read from, without suffix; `run` if it was not read."""
+        return self._recipe
 
     @property
     def order_seed(self) -> int:
@@ -331,11 +348,14 @@ class Config(Section):
         values = read_yaml(path)
         apply_overrides(values, overrides)
         try:
-            return cls.check(values, where)
+            config = cls.check(values, where)
         except ConfigError as error:
             if overrides and cls._is_valid(read_yaml(path)):
-                raise ConfigError(f"--set ({where} itself is valid)", error.problems) from error
+                remark = "" if where in recipe_names() else f" ({where} itself is valid)"  # nobody doubts a recipe
+                raise ConfigError(f"--set{remark}", error.problems) from error
             raise
+        config._recipe = path.stem
+        return config
 
     @classmethod
     def _is_valid(cls, values: Mapping[str, Any]) -> bool:

@@ -63,10 +63,16 @@ def balanced_weights(counts: NDArray[np.int64]) -> NDArray[np.float32]:
     return np.where(occurring, weights, 1).astype(np.float32)
 
 
-def warn_of_missing(counts: NDArray[np.int64], inventory: Inventory, name: str) -> str | None:
+def warn_of_missing(counts: NDArray[np.int64], inventory: Inventory, name: str, *, trained: bool = False) -> str | None:
     """Return a warning that names the symbols that label no frame, or None.
 
     Start and end symbols label no frame in any corpus and are not named.
+
+    Args:
+        counts: number of frames of each label, `[C]`.
+        inventory: the label set.
+        name: of the partition.
+        trained: whether the model starts from weights that may know these symbols.
     """
     never = [symbol for symbol, count in zip(inventory.symbols, counts, strict=True) if not count]
     missing = [symbol for symbol in never if symbol not in (START_SYMBOL, END_SYMBOL)]
@@ -74,7 +80,5 @@ def warn_of_missing(counts: NDArray[np.int64], inventory: Inventory, name: str) 
         return None
     more = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
     advice = "" if inventory == ARPABET else ", check data.inventory and data.train"  # small corpora lack some of its
-    return (
-        f"{name}: no frame is labelled {', '.join(missing[:_MAX_NAMED])}{more}; "
-        f"the model cannot learn what it never sees{advice}"
-    )
+    effect = "the model may forget those it knows" if trained else "the model cannot learn what it never sees"
+    return f"{name}: no frame is labelled {', '.join(missing[:_MAX_NAMED])}{more}; {effect}{advice}"

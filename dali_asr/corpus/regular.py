@@ -50,7 +50,10 @@ def open_regular(path: Path) -> Iterator[int]:
     with reading(path):
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would block without O_NONBLOCK
         try:
-            if not stat.S_ISREG(os.fstat(file).st_mode):
+            mode = os.fstat(file).st_mode
+            if stat.S_ISFIFO(mode):
+                raise DataError(f"{path}: is a pipe, not a regular file; put its content into a file instead")
+            if not stat.S_ISREG(mode):
                 raise DataError(f"{path}: is not a regular file; replace it with one, or remove it")
             yield file
         finally:

@@ -7,12 +7,13 @@ unknown.
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from dali_asr.corpus import FRAME_PERIOD
 from dali_asr.environment import installed_version
 from dali_asr.errors import DataError, printable
-from dali_asr.pretrained import is_pretrained
+from dali_asr.pretrained import PRETRAINED, is_pretrained
 from dali_asr.runs.curves import epoch_label
 from dali_asr.runs.folder import ABOUT
 
@@ -37,10 +38,16 @@ import numpy as np
 import onnxruntime
 
 session = onnxruntime.InferenceSession("{file}")
-frames = np.load("utterance.npy").astype(np.float32)  # [T, {features}], not normalized
+frames = np.load("{array}").astype(np.float32)  # [T, {features}], not normalized
 (log_probabilities,) = session.run(None, {{"frames": frames}})
 labels = log_probabilities.argmax(axis=1)  # [T], positions in the list of symbols
 """
+_FEATURES = """
+dali-asr features RECORDINGS features --normalization none {options}
+dali-asr data export course features arrays
+"""
+_ARRAY = "arrays/all/mfcc/NAME.npy"  # that the commands write for the recording NAME
+_LINK = re.compile(r"\[([^\]]*)\]\(([^)]*)\)")
 
 
 def model_card(run: Path, checkpoint: Checkpoint, config: Config, *, file: str, sha256: str, parameters: int) -> str:
@@ -77,7 +84,7 @@ def model_card(run: Path, checkpoint: Checkpoint, config: Config, *, file: str, 
         "Metrics": _metrics(checkpoint, evaluations),
         "Intended use": [_intended(description)],
         "Limits": ["\n".join(f"- {limit}" for limit in _limits(description, config, evaluations))],
-        "How to run it": ["```python" + _USE.format(file=file, features=description.feature_dim) + "```"],
+        "How to run it": _how_to_run(description, file),
     }
     if is_pretrained(run):  # whose card says what no run records
         sections = {title: sections[title] for title in ("Model", "How to run it")} | {
@@ -90,9 +97,37 @@ def model_card(run: Path, checkpoint: Checkpoint, config: Config, *, file: str, 
 
 
 def _own_card(run: Path) -> str:
-    """Return the card of a model in the package without its title, to stand in a section."""
+    """Return the card of a model in the package without its title, to stand in a section.
+
+    Links to other files of the package become their paths: the card may be anywhere.
+    """
     text = (run / "README.md").read_text(encoding="utf-8")
-    return text.partition("\n")[2].strip().replace("\n## ", "\n### ")
+    text = text.partition("\n")[2].strip().replace("\n## ", "\n### ")
+
+    def unlinked(link: re.Match[str]) -> str:
+        words, target = link.groups()
+        if "://" in target or target.startswith("#"):
+            return link[0]
+        path = (run / target.partition("#")[0]).resolve().relative_to(PRETRAINED.parents[1])
+        return f"{words} ({path.as_posix()})"
+
+    return _LINK.sub(unlinked, text)
+
+
+def _how_to_run(description: ModelDescription, file: str) -> list[str]:
+    """Return how features of recordings are made, if it is known, and how the file is applied to them."""
+    python = "```python" + _USE.format(
+        file=file, features=description.feature_dim, array=_ARRAY if description.features else "utterance.npy"
+    )
+    if description.features is None:
+        return [f"{python}```"]
+    commands = _FEATURES.format(options=description.features.options())
+    return [
+        f"`dali-asr` makes the features of each recording, `{_ARRAY}`:",
+        f"```sh{commands}```",
+        "The file gives probabilities for them:",
+        f"{python}```",
+    ]
 
 
 def _model(description: ModelDescription, parameters: int) -> Iterable[tuple[str, object]]:

@@ -13,8 +13,12 @@ from dali_asr.errors import UsageError, brief, did_you_mean
 _SCHEME = re.compile(r"(kaggle|gdrive|file):|([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _ARCHIVE = re.compile(r"\.(zip|tar|tgz|tbz2|txz|tzst|tar\.(gz|bz2|xz|zst))$", re.IGNORECASE)
 _NAMES = {
-    "kaggle": (re.compile(r"[a-z0-9-]+"), "kaggle:COMPETITION, the last part of the competition's address"),
-    "gdrive": (re.compile(r"[\w-]+"), "gdrive:ID, the long part of the file's link"),
+    "kaggle": (re.compile(r"[a-z0-9-]+"), "COMPETITION", "the last part of the competition's address"),
+    "gdrive": (re.compile(r"[\w-]+"), "ID", "the long part of the file's link"),
+}
+_EXAMPLES = {
+    "kaggle": "kaggle:titanic for https://www.kaggle.com/competitions/titanic",
+    "gdrive": "gdrive:1AbC-dEf for https://drive.google.com/file/d/1AbC-dEf/view",
 }
 
 
@@ -44,9 +48,11 @@ class Source:
             return cls(text, "file", str(Path(text).expanduser()))
         scheme = (found[1] or found[2]).lower()
         if scheme in _NAMES:
-            name, (pattern, expected) = text[found.end() :], _NAMES[scheme]
+            name, (pattern, placeholder, meaning) = text[found.end() :], _NAMES[scheme]
+            if name in (placeholder, "NAME"):
+                raise UsageError(f"{text}: {name} stands for {meaning}; write {_EXAMPLES[scheme]}")
             if not pattern.fullmatch(name):
-                raise UsageError(f"{brief(text)}: not a source of data; expected {expected}")
+                raise UsageError(f"{brief(text)}: not a source of data; expected {scheme}:{placeholder}, {meaning}")
             return cls(text, scheme, name)
         if scheme == "file":
             return cls(text, scheme, unquote(urlsplit(text).path))

@@ -67,21 +67,21 @@ def is_recording_name(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def files_in(folder: Path, partition: str | None, failed: Callable[[DataError], None]) -> list[Path]:
+def files_in(folder: Path, partition: str | None, failed: Callable[[Sequence[DataError]], None]) -> list[Path]:
     """Return the `.npy` files that a folder holds, and the recordings that it and the folders in it hold.
 
     Args:
         folder: which is no corpus.
         partition: the folder of recordings to take; None for all.
-        failed: called with the error of what cannot be used.
+        failed: called with the errors of what cannot be used, if there are any.
     """
     arrays = sorted(path for path in folder.iterdir() if is_npy_name(path.name))
     try:
         found, errors = find_recordings(folder)
     except DataError:  # there are none
         return arrays
-    for error in errors:
-        failed(error)
+    if errors:
+        failed(errors)
     names = sorted({recording.partition for recording in found})
     if partition and found and partition not in names:
         raise UsageError(f"{folder}: no partition {partition!r}; it has {', '.join(names)}")
@@ -96,7 +96,8 @@ class Files:
         paths: of `.npy` files and recordings.
         description: of the model.
         data: the section of the run's configuration that says how features are stored.
-        failed: called with the error of a file that cannot be used; those that raise it end the work.
+        failed: called with the errors of files that cannot be used: at once with all that their headers show, and with
+            each that is found later. If it raises, the work ends.
         gpu: number of the GPU that computes features; None for the CPU.
 
     Attributes:
@@ -110,18 +111,21 @@ class Files:
     paths: Sequence[Path]
     description: ModelDescription
     data: DataConfig
-    failed: Callable[[DataError], None]
+    failed: Callable[[Sequence[DataError]], None]
     gpu: int | None = None
     sounds: list[Sound | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._files: list[_File] = []
         self._check_knows_features()
+        errors = []
         for path in self.paths:
             try:
                 self._files.append(self._opened(path))
             except DataError as error:
-                self.failed(error)
+                errors.append(error)
+        if errors:
+            self.failed(errors)
         if not self._files:
             raise DataError(f"{self.paths[0]}: none of the files can be used; see the errors above")
 
@@ -175,7 +179,7 @@ class Files:
         try:
             return _Read(path, read_features(path, zero_nonfinite=self.data.zero_nonfinite, remedy=_ZEROED))
         except DataError as error:
-            self.failed(error)
+            self.failed([error])
             return None
 
     def _computed(self, paths: Sequence[Path]) -> Iterator[_Read | None]:
@@ -185,7 +189,7 @@ class Files:
 
         def read(result: Extracted | Failed) -> _Read | None:
             if isinstance(result, Failed):
-                self.failed(result.error)
+                self.failed([result.error])
                 return None
             if result.remark:
                 warnings.warn(result.remark, DaliAsrWarning, stacklevel=2)

@@ -213,12 +213,12 @@ def prepare(
     checkpoint: Which = "best",
     device: str = "auto",
     packing: Progress = quiet,
-    failed: Callable[[DataError], None] | None = None,
+    failed: Callable[[Sequence[DataError]], None] | None = None,
 ) -> tuple[Checkpoint, Source]:
     """Load a checkpoint and open the source to label; arguments and errors as in `predict`.
 
-    Besides, `failed` is called with the error of a file that cannot be used, which is then left out; by default it is
-    raised.
+    Besides, `failed` is called with the errors of files that cannot be used, which are then left out; by default the
+    first is raised.
     """
     check_run(run)
     sources = listed_sources(source)
@@ -322,6 +322,7 @@ def frame_scores(
         yield reduce_logits(logits, log_posteriors=log_posteriors)
 
 
+@torch.inference_mode()
 def state_scores(checkpoint: Checkpoint, partition: Partition, device: torch.device) -> Iterator[FrameScores]:
     """Yield the log posteriors of each batch of a partition, in order, by state of each label, `[B, C·K]`."""
     for _, logits in classify(checkpoint, partition, device, by_state=True):

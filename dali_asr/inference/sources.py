@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dali_asr.audio.recordings import SUFFIXES
+from dali_asr.audio.recordings import DECODED
 from dali_asr.build import corpus_path
 from dali_asr.config import IN_MEMORY
 from dali_asr.corpus import Corpus, PackSettings
 from dali_asr.corpus.archive import is_archive
 from dali_asr.corpus.archive_names import archive_partitions
 from dali_asr.corpus.cache import is_cached
-from dali_asr.corpus.layouts import layout_title, partition_names
+from dali_asr.corpus.layouts import layout_title, partition_names, refuse_partition
 from dali_asr.corpus.packed import is_packed
 from dali_asr.corpus.packing import quiet
 from dali_asr.corpus.regular import reading
@@ -67,7 +67,7 @@ def open_source(
     data: DataConfig,
     progress: Progress = quiet,
     *,
-    failed: Callable[[DataError], None] | None = None,
+    failed: Callable[[Sequence[DataError]], None] | None = None,
     gpu: int | None = None,
 ) -> Source:
     """Open a source, normalized as the features that the model was trained on.
@@ -80,7 +80,8 @@ def open_source(
         description: description of the model.
         data: the section of the run's configuration that says how features are stored.
         progress: called with the progress of packing source files.
-        failed: called with the error of a file that cannot be used, which is then left out; by default it is raised.
+        failed: called with the errors of files that cannot be used, which are then left out; by default the first is
+            raised.
         gpu: number of the GPU that computes the features of recordings; by default the CPU does.
 
     Raises:
@@ -108,8 +109,10 @@ def open_source(
     return Source.of(_open_corpus(paths[0], partition, description, data, progress))
 
 
-def _raise(error: DataError) -> None:
-    raise error
+def _raise(errors: Sequence[DataError]) -> None:
+    if len(errors) == 1:
+        raise errors[0]
+    raise DataError(f"{errors[0]} ({len(errors) - 1:,} more cannot be used)") from errors[0]
 
 
 def holds_files(path: Path) -> bool:
@@ -128,7 +131,7 @@ def _is_file(path: Path) -> bool:
     return path.suffix == ".npy" or (is_recording_name(path) and not path.is_dir())
 
 
-def _files_of(path: Path, partition: str | None, failed: Callable[[DataError], None]) -> list[Path] | None:
+def _files_of(path: Path, partition: str | None, failed: Callable[[Sequence[DataError]], None]) -> list[Path] | None:
     """Return the recordings and `.npy` files that a path stands for; None if it is that of a corpus."""
     if not holds_files(path):
         return None
@@ -137,8 +140,9 @@ def _files_of(path: Path, partition: str | None, failed: Callable[[DataError], N
     with reading(path):
         files = files_in(path, partition, failed)
     if not files:
+        refuse_partition(path, "partition=NAME")
         raise DataError(
-            f"{path}: holds neither recordings ({', '.join(sorted(SUFFIXES))}) nor .npy files of features, and is no "
+            f"{path}: holds neither recordings ({', '.join(sorted(DECODED))}) nor .npy files of features, and is no "
             "corpus; give another folder"
         )
     return files

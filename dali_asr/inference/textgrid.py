@@ -15,13 +15,22 @@ def to_textgrid(tiers: Mapping[str, Sequence[tuple[float, float, str]]], end: fl
         tiers: by name, their intervals: start and end in seconds, and text. Those of a tier follow one another without
             gaps, from 0 to `end`.
         end: of the recording, in seconds.
+
+    Returns:
+        The text. All times have as many decimals as the finest one needs, at most 6.
     """
+    ends = {end, *(last for intervals in tiers.values() for _, last, _ in intervals)}
+    decimals = max(len(seconds_text(time).partition(".")[2]) for time in ends)
+
+    def time_text(seconds: float) -> str:
+        return f"{seconds:.{decimals}f}"
+
     lines = [
         'File type = "ooTextFile"',
         'Object class = "TextGrid"',
         "",
-        "xmin = 0",
-        f"xmax = {seconds_text(end)}",
+        f"xmin = {time_text(0)}",
+        f"xmax = {time_text(end)}",
         "tiers? <exists>",
         f"size = {len(tiers)}",
         "item []:",
@@ -31,15 +40,15 @@ def to_textgrid(tiers: Mapping[str, Sequence[tuple[float, float, str]]], end: fl
             f"    item [{number}]:",
             '        class = "IntervalTier"',
             f"        name = {_quoted(name)}",
-            "        xmin = 0",
-            f"        xmax = {seconds_text(end)}",
+            f"        xmin = {time_text(0)}",
+            f"        xmax = {time_text(end)}",
             f"        intervals: size = {len(intervals)}",
         ]
         for at, (first, last, text) in enumerate(intervals, 1):
             lines += [
                 f"        intervals [{at}]:",
-                f"            xmin = {seconds_text(first)}",
-                f"            xmax = {seconds_text(last)}",
+                f"            xmin = {time_text(first)}",
+                f"            xmax = {time_text(last)}",
                 f"            text = {_quoted(text)}",
             ]
     return "\n".join(lines) + "\n"

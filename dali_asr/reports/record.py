@@ -148,15 +148,15 @@ def read_record(run: str | Path) -> Record:
     )
 
 
-def compare_recipe(record: Record) -> tuple[str, dict[str, str]]:
-    """Return what a run's configuration is compared with, and the values there of the keys that differ.
+def compare_recipe(record: Record) -> tuple[str, dict[str, tuple[str, ...]]]:
+    """Return what a run's configuration is compared with, and the keys that differ, with the values there and here.
 
     It is the recipe if this version ships it, otherwise the defaults.
     """
     known = record.recipe in recipe_names()
     base = Config.load(record.recipe) if known else Config()
     name = f"the recipe {record.recipe}" if known else "the defaults"
-    return name, {key: theirs for key, (theirs, _) in config_differences(base, record.config).items()}
+    return name, config_differences(base, record.config)
 
 
 def config_differences(*configs: Config) -> dict[str, tuple[str, ...]]:
@@ -228,7 +228,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 def _checked(values: dict[str, Any], *, timing: bool) -> dict[str, Any]:
     """Return a line after looking for its numbers."""
     if timing:
-        _check_numbers(values, *_TIMING)
+        _check_numbers(values, *_TIMING, *(["from_step"] if "from_step" in values else []))
         return values
     _check_numbers(values, "step", "epoch")
     if values["kind"] == "step":

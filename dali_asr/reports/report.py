@@ -19,7 +19,7 @@ from dali_asr.model import parameter_count
 from dali_asr.reports.examples import choose, make_examples
 from dali_asr.reports.figures import draw_metric
 from dali_asr.reports.posteriorgram import draw_posteriorgram
-from dali_asr.reports.record import ABSENT, compare_recipe, read_record, settings
+from dali_asr.reports.record import compare_recipe, fold_sections, read_record, settings
 from dali_asr.reports.run_pages import write_page
 from dali_asr.reports.sounds import Sounds
 from dali_asr.runs.checkpoint import output_folder, shown_name
@@ -135,8 +135,8 @@ def _contents(
     record: Record, checkpoint: Checkpoint, evaluation: Evaluation, groups: dict[str, list[Example]], sounds: Sounds
 ) -> dict[str, Any]:
     """Return what the template inserts."""
-    compared, theirs = compare_recipe(record)
-    ours = settings(record.config)
+    compared, differing = compare_recipe(record)
+    folded = fold_sections(differing)
     scores = evaluation.scores
     return {
         "title": printable(record.name),
@@ -152,7 +152,11 @@ def _contents(
         "symbols": [symbol for symbol in scores.symbols if symbol.frames],
         "slowest": max((line["train_seconds"] for line in record.timings), default=1),
         "compared": compared,
-        "config": [(key, ours.get(key, ABSENT), theirs.get(key)) for key in dict.fromkeys((*ours, *theirs))],
+        "changed": [(key, ours, theirs) for key, (theirs, ours) in folded.items()],
+        "config": [
+            (key, value, (folded.get(key) or differing.get(key) or (None,))[0])
+            for key, value in settings(record.config).items()
+        ],
         "groups": [(kind, _pictures(examples, evaluation, sounds)) for kind, examples in groups.items()],
         "sounds_known": sounds.known,
     }

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dali_asr.corpus.packing import Progress
+    from dali_asr.inventory import Inventory
     from dali_asr.runs.checkpoint import Which
 
 _MAX_NAMED = 5  # symbols in a message
@@ -95,12 +96,40 @@ def predict_submission(
     return Submission(name, root, trained.name)
 
 
-def check_submission(submission: Path, sample: Path) -> int:
-    """Compare a submission with a competition's sample, and return the number of its rows.
+@dataclass(frozen=True)
+class Check:
+    """What a submission that fits its sample was found to be.
+
+    Attributes:
+        rows: the number of its rows.
+        placeholder: the symbol in every row of the sample, which says nothing about the others; None if it has several.
+    """
+
+    rows: int
+    placeholder: str | None
+
+    def __str__(self) -> str:
+        """Say what was compared with what."""
+        if self.placeholder is None:
+            return f"{_counted(self.rows)}, with the ids and the label symbols of the sample submission"
+        return (
+            f"{_counted(self.rows)}, with the ids of the sample submission; its symbols were not compared, because "
+            f"{brief(self.placeholder)} in every row is a placeholder: the labels are symbols of the run's inventory"
+        )
+
+
+def check_submission(submission: Path, sample: Path, inventory: Inventory) -> Check:
+    """Compare a submission with a competition's sample.
 
     Columns, number of rows and ids must be the sample's; ids may come in another order. A sample with many symbols
-    names all that are allowed. One with few of them, often a single one in every row, shows how symbols are spelled:
-    one of them must be in the submission.
+    names all that are allowed. One with few of them shows how symbols are spelled: one of them must be in the
+    submission, whose others are of the inventory. One with a single symbol in every row shows nothing, so that all
+    symbols must be of the inventory.
+
+    Args:
+        submission: the CSV file to check.
+        sample: the competition's.
+        inventory: that of the run.
 
     Raises:
         DataError: they differ, or one of them cannot be read.
@@ -113,13 +142,13 @@ def check_submission(submission: Path, sample: Path) -> int:
         )
     if ours.rows != theirs.rows:
         raise DataError(
-            f"{submission}: {ours.rows:,} rows, the sample has {theirs.rows:,}; "
+            f"{submission}: {_counted(ours.rows)}, the sample has {theirs.rows:,}; "
             "predict the competition's test partition, or check the competition's name"
         )
     if ours.ids != theirs.ids:
         _check_ids(submission, sample)
-    _check_symbols(submission, ours.symbols, theirs.symbols)
-    return ours.rows
+    _check_symbols(submission, ours, theirs, inventory)
+    return Check(ours.rows, next(iter(theirs.symbols)) if len(theirs.symbols) == 1 else None)
 
 
 @dataclass(frozen=True)
@@ -131,12 +160,14 @@ class _Table:
         rows: their number.
         ids: checksum of the ids in their order.
         symbols: rows with each symbol.
+        lines: the first line with each symbol; the header is line 1.
     """
 
     columns: tuple[str, str]
     rows: int
     ids: bytes
     symbols: Counter[str]
+    lines: dict[str, int]
 
     @classmethod
     def read(cls, path: Path) -> _Table:
@@ -144,10 +175,12 @@ class _Table:
         columns = next(lines)
         ids = xxhash.xxh3_128()
         symbols: Counter[str] = Counter()
-        for identity, symbol in lines:
+        first: dict[str, int] = {}
+        for line, (identity, symbol) in enumerate(lines, 2):
             ids.update(f"{identity}\0".encode())
             symbols[symbol] += 1
-        return cls(columns, sum(symbols.values()), ids.digest(), symbols)
+            first.setdefault(symbol, line)
+        return cls(columns, sum(symbols.values()), ids.digest(), symbols, first)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -178,18 +211,32 @@ def _check_ids(submission: Path, sample: Path) -> None:
     )
 
 
-def _check_symbols(submission: Path, ours: Counter[str], theirs: Counter[str]) -> None:
-    few = len(theirs) == 1 or 2 * len(theirs) < len(ours)
-    if few and set(theirs) & set(ours):
+def _check_symbols(submission: Path, ours: _Table, theirs: _Table, inventory: Inventory) -> None:
+    sample = set(theirs.symbols)
+    is_placeholder = len(sample) == 1
+    is_part = 2 * len(sample) < len(ours.symbols) and bool(sample & set(ours.symbols))
+    known = set(inventory.symbols)
+    allowed = (known if is_placeholder else sample | known if is_part else sample) - {""}
+    unknown = [symbol for symbol, _ in ours.symbols.most_common() if symbol not in allowed]
+    if not unknown:
         return
-    unknown = [symbol for symbol, _ in ours.most_common() if symbol not in theirs]
-    if unknown:
-        rows = sum(ours[symbol] for symbol in unknown)
-        raise DataError(
-            f"{submission}: {_named(unknown)} in {rows:,} rows, the sample has {_named(list(theirs))}"
-            f"{did_you_mean(unknown[0], theirs)}; train with the competition's symbols (data.inventory), "
-            "or give a sample without placeholders (--sample)"
+    rows = sum(ours.symbols[symbol] for symbol in unknown)
+    if is_placeholder or is_part:
+        has = f"the run's inventory has {_named(inventory.symbols)}"
+        remedy = "predict the file again, or name the run that it is of"
+    else:
+        has = f"the sample has {_named(list(theirs.symbols))}"
+        remedy = (
+            "train with the competition's symbols (data.inventory), or give a sample without placeholders (--sample)"
         )
+    raise DataError(
+        f"{submission}: line {ours.lines[unknown[0]]}: {_named(unknown)} in {_counted(rows)}, {has}"
+        f"{did_you_mean(unknown[0], sorted(allowed))}; {remedy}"
+    )
+
+
+def _counted(rows: int) -> str:
+    return "1 row" if rows == 1 else f"{rows:,} rows"
 
 
 def _named(symbols: Sequence[str]) -> str:

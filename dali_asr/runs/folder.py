@@ -43,23 +43,32 @@ _LOCK = ".lock"
 _REMEDY = "choose another folder (run=FOLDER)"
 
 
-class EpochTiming(TypedDict):
-    """How long an epoch took to train, without its evaluation: a line of `timings.jsonl`.
-
-    `data_stall` is the fraction of `train_seconds` that the loop waited for batches; on a GPU, which may still be busy
-    then, it is an upper bound of the time that the device idles.
-    """
-
+class _Timing(TypedDict):
     epoch: int
     train_seconds: float
     frames_per_second: float
     data_stall: float
 
 
+class EpochTiming(_Timing, total=False):
+    """How long an epoch took to train, without its evaluation: a line of `timings.jsonl`.
+
+    `data_stall` is the fraction of `train_seconds` that the loop waited for batches; on a GPU, which may still be busy
+    then, it is an upper bound of the time that the device idles. `from_step` is there if the run was resumed within the
+    epoch: the first step that was timed. Starting up weighs more then.
+    """
+
+    from_step: int
+
+
 def read_stall(run: Path) -> float | None:
-    """Return the data stall of a run, over all epochs that it timed; None if it timed none."""
+    """Return the data stall of a run, over all epochs that it timed from their first step on; None if there are none.
+
+    The few steps that a resumed run has left of an epoch include the time that it takes to start.
+    """
     try:
         lines = [json.loads(line) for line in (run / TIMINGS).read_text(encoding="utf-8").splitlines()]
+        lines = [line for line in lines if "from_step" not in line]
         seconds = sum(float(line["train_seconds"]) for line in lines)
         return sum(float(line["data_stall"]) * float(line["train_seconds"]) for line in lines) / seconds
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):

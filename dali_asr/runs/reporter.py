@@ -72,11 +72,19 @@ class Printer(Reporter):
 def epoch_lines(epoch: dict[str, Any], timing: EpochTiming) -> list[str]:
     """Return the metrics of an epoch as text, a line for each partition that was measured."""
     lines = []
-    for name, after in (("train", f"  data stall {timing['data_stall']:.1%}"), ("dev", "")):
+    for name, after in (("train", _stall(timing)), ("dev", "")):
         if measured := epoch[name]:
             loss, accuracy = shown(measured["loss"], ".3f"), shown(measured["accuracy"], ".2%")
             lines.append(f"epoch {epoch_label(epoch)}  {name:<5}  loss {loss}  accuracy {accuracy}{after}")
     return lines
+
+
+def _stall(timing: EpochTiming) -> str:
+    """Return the data stall of an epoch as text; nothing if only its evaluation was left to a resumed run."""
+    if not timing["frames_per_second"]:
+        return ""
+    since = f" (from step {timing['from_step']:,})" if "from_step" in timing else ""
+    return f"  data stall {timing['data_stall']:.1%}{since}"
 
 
 def shown(number: float | None, form: str) -> str:

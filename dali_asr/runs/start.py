@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dali_asr.corpus.regular import reading
-from dali_asr.errors import CheckpointError, UsageError
+from dali_asr.errors import CheckpointError, UsageError, nearest
 from dali_asr.pretrained import is_pretrained
 from dali_asr.runs.checkpoint import CONFIG, find_checkpoint, is_checkpoint, list_checkpoints, run_of
 from dali_asr.runs.folder import check_folder, is_run
@@ -30,6 +30,7 @@ class Start:
         checkpoint: the folder of the checkpoint that training continues from; None for a new run.
         from_last: whether that is the run's last checkpoint, or None because it has none.
         recipe: the name of the recipe.
+        note: why a run begins where one was to be continued; None otherwise.
     """
 
     run: Path
@@ -38,6 +39,7 @@ class Start:
     checkpoint: Path | None = None
     from_last: bool = False
     recipe: str = "run"
+    note: str | None = None
 
 
 def find_start(config: RunConfig, run: str | Path | None, recipe: str, resume: str | Path | None) -> Start:
@@ -76,7 +78,8 @@ def _find(config: RunConfig, run: str | Path | None, recipe: str, resume: str | 
     again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     if resume == "auto" or (resume is None and again):
         known = named or _latest(config, recipe)
-        return _continue_or_begin(known) if known else _new(config, recipe)
+        start = _continue_or_begin(known) if known else _new(config, recipe)
+        return start if start.checkpoint or again else replace(start, note=_nothing_to_resume(config, start, recipe))
     if resume is None:
         return Start(named) if named else _new(config, recipe)
     given = Path(resume).expanduser()
@@ -92,7 +95,31 @@ def _find(config: RunConfig, run: str | Path | None, recipe: str, resume: str | 
         raise CheckpointError(f"{given}: not a checkpoint; give the folder of a run, or one in its checkpoints/")
     if of_checkpoint:
         return Start(path, resumed=True, checkpoint=given)
+    with reading(path):
+        is_there = path.exists()
+    if not is_there:
+        raise CheckpointError(
+            f"{path}: no such folder; give the folder of a run, as dali-asr train prints it{_near_run(path)}"
+        )
     return Start(path, resumed=True, checkpoint=find_checkpoint(path, "last"), from_last=True)
+
+
+def _near_run(path: Path) -> str:
+    """Return `; did you mean RUN?` for a run beside a path that does not exist, or an empty string if none is near."""
+    folder = path.parent
+    with reading(folder):
+        runs = [entry.name for entry in folder.iterdir() if (entry / CONFIG).is_file()] if folder.is_dir() else []
+    near = nearest(path.name, runs)
+    return f"; did you mean {folder / near}?" if near else ""
+
+
+def _nothing_to_resume(config: RunConfig, start: Start, recipe: str) -> str:
+    """Say that no run was found to continue, or one without a checkpoint."""
+    if start.dated:
+        return f"No run of recipe {recipe} in {Path(config.folder)}/ to resume; starting a new one"
+    if is_run(start.run):
+        return f"The run in {start.run} has no checkpoint to resume from; starting it again"
+    return f"No run in {start.run} to resume; starting a new one"
 
 
 def _continue_or_begin(path: Path) -> Start:

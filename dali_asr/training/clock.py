@@ -35,14 +35,18 @@ class DataWait:
 
 
 class EpochClock:
-    """Measures the speed of an epoch, from its first step on.
+    """Measures the speed of an epoch.
+
+    Args:
+        from_step: the first step, if a run was resumed there within the epoch; None for a whole epoch.
 
     Attributes:
         frames: the number of frames trained on.
         wait: the time that the loop waited for batches.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, from_step: int | None) -> None:
+        self._from_step = from_step
         self._begun = time.perf_counter()
         self._seconds: float | None = None
         self.frames = 0
@@ -62,9 +66,12 @@ class EpochClock:
     def timing(self, epoch: int) -> EpochTiming:
         """Return how long the epoch of a number took from its first step to `stop`."""
         seconds = self.stop()
-        return EpochTiming(
+        timing = EpochTiming(
             epoch=epoch,
             train_seconds=seconds,
             frames_per_second=self.frames / seconds,
             data_stall=self.wait.seconds / seconds,
         )
+        if self._from_step is not None:
+            timing["from_step"] = self._from_step
+        return timing

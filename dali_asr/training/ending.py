@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from dali_asr.errors import UsageError
 from dali_asr.runs.checkpoint import CONFIG, list_checkpoints
 
 if TYPE_CHECKING:
@@ -20,6 +21,23 @@ def step_limits(settings: TrainingConfig, steps_per_epoch: int) -> tuple[int, li
         limits["training.max_steps"] = settings.max_steps
     total = min(limits.values())
     return total, [key for key, steps in limits.items() if steps == total]
+
+
+def check_length(run: Path, step: int, settings: TrainingConfig, steps_per_epoch: int) -> None:
+    """Check that a run goes on from a step that its configuration reaches: what is trained cannot be taken back.
+
+    Raises:
+        UsageError: the step is beyond the last one.
+    """
+    total, keys = step_limits(settings, steps_per_epoch)
+    if step <= total:
+        return
+    epochs = "1 epoch has" if settings.epochs == 1 else f"{settings.epochs:,} epochs have"
+    limits = {"training.epochs": f"{epochs} {total:,} steps", "training.max_steps": f"training.max_steps is {total:,}"}
+    raise UsageError(
+        f"{run}: step {step:,} is done, and {' and '.join(limits[key] for key in keys)}; raise {' and '.join(keys)}, "
+        "or resume from an earlier checkpoint"
+    )
 
 
 def nothing_left(step: int, total: int, keys: list[str]) -> str:

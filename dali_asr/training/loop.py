@@ -17,7 +17,7 @@ from dali_asr.runs.checkpoint import Checkpoint, run_of
 from dali_asr.signals import StopRequest
 from dali_asr.training.clock import EpochClock
 from dali_asr.training.distributed import generator_states
-from dali_asr.training.ending import diverged, lost_at, nothing_left, saved_at, step_limits, stopped_early
+from dali_asr.training.ending import check_length, diverged, lost_at, nothing_left, saved_at, step_limits, stopped_early
 from dali_asr.training.evaluation import evaluate
 from dali_asr.training.history import History
 from dali_asr.training.restoring import length_warnings, restore_checkpoint, schedule_warnings, start_from
@@ -86,7 +86,7 @@ class Training:
                 start_from(setup, self.settings.init)
         self.batches, self.dev = setup.batches, setup.dev
         self.total_steps, self._limits = step_limits(self.settings, len(self.batches))
-        setup.warnings.extend(warmup_warnings(self.settings.schedule.warmup_steps, self.total_steps))
+        setup.warnings.extend(warmup_warnings(self.settings.schedule, self.total_steps))
         self.stepper = build_stepper(
             setup.model.to(world.device),
             self.settings,
@@ -132,7 +132,7 @@ class Training:
 
     def _train(self) -> None:
         while not self.is_done:
-            clock = EpochClock()
+            clock = EpochClock(self.within_epoch)
             self.stepper.model.train()
             for batch in clock.wait.over(self.batches_left()):
                 loss = self.stepper.forward(batch)
@@ -184,6 +184,11 @@ class Training:
         return self._stops_early or (self.stepper.steps >= self.total_steps and not self.epoch_is_over)
 
     @property
+    def within_epoch(self) -> int | None:
+        """The next step, if it is not the first of its epoch."""
+        return self.stepper.steps + 1 if self.stepper.steps % len(self.batches) else None
+
+    @property
     def _stops_early(self) -> bool:
         """Whether the dev accuracy has not risen for `early_stopping` evaluations."""
         return self.settings.early_stopping is not None and self.history.waited >= self.settings.early_stopping
@@ -221,12 +226,14 @@ class Training:
                 self.folder.log(line)
 
     def _time_epoch(self, clock: EpochClock) -> EpochTiming:
-        """Record how long the epoch that ended took to train."""
+        """Record how long the epoch that ended took to train, unless only its evaluation was left."""
         timing = clock.timing(self.history.epochs[-1]["epoch"])
+        if not clock.frames:
+            return timing
         with self.world.together():
             if self.folder:
                 self.folder.time(timing)
-        if self.world.leads:
+        if self.world.leads and "from_step" not in timing:
             self.watch.waited(timing["epoch"], timing["data_stall"], timing["train_seconds"])
         return timing
 
@@ -269,6 +276,7 @@ class Training:
     def _restore(self, path: Path) -> Checkpoint:
         """Continue from a checkpoint."""
         checkpoint, state = restore_checkpoint(path, self.setup, self.stepper, self.world)
+        check_length(run_of(path), checkpoint.step, self.settings, len(self.batches))
         self.history = History((line.model_dump() for line in state.epochs), checkpoint.best)
         self.saved, self.epoch_is_over = checkpoint.name, state.epoch_is_over
         self.setup.warnings.extend(schedule_warnings(self.settings.schedule.kind, state))

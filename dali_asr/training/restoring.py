@@ -53,7 +53,8 @@ def start_from(setup: Setup, source: str) -> None:
     other = load_checkpoint(Path(source).expanduser())
     if differing := _differences_of_weights(other.description, description):
         raise CheckpointError(
-            f"training.init: {source}: of another model: {'; '.join(differing)}; give the same model and loader.context"
+            f"training.init: {source}: of another model: {'; '.join(differing)}; "
+            f"{_remedy_of_weights(other.description, differing)}"
         )
     own = model.state_dict()
     # By position: layers of dropout, which may differ, shift the names.
@@ -89,6 +90,17 @@ def _differences_of_weights(theirs: ModelDescription, ours: ModelDescription) ->
     if _is_unknown_alike(theirs, ours):
         comparable = replace(comparable, features=ours.features)
     return comparable.differences(ours)
+
+
+def _remedy_of_weights(theirs: ModelDescription, differing: list[str]) -> str:
+    """Return what to do about differences: features are the corpus's, the rest is the configuration's."""
+    of_features = [each for each in differing if each.startswith("feature")]
+    remedies = ["give the same model and loader.context"] if of_features != differing else []
+    if of_features and theirs.features:
+        remedies.insert(0, f"prepare the corpus with its features ({theirs.features.options()})")
+    elif of_features:
+        remedies.insert(0, f"give a corpus of its features, {theirs.feature_dim} per frame")
+    return " and ".join(remedies)
 
 
 def _with_dropout_of(theirs: ModelDescription, ours: ModelDescription) -> ModelDescription:

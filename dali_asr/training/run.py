@@ -24,7 +24,7 @@ def train(
     config: Config,
     *,
     run: str | Path | None = None,
-    recipe: str = "run",
+    recipe: str | None = None,
     resume: str | Path | None = None,
     corpus: Corpus | None = None,
     reporter: Reporter | None = None,
@@ -40,7 +40,7 @@ def train(
     Args:
         config: the configuration.
         run: the run's folder; by default one in `config.run.folder`, named by recipe, date and time.
-        recipe: names the folder.
+        recipe: names the folder; by default the recipe or the YAML file that the configuration was read from does.
         resume: the folder of a run or of a checkpoint to continue; or `auto` for the run in `run`, else the recipe's
             latest, else a new one.
         corpus: the corpus to train on, instead of the configured one. The run records its folder as `data.root`, or
@@ -61,7 +61,9 @@ def train(
         raise UsageError(f"train: corpus is {brief(corpus)}; give a Corpus, as Corpus.open(FOLDER) returns one")
     with joined(config.loader.device) as world, matrix_precision(world.device, allow_tf32=config.training.allow_tf32):
         told = reporter if reporter and world.leads else Reporter()
-        start = world.on_rank_0(lambda: find_start(config.run, run, recipe, resume))
+        start = world.on_rank_0(lambda: find_start(config.run, run, recipe or config.recipe, resume))
+        if start.note:
+            told.noted(start.note)
         with world.together():
             if corpus:
                 config = config.model_copy(update={"data": with_root(config.data, corpus)})

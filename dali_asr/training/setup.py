@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from dali_asr.config import Config, DataConfig, TrainingConfig
+    from dali_asr.config import Config, DataConfig, ScheduleConfig, TrainingConfig
     from dali_asr.corpus import Corpus, Partition
     from dali_asr.corpus.segment_counts import SegmentCounts
     from dali_asr.loading import WindowLoader
@@ -93,7 +93,11 @@ def set_up(
     train = training_partition(corpus, config.data)
     dev = partition_of(corpus, "data.dev", config.data.dev) if config.data.dev else None
     counts = label_counts(train, "data.train")
-    missing = None if resumed else warn_of_missing(counts, corpus.inventory, train.name)
+    missing = (
+        None
+        if resumed
+        else warn_of_missing(counts, corpus.inventory, train.name, trained=config.training.init is not None)
+    )
     expected = corpus.inventory == ARPABET  # small corpora lack some of its symbols
     if dev:
         label_counts(dev, "data.dev")
@@ -220,13 +224,13 @@ def build_schedule(config: TrainingConfig, steps: int) -> Schedule:
     return Schedule(config.optimizer.learning_rate, steps, **config.schedule.model_dump())
 
 
-def warmup_warnings(warmup_steps: int, steps: int) -> list[str]:
+def warmup_warnings(schedule: ScheduleConfig, steps: int) -> list[str]:
     """Return a warning if the warm-up takes more than a quarter of a run, as that of a recipe on little data does."""
-    if 4 * warmup_steps <= steps:
+    warmup_steps, fitting = schedule.warmup_steps, schedule.warmup_for(steps)
+    if fitting == warmup_steps:
         return []
     result = "never reaches its peak" if warmup_steps >= steps else f"reaches its peak after {warmup_steps / steps:.0%}"
-    tenth = steps // 10
-    remedy = f"lower it to {tenth:,}, a tenth of the steps," if tenth else "set it to 0, which is no warm-up,"
+    remedy = f"lower it to {fitting:,}, a tenth of the steps," if fitting else "set it to 0, which is no warm-up,"
     return [
         f"training.schedule.warmup_steps: {warmup_steps:,}, but the run has {steps:,} steps, so that the learning rate "
         f"{result}; {remedy} or train for more epochs"

@@ -192,7 +192,7 @@ class _Stack:
         return next(iter(self._active.values()))
 
     def _train_epoch(self) -> None:
-        clock = EpochClock()
+        clock = EpochClock(self._lead.within_epoch)
         for member in self._members:
             member.stepper.model.train()
         for batch in clock.wait.over(self._batches_left()):

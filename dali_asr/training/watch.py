@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 MAX_STALL = 0.1  # of the time of an epoch
-_MIN_SECONDS = 5.0  # of an epoch; in shorter ones the first batch weighs too much
+_MIN_WAIT = 5.0  # seconds of an epoch; a shorter wait is not worth a change, and the first batch weighs too much in it
 _WORSENING = 5  # evaluations below the best one, while the loss in training falls
 _JUMP = 2.0  # times the lowest loss so far
 
@@ -29,7 +29,7 @@ class Watch:
 
     def waited(self, epoch: int, stall: float, seconds: float) -> None:
         """Take the data stall of an epoch: the fraction of its seconds that training waited for batches."""
-        if stall > MAX_STALL and seconds > _MIN_SECONDS:
+        if stall > MAX_STALL and stall * seconds > _MIN_WAIT:
             self._say(
                 "stall",
                 f"training waited for batches during {stall:.0%} of epoch {epoch}; dali-asr profile shows where the "

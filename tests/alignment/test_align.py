@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from dali_asr.alignment.utterance import align_utterance
 from dali_asr.alignment.viterbi import NoPathError
 from dali_asr.config import Config
 from dali_asr.corpus.segment_counts import SegmentCounts
+from dali_asr.demo import DEMO_RECORDING
 from dali_asr.inventory import Inventory
 from dali_asr.segments import FrameTiming
 from dali_asr.training import train
@@ -148,7 +150,7 @@ def test_a_wrong_transcript_is_doubted_and_surplus_ones_are_counted(
             "align", run, folder, tmp_path / "words.tsv", "-o", out, "--dictionary", tmp_path / "own.dict", "--force"
         )
         assert f"error: 2 transcripts have no recording; they are listed in {out / 'failed.csv'}" in result.output
-        doubt = "1 of 1 recordings match their transcripts poorly (mean log posterior below -1.5): a; listen to them"
+        doubt = "1 of 1 recordings match their transcripts poorly (mean log posterior below -1.5): a; listen to them: "
         assert (doubt in result.output) is doubted, result.output
 
 
@@ -171,6 +173,8 @@ def test_what_can_be_aligned_is_and_the_rest_is_listed(run: Path, tmp_path: Path
     assert "8 failed" in result.output
     alone = run_cli(*arguments[:2], folder / "a b.npy", *arguments[3:5], tmp_path / "alone", *arguments[6:])
     assert alone.exit_code == 0, "the other transcripts are not asked for"
+    alone = run_cli(*arguments[:2], folder / "short.npy", *arguments[3:5], tmp_path / "none", *arguments[6:])
+    assert (alone.exit_code, alone.stdout) == (1, f"1 failed: {tmp_path / 'none' / 'failed.csv'}\n")
     grid = textgrid.openTextgrid(str(out / "a b.TextGrid"), includeEmptyIntervals=True)
     assert grid.tierNames == ("words", "phones", "confidence")
     assert [entry.label for entry in grid.getTier("words").entries] == ["", "bob", "", "kaa", ""]
@@ -197,3 +201,46 @@ def test_what_can_be_aligned_is_and_the_rest_is_listed(run: Path, tmp_path: Path
     assert "exists; choose another folder, or overwrite it (--force)" in run_cli(*arguments).output
     (tmp_path / "words.tsv").write_text("nobody\tbob\n")
     assert "none of its 1 transcripts is of a recording in" in run_cli(*arguments, "--force").output
+
+
+def test_a_recording_and_corpora_of_its_features_have_the_same_boundaries(
+    tmp_path: Path, run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recording in the package, a packed corpus, and a course folder, whose arrays are not normalized."""
+    monkeypatch.chdir(tmp_path)
+    Path("words.tsv").write_text("demo\tbob kaa bob\n")
+    Path("own.dict").write_text("bob B AA B\nkaa K AA\n")
+    for command in (
+        "features demo.wav packed",
+        "features demo.wav raw --normalization none",
+        "data export course raw course",
+    ):
+        done = run_cli(*command.split())
+        assert done.exit_code == 0, command
+    assert "Exported 350 frames of 1 partition to course" in done.stdout
+    found = {}
+    for source in ("demo.wav", "packed", "packed --partition all", "course"):
+        given = f"align english-small {source} words.tsv -o out --dictionary own.dict --device cpu --force"
+        done = run_cli(*given.split())
+        assert done.exit_code == 0, done.output
+        grid = textgrid.openTextgrid("out/demo.TextGrid", includeEmptyIntervals=True)
+        found[source] = [(one.start, one.label) for one in grid.getTier("phones").entries]
+    expected = found.pop("demo.wav")
+    assert len(expected) >= 8
+    for source, phones in found.items():
+        assert [label for _, label in phones] == [label for _, label in expected], source
+        assert [start for start, _ in phones] == pytest.approx([start for start, _ in expected], abs=1e-3), source
+    Path("sounds/dev").mkdir(parents=True)
+    Path("sounds/train").mkdir()
+    for path in ("sounds/dev/demo.wav", "sounds/train/other.wav"):
+        shutil.copy(DEMO_RECORDING, path)
+    Path("words.tsv").write_text("demo\tbob kaa bob\nother\tbob\n")
+    done = run_cli(*given.replace("course", "sounds --partition dev").split())
+    assert (done.exit_code, "Aligned 1 recording" in done.stdout) == (0, True), "other transcripts are not asked for"
+    for source, message in {
+        "sounds --partition test": "sounds: no partition 'test'; it has dev, train",
+        "course --partition test": "test",
+        "demo.wav --partition test": "partition test: single files have no partitions; leave it out",
+    }.items():
+        done = run_cli(*given.replace("course", source).split())
+        assert (done.exit_code, message in done.stderr) == (2, True), done.stderr

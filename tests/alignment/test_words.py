@@ -40,9 +40,35 @@ def test_numbers_are_read_as_their_value(number: int) -> None:
         assert value_of(number_words(text) or []) == number
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("1st", "first"),
+        ("2nd", "second"),
+        ("3rd", "third"),
+        ("8th", "eighth"),
+        ("11th", "eleventh"),
+        ("12th", "twelfth"),
+        ("20th", "twentieth"),
+        ("21st", "twenty first"),
+        ("1,000th", "one thousandth"),
+        ("342nd", "three hundred forty second"),
+    ],
+)
+def test_ordinals_are_read(text: str, words: str) -> None:
+    assert number_words(text) == words.split()
+
+
+def test_a_minus_before_a_number_is_read() -> None:
+    for text in ("-3 degrees", "\u22123 degrees", "(-3) degrees"):
+        assert split_words(text) == ["minus", "3", "degrees"]
+    words = " ".join(split_words("it fell from 5 to -3.5 - 10-3, B-52 and x -- 4"))
+    assert words == "it fell from 5 to minus 3.5 10-3 b-52 and x 4"
+
+
 def test_numbers_that_are_not_read() -> None:
     assert number_words("3.14") == ["three", "point", "one", "four"]
-    for text in ("1000000000", "21st", "1,00", "", ".", "٣", "1.2.3"):
+    for text in ("1000000000", "21th", "11st", "3.5th", "1000000000th", "st", "1,00", "", ".", "٣", "1.2.3"):
         assert number_words(text) is None
 
 
@@ -102,7 +128,7 @@ def test_ways_to_find_a_word(listed: Dictionary, word: str, origin: str, phones:
 
 
 def test_words_without_any_pronunciation(listed: Dictionary) -> None:
-    for word in ("кот", "7", "21st"):
+    for word in ("кот", "7", "21st", "5rd"):
         assert listed.find(word) is None
 
 
@@ -142,6 +168,9 @@ def test_the_english_dictionary() -> None:
     entry = found.find("read")
     assert entry
     assert {found.symbols(said) for said in entry.pronunciations} == {"R EH D", "R IY D"}
+    assert all(
+        found.find(word) for word in ("minus", *(f"{number}th" for number in (*range(4, 21), 30, 100, 1000, 10**6)))
+    )
 
 
 @pytest.mark.parametrize(

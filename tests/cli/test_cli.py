@@ -232,6 +232,39 @@ def test_progress_on_a_terminal_leaves_piped_output_alone(tmp_path: Path) -> Non
     assert "result" not in shown
 
 
+@pytest.mark.parametrize(
+    ("columns", "details"),
+    [
+        (40, "  340/31440"),
+        (60, "  340/31440  loss 2.345"),
+        (80, "  340/31440  loss 2.345  accuracy 45.1%"),
+        (120, "  340/31440  loss 2.345  accuracy 45.1%  1,123,456 frames/s"),
+    ],
+)
+def test_a_narrow_bar_keeps_the_steps_whole_and_leaves_out_the_last_details(
+    columns: int, details: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich.console import Console
+
+    from dali_asr.cli import console
+
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=columns, color_system=None)
+    monkeypatch.setattr(console, "stdout", terminal)
+
+    def drawn(description: str, total: int | None, shown: str) -> str:
+        bar = console.progress_bar()
+        bar.add_task(description, total=total, completed=340, shown=shown)
+        with terminal.capture() as captured:
+            terminal.print(bar.get_renderable())
+        (line,) = captured.get().splitlines()
+        assert len(line) <= columns
+        return line.rstrip()
+
+    line = drawn("epoch 12/40", 31440, "loss 2.345  accuracy 45.1%  1,123,456 frames/s")
+    assert re.fullmatch(rf"epoch 12/40 [╸╺ ]{{10,}} {re.escape(details)}", line), line
+    assert re.fullmatch(r"loading ━+", drawn("loading", None, "")), "without count and time"
+
+
 @pytest.mark.parametrize("columns", [80, 120])
 def test_lines_and_warnings_leave_no_piece_of_the_bar_on_a_terminal(columns: int, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
@@ -410,6 +443,11 @@ def test_unexpected_errors_are_one_line(run_cli: Run, monkeypatch: pytest.Monkey
         (["--nothing"], 2, "error: --nothing: no such option; see dali-asr --help\n"),
         (["predict", "--devic", "cpu"], 2, "error: predict: --devic: no such option; did you mean --device?\n"),
         (["train", "--set"], 2, "error: option '--set' requires an argument\n"),
+        (["train", "--set", "training.epochs", "3"], 2, "stands apart; write --set training.epochs=3\n"),
+        (["train", "demo", "--set", "model.hidden", "[8, 8]"], 2, "write --set 'model.hidden=[8, 8]'\n"),
+        (["bench", "loader", "--set", "loader.context", "2"], 2, "write --set loader.context=2\n"),
+        (["train", "demo", "x.yaml", "--set", "run.name=a"], 2, "error: train: unexpected argument x.yaml; usage:"),
+        (["train", "--set", "training.epochs", "demo"], 2, "--set training.epochs: not a setting; write section"),
         (["data", "info"], 2, "error: data info: CORPUS is missing; usage: dali-asr data info CORPUS\n"),
         (["predict"], 2, "error: predict: RUN is missing; usage: dali-asr predict RUN [SOURCE...]\n"),
         (

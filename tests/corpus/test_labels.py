@@ -48,6 +48,8 @@ def test_symbols_that_never_occur_are_named() -> None:
     message = warn_of_missing(counts, ARPABET, "train")
     assert message is not None
     assert message == "train: no frame is labelled ZH; the model cannot learn what it never sees"
+    started = warn_of_missing(counts, ARPABET, "train", trained=True)
+    assert started == "train: no frame is labelled ZH; the model may forget those it knows"
     few = warn_of_missing(np.array([1, 0, 0, 0, 0, 0, 0, 0]), Inventory(tuple("abcdefgh")), "x")
     assert few is not None
     assert "b, c, d, e, f and 2 more" in few

@@ -307,7 +307,8 @@ def test_only_regular_files_are_read(course: Path, tmp_path: Path, make: str, fo
     else:
         path.symlink_to({"loop": path, "dangling": tmp_path / "nowhere", "device": Path("/dev/zero")}[make])
     reasons = {"loop": "too many levels of symbolic links", "dangling": "no such file or directory"}
-    message = rf"{folder}/u02\.npy: {reasons.get(make, 'is not a regular file')}; "
+    reasons["fifo"] = "is a pipe, not a regular file; put its content into a file instead"
+    message = rf"{folder}/u02\.npy: {reasons.get(make, 'is not a regular file; ')}"
     with pytest.raises(DataError, match=message):
         pack_corpus(course, tmp_path / "packed")
     with pytest.raises(DataError, match=message):

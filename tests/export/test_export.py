@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -16,6 +17,8 @@ import onnx
 import pytest
 
 from dali_asr import Config, evaluate, export_onnx, load_model, train
+from dali_asr.audio.extract import Extracted, extract
+from dali_asr.demo import DEMO_RECORDING
 from dali_asr.errors import CheckpointError, DataError, UsageError
 from dali_asr.export import onnx_file
 from dali_asr.inference.writers import write_evaluation
@@ -115,6 +118,17 @@ def test_the_model_in_the_package_keeps_its_own_card(
     assert "### Limits" in card
     assert "speechocean762" in card
     assert "not recorded" not in card
+    links = re.findall(r"\]\(([^)]*)\)", card)
+    assert links
+    assert all(link.startswith("https://") for link in links), "the card may be anywhere"
+    commands, *_ = re.findall(r"```sh\n(.*?)\n```", card, re.DOTALL)
+    for command in commands.replace("RECORDINGS", "demo.wav").splitlines():
+        assert run_cli(*shlex.split(command)[1:]).exit_code == 0, command
+    (array,) = re.findall(r'np\.load\("(.*)"\)', card)
+    model = load_model("english-small", device="cpu")
+    (extracted,) = extract([DEMO_RECORDING], model.features)
+    assert isinstance(extracted, Extracted)
+    np.testing.assert_array_equal(np.load(array.replace("NAME", "demo")), extracted.frames)
 
 
 def test_outputs_are_replaced_only_on_request(trained: Path, quick: None, run_cli: Run, tmp_path: Path) -> None:

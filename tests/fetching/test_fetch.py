@@ -242,7 +242,9 @@ def test_an_unknown_host_is_named_at_once(tmp_path: Path) -> None:
     [
         ("https:///data.zip", "names no host"),
         ("htpps://host/data.zip", "unknown scheme htpps:; did you mean https?"),
-        ("kaggle:Name With Spaces", "expected kaggle:COMPETITION"),
+        ("kaggle:Name With Spaces", "expected kaggle:COMPETITION, the last part of the competition's address"),
+        ("kaggle:COMPETITION", "COMPETITION stands for the last part of the competition's address; write kaggle:tit"),
+        ("gdrive:ID", "ID stands for the long part of the file's link; write gdrive:1AbC-dEf for https://drive"),
         ("gdrive:https://drive", "expected gdrive:ID"),
         ("http://host:port/x.zip", "give a whole link"),
     ],

@@ -21,6 +21,7 @@ from dali_asr.inference.sources import open_source
 from dali_asr.inventory import ARPABET
 from dali_asr.runs.description import ModelDescription
 from dali_asr.segments import FrameTiming
+from tests.makers import make_course
 
 MODEL = "english-small"
 
@@ -87,6 +88,7 @@ def test_a_recording_is_labelled_at_once(
     again = run_cli("predict", MODEL, "demo.wav", "-o", "-", "--device", "cpu")
     assert again.stdout == Path("demo.TextGrid").read_text(), "TextGrids are the default for recordings"
     assert "exists" in run_cli("predict", MODEL, "demo.wav").stderr
+    assert "written to demo.json" in run_cli("predict", MODEL, "demo.wav", "--format", "json", "--device", "cpu").stdout
     Path("demo.wav").write_bytes(b"not a sound")
     assert "demo.wav: is not audio" in run_cli("predict", MODEL, "demo.wav", "--force").stderr
 
@@ -106,8 +108,16 @@ def test_files_that_cannot_be_used_are_left_out_only_if_asked(
     command = ("predict", MODEL, "-", "--format", "ctm", "--device", "cpu", "-o", tmp_path / "all.ctm")
     done = run_cli(*command, stdin=listed)
     assert done.exit_code == 1
-    (line,) = done.stderr.splitlines()
+    later = ("cut.flac", "short.wav")  # whose faults their headers do not show
+    *faults, line = done.stderr.splitlines()
+    assert sorted(fault.split(": ")[1] for fault in faults) == [str(path) for path in bad if path.name not in later]
+    assert line == (
+        f"error: {bad[0]}: 3 faults, nothing is written; repair the files; --keep-going leaves out what cannot be used"
+    )
+    (line,) = run_cli(*command, stdin=f"{good}\n{bad[0]}\n").stderr.splitlines()
     assert line.endswith("; --keep-going leaves out what cannot be used")
+    with pytest.raises(DataError, match=r"empty.flac: is empty; .* \(1 more cannot be used\)$"):
+        predict(MODEL, [tmp_path / "empty.flac", tmp_path / "text.wav"], device="cpu")
     assert not (tmp_path / "all.ctm").exists()
     done = run_cli(*command, "--keep-going", stdin=listed)
     assert done.exit_code == 1
@@ -146,3 +156,20 @@ def test_odd_recordings_and_folders_without_any_are_named(tmp_path: Path) -> Non
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match=r"none: holds neither recordings \(.*\.wav.*\) nor \.npy files of features"):
         predict(MODEL, tmp_path / "none", device="cpu")
+
+
+def test_a_partition_of_a_course_is_not_taken_for_a_folder_of_files(
+    tmp_path: Path, run_cli: Callable[..., Any]
+) -> None:
+    make_course(tmp_path / "course", {"train": [20], "test": [30]}, unlabelled=("test",))
+    for partition in ("train", "test"):
+        says = (
+            f"{tmp_path}/course/{partition}: is a partition, not the folder of the partitions; give {tmp_path}/course, "
+            f"and {partition} as the name of its partition"
+        )
+        for command in ("predict", "evaluate"):
+            for named in ([], ["--partition", partition]):
+                done = run_cli(command, MODEL, tmp_path / "course" / partition, *named)
+                assert (done.exit_code, done.output) == (1, f"error: {says} (--partition)\n")
+        info = run_cli("data", "info", tmp_path / "course" / partition)
+        assert info.output == f"error: {says}\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,10 @@ def test_times_are_plain_decimals() -> None:
         *("0", "0.0275", "0.00001", "123456.75", "20", "0.3")
     ]
     assert 'name = "a ""b"""' in to_textgrid({'a "b"': [(0, 1, "")]}, 1)
+    grid = to_textgrid({"a": [(0, 0.5, ""), (0.5, 1.2345, "x")], "b": [(0, 1.2345, "")]}, 1.2345)
+    times = re.findall("xm(?:in|ax) = (.*)", grid)
+    assert {len(time.partition(".")[2]) for time in times} == {4}, "as many decimals as the finest time"
+    assert set(times) == {"0.0000", "0.5000", "1.2345"}
 
 
 NAMES = ["../../up", "a/b", "a_b", "a%2Fb", "..", ".", "nul\0", "x" * 300, "x" * 301, "ü" * 200, "new\nline", "C:\\x"]

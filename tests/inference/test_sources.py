@@ -32,7 +32,7 @@ def test_nan_in_a_file_names_what_a_user_of_predict_can_do(tmp_path: Path) -> No
     frames[2, 1] = np.nan
     np.save(tmp_path / "a.npy", frames)
     description = ModelDescription((1, 1), 3, (), "gelu", False, ARPABET, Normalization("none"))
-    with pytest.raises(DataError, match=r"a\.npy: nan at frame 2, feature 1 .*numpy\.nan_to_num") as raised:
+    with pytest.raises(DataError, match=r"a\.npy: nan at frame 2, feature 1; .*numpy\.nan_to_num") as raised:
         list(open_source([tmp_path / "a.npy"], None, description, DataConfig(), quiet).parts)
     assert with_flags(str(raised.value)) == str(raised.value), "no option of another command"
 

@@ -120,7 +120,7 @@ def test_the_readme_tells_epochs_layers_and_changes(copy: Path, tmp_path: Path) 
     assert "| 1 | 8 | none | gelu | 0 |" in text
     assert "| Linear 15 -> 8 | [B, 8] | 128 |" in text
     assert f"It has {WEIGHTS} parameters, of 20,000,000 allowed." in text
-    assert "| recipe | run |" in text
+    assert "| recipe | demo |" in text
     assert "W&B" not in text
 
 

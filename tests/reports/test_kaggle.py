@@ -208,6 +208,19 @@ def test_a_sample_is_found_among_many_files_and_in_a_zip(
     assert done.exit_code == 0, done.output
 
 
+def test_a_file_is_compared_with_the_symbols_of_the_run_where_the_sample_holds_a_placeholder(
+    run_cli: Run, run: Path, tmp_path: Path
+) -> None:
+    placeholder = submission(tmp_path / "sample.csv", 70, "0")
+    options = ["--sample", placeholder, "--dry-run", "--file"]
+    done = submit(run_cli, run, *options, submission(tmp_path / "s.csv", 70, *ARPABET_SYMBOLS))
+    assert done.exit_code == 0, done.output
+    assert "symbols were not compared, because '0' in every row is a placeholder" in done.output
+    refused = submit(run_cli, run, *options, submission(tmp_path / "s.csv", 70, *["AA"] * 69, "QQ"))
+    assert refused.exit_code == 1
+    assert "s.csv: line 71: 'QQ' in 1 row, the run's inventory has '[SIL]', 'AA', " in refused.output
+
+
 def test_a_wrong_submission_is_not_sent(run_cli: Run, run: Path, kaggle: KaggleServer, tmp_path: Path) -> None:
     refused = submit(run_cli, run, "--file", submission(tmp_path / "s.csv", 69))
     assert refused.exit_code == 1

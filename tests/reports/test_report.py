@@ -33,6 +33,7 @@ from dali_asr.reports import report as reporting
 from dali_asr.reports.examples import MAX_FRAMES, Example, choose, make_examples
 from dali_asr.reports.figures import draw_metric, thinned
 from dali_asr.reports.posteriorgram import draw_posteriorgram
+from dali_asr.reports.record import settings
 from dali_asr.reports.report import confusion_rows, report
 from dali_asr.runs import Reporter
 from dali_asr.runs.checkpoint import load_checkpoint
@@ -131,6 +132,31 @@ def test_the_configuration_shows_what_differs_from_the_recipe(run: Path) -> None
     assert changed["training.seed"] == ("3", json.dumps(own.get("training", {}).get("seed", 0)))
     assert changed["model.hidden"] == ("[8]", "null")
     assert "training.label_smoothing" not in changed
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_section_that_is_null_on_one_side_is_one_row_of_what_differs(
+    masked: bool, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masking = {"time": {"width": [1, 2]}}
+    ours, theirs = (masking, None) if masked else (None, masking)
+    own = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    (copy / "config.yaml").write_text(yaml.safe_dump(own | {"loader": own["loader"] | {"masking": ours}}))
+    recipe = Config.check({"loader": {"masking": theirs}})
+    monkeypatch.setattr(Config, "load", lambda source, load=Config.load: recipe if source == "demo" else load(source))
+    report(copy, device="cpu", overwrite=True)
+    page = (copy / PAGE).read_text(encoding="utf-8")
+    rows = [row for row in Reader(page).rows if row[0].startswith("loader.masking") and len(row) == 3]
+    (key, value, other), *inner = rows
+    assert key == "loader.masking"
+    section, none = (value, other) if masked else (other, value)
+    assert none == "null"
+    assert section.startswith("{")
+    assert "time.width: [1, 2]" in section
+    assert [row[0] for row in inner] == [key for key in settings(Config.load(copy / "config.yaml")) if "masking" in key]
+    if masked:
+        assert ["loader.masking.time.width", "[1, 2]", "–"] in inner
 
 
 def test_the_table_sorts_and_the_matrix_answers_to_keys(run: Path, tmp_path: Path) -> None:
@@ -247,8 +273,18 @@ def test_damaged_old_and_cut_short_runs_are_said_in_one_line(
     shutil.copytree(run / "checkpoints", copy / "checkpoints")
     (copy / "config.yaml").write_text(config)
     (copy / "metrics.jsonl").write_text(lines + '{"kind": "st')  # a kill in the middle of a line
+    timings = [json.loads(line) for line in (copy / "timings.jsonl").read_text().splitlines()]
+    timings[0] |= {"data_stall": 0.0321}
+    timings[1] |= {"data_stall": 0.455, "from_step": 1018}  # the run was resumed there
+    (copy / "timings.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in timings))
     report(copy, device="cpu", overwrite=True)
-    assert "cut short: 2 of 9 epochs are complete" in (copy / PAGE).read_text(encoding="utf-8")
+    page = (copy / PAGE).read_text(encoding="utf-8")
+    assert "cut short: 2 of 9 epochs are complete" in page
+    assert "<dt>Data stall</dt><dd>3.2%</dd>" in page
+    ((epoch, *_, stall),) = (row for row in Reader(page).rows if row[0].startswith("2 ("))
+    assert (epoch, stall[:5]) == ("2 (from step 1,018)", "45.5%")  # what follows the table is read into its last cell
+    assert "An epoch in which the run was resumed is timed from that step on" in page
+    assert "timed from" not in (run / PAGE).read_text(encoding="utf-8")
 
 
 def test_utterances_can_be_heard(run: Path, run_cli: Callable[..., Any], tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from dali_asr.errors import DataError
-from dali_asr.reports.submission import check_submission
+from dali_asr.inventory import Inventory
+from dali_asr.reports.submission import Check, check_submission
+
+INVENTORY = Inventory(("[SIL]", "AA", "AE", *(f"s{at}" for at in range(9))))
 
 
 def table(path: Path, *rows: str, header: str = "id,label") -> Path:
@@ -15,33 +18,53 @@ def table(path: Path, *rows: str, header: str = "id,label") -> Path:
     return path
 
 
-def compare(tmp_path: Path, ours: tuple[str, ...], theirs: tuple[str, ...], header: str = "id,label") -> int:
-    return check_submission(table(tmp_path / "s.csv", *ours), table(tmp_path / "sample.csv", *theirs, header=header))
+def compare(tmp_path: Path, ours: tuple[str, ...], theirs: tuple[str, ...], header: str = "id,label") -> Check:
+    sample = table(tmp_path / "sample.csv", *theirs, header=header)
+    return check_submission(table(tmp_path / "s.csv", *ours), sample, INVENTORY)
 
 
 def test_the_same_rows_in_any_order_fit(tmp_path: Path) -> None:
-    assert compare(tmp_path, ("0,AA", '1,"a,b"', "2,AA"), ("2,AA", "0,AA", '1,"a,b"')) == 3
-    assert compare(tmp_path, ("0,AA", "1,AE"), ("0,AA", "1,AA")) == 2, "a sample of one symbol does not name them all"
+    assert compare(tmp_path, ("0,AA", '1,"a,b"', "2,AA"), ("2,AA", "0,AA", '1,"a,b"')) == Check(3, None)
     ours = tuple(f"{at},s{at}" for at in range(9))
-    assert compare(tmp_path, ours, tuple(f"{at},s{at % 3}" for at in range(9))) == 9, "nor does one of few symbols"
+    few = tuple(f"{at},s{at % 3}" for at in range(9))
+    assert compare(tmp_path, ours, few) == Check(9, None), "a sample of few symbols does not name them all"
+
+
+@pytest.mark.parametrize("placeholder", ["AA", "0", ""])
+def test_a_sample_of_one_symbol_is_a_placeholder_and_the_inventory_names_the_symbols(
+    placeholder: str, tmp_path: Path
+) -> None:
+    theirs = tuple(f"{at},{placeholder}" for at in range(3))
+    found = compare(tmp_path, ("0,[SIL]", "1,AE", "2,AA"), theirs)
+    assert found == Check(3, placeholder)
+    assert str(found) == (
+        f"3 rows, with the ids of the sample submission; its symbols were not compared, because {placeholder!r} in "
+        "every row is a placeholder: the labels are symbols of the run's inventory"
+    )
+    for wrong, near in (("QQ", ""), ("", ""), ("AE1", "; did you mean AE?")):
+        with pytest.raises(DataError) as raised:
+            compare(tmp_path, ("0,[SIL]", f"1,{wrong}", "2,AA"), theirs)
+        assert str(raised.value).endswith(
+            f"s.csv: line 3: {wrong!r} in 1 row, the run's inventory has '[SIL]', 'AA', 'AE', 's0', 's1' and 7 more"
+            f"{near}; predict the file again, or name the run that it is of"
+        )
 
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "message"),
     [
-        (("0,AA",), ("0,AA", "1,AA"), "s.csv: 1 rows, the sample has 2; predict the competition's test partition"),
+        (("0,AA",), ("0,AA", "1,AA"), "s.csv: 1 row, the sample has 2; predict the competition's test partition"),
         (("1,AA", "2,AA"), ("0,AA", "1,AA"), "s.csv: line 2: id '1', the sample has '0'; predict"),
         (("0,AA", "0,AA"), ("0,AA", "1,AA"), "s.csv: line 3: id '0', the sample has '1'; predict"),
         (
-            ("0,[SIL]", "1,AA"),
-            ("0,SIL", "1,SIL"),
-            "s.csv: '[SIL]', 'AA' in 2 rows, the sample has 'SIL'; did you mean SIL?; train with the competition's",
+            tuple(f"{at},{'QQ' if at == 7 else f's{at}'}" for at in range(9)),
+            tuple(f"{at},s{at % 3}" for at in range(9)),
+            "s.csv: line 9: 'QQ' in 1 row, the run's inventory has",
         ),
-        (("0,AA", "1,AE"), ("0,0", "1,0"), "s.csv: 'AA', 'AE' in 2 rows, the sample has '0'; train with"),
         (
             ("0,[SIL]", "1,AA", "2,[SIL]", "3,b"),
             ("0,SIL", "1,AA", "2,AE", "3,AA"),
-            "s.csv: '[SIL]', 'b' in 3 rows, the sample has 'SIL', 'AA', 'AE'; did you mean SIL?; train with the",
+            "s.csv: line 2: '[SIL]', 'b' in 3 rows, the sample has 'SIL', 'AA', 'AE'; did you mean SIL?; train with",
         ),
     ],
 )
@@ -68,9 +91,9 @@ def test_other_columns_are_another_competition(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "sample.csv").write_bytes(content)
     with pytest.raises(DataError) as raised:
-        check_submission(table(tmp_path / "s.csv", "0,AA"), tmp_path / "sample.csv")
+        check_submission(table(tmp_path / "s.csv", "0,AA"), tmp_path / "sample.csv", INVENTORY)
     assert message in str(raised.value)
     with pytest.raises(DataError, match="no such file"):
-        check_submission(tmp_path / "nothing.csv", tmp_path / "sample.csv")
+        check_submission(tmp_path / "nothing.csv", tmp_path / "sample.csv", INVENTORY)
     with pytest.raises(DataError, match="not a regular file"):
-        check_submission(tmp_path, tmp_path / "sample.csv")
+        check_submission(tmp_path, tmp_path / "sample.csv", INVENTORY)

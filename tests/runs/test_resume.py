@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from dali_asr.config import Config
+from dali_asr.config import Config, ScheduleConfig
 from dali_asr.errors import CheckpointError, DataError, TrainingInterrupted, UsageError
 from dali_asr.runs import Reporter
 from dali_asr.runs.checkpoint import find_checkpoint, list_checkpoints, load_checkpoint
@@ -138,6 +138,28 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path, run_cli: Callable[.
     assert str(both).endswith("raise training.epochs and training.max_steps")
 
 
+def test_a_run_is_not_made_shorter_than_it_is(tmp_path: Path) -> None:
+    """Nothing of it changes, so that it goes on later as it would have."""
+    run = resumed(tmp_path / "run", "training.epochs=2", "training.max_steps=30", "training.keep_checkpoints=9").run
+    files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for settings, says in (
+        (["training.epochs=1"], "1 epoch has 23 steps; raise training.epochs, or"),
+        (["training.max_steps=29"], "training.max_steps is 29; raise training.max_steps, or"),
+        (
+            ["training.epochs=1", "training.max_steps=23"],
+            "1 epoch has 23 steps and training.max_steps is 23; raise training.epochs and training.max_steps, or",
+        ),
+    ):
+        for resume in ("auto", run):
+            with pytest.raises(UsageError) as raised:
+                resumed(run, *settings, resume=resume)
+            expected = f"{run}: step 30 is done, and {says} resume from an earlier checkpoint"
+            assert str(raised.value) == expected
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
+    at_21 = list_checkpoints(run)[2]
+    assert resumed(run, "training.epochs=1", resume=at_21).epochs[-1]["step"] == 23
+
+
 def test_a_finished_run_removes_the_checkpoints_that_a_kill_left(tmp_path: Path) -> None:
     """Which came between saving the last one and removing an old one."""
     run = tmp_path / "run"
@@ -149,10 +171,24 @@ def test_a_finished_run_removes_the_checkpoints_that_a_kill_left(tmp_path: Path)
 
 def test_auto_resumes_the_latest_run_of_the_recipe(tmp_path: Path) -> None:
     options = [*OVERRIDES, f"run.folder={tmp_path}", "training.max_steps=3"]
-    first = train(Config.load("demo", options), recipe="mine", resume="auto").run
+    heard = Warnings()
+    first = train(Config.load("demo", options), recipe="mine", resume="auto", reporter=heard).run
     assert first.parent == tmp_path
-    assert train(Config.load("demo", options), recipe="mine", resume="auto").run == first
+    assert train(Config.load("demo", options), recipe="mine", resume="auto", reporter=heard).run == first
+    assert heard.notes == [f"No run of recipe mine in {tmp_path}/ to resume; starting a new one"]
     assert train(Config.load("demo", options), recipe="other", resume="auto").run != first
+
+
+def test_a_run_that_begins_instead_of_going_on_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    assert find_start(Config().run, run, "demo", None).note is None
+    assert find_start(Config().run, run, "demo", "auto").note == f"No run in {run} to resume; starting a new one"
+    run.mkdir()
+    (run / "config.yaml").touch()
+    without = f"The run in {run} has no checkpoint to resume from; starting it again"
+    assert find_start(Config().run, run, "demo", "auto").note == without
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert find_start(Config().run, run, "demo", None).note is None
 
 
 @pytest.mark.parametrize(
@@ -234,10 +270,11 @@ def changes(run: Path) -> list[dict[str, Any]]:
 
 
 def test_a_warm_up_of_more_than_a_quarter_of_the_run_is_said(tmp_path: Path) -> None:
-    assert warmup_warnings(10, 40) == []
-    (message,) = warmup_warnings(10, 30)
+    schedule = ScheduleConfig(warmup_steps=10)
+    assert warmup_warnings(schedule, 40) == []
+    (message,) = warmup_warnings(schedule, 30)
     assert message.endswith("its peak after 33%; lower it to 3, a tenth of the steps, or train for more epochs")
-    (message,) = warmup_warnings(10, 5)
+    (message,) = warmup_warnings(schedule, 5)
     assert message.endswith("never reaches its peak; set it to 0, which is no warm-up, or train for more epochs")
     warnings = Warnings()
     config = Config.load("demo", [*OVERRIDES, "training.max_steps=9"])
@@ -247,8 +284,15 @@ def test_a_warm_up_of_more_than_a_quarter_of_the_run_is_said(tmp_path: Path) -> 
 
 
 def test_folders_that_cannot_be_resumed_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no such folder; give the folder of a run"):
-        resumed(tmp_path, resume=tmp_path / "nowhere")
+    (tmp_path / "long").mkdir()
+    (tmp_path / "long/config.yaml").touch()
+    (tmp_path / "lnag").mkdir()  # not a run
+    for name, near in (("nowhere", ""), ("lnog", f"; did you mean {tmp_path / 'long'}?")):
+        with pytest.raises(CheckpointError) as raised:
+            resumed(tmp_path, resume=tmp_path / name)
+        assert str(raised.value) == (
+            f"{tmp_path / name}: no such folder; give the folder of a run, as dali-asr train prints it{near}"
+        )
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/text").write_text("mine")
     with pytest.raises(CheckpointError, match="not a run, it has no checkpoints"):
@@ -292,6 +336,8 @@ def test_a_signal_at_the_last_step_leaves_the_evaluation_to_the_resumed_run(step
     again = train(config, run=tmp_path / "run", resume="auto")
     assert again.epochs == whole.epochs
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    timed = [json.loads(line)["epoch"] for line in (tmp_path / "run/timings.jsonl").read_text().splitlines()]
+    assert timed == [1], "only the evaluation was left of the second"
 
 
 def test_auto_ignores_runs_of_other_recipes(tmp_path: Path) -> None:
@@ -307,10 +353,15 @@ def test_runs_of_one_second_have_folders_of_their_own(tmp_path: Path, monkeypatc
             return datetime(2026, 1, 2, 3, 4, 5, tzinfo=tz)
 
     monkeypatch.setattr("dali_asr.runs.start.datetime", Clock)
-    config = Config.load("demo", [*OVERRIDES, f"run.folder={tmp_path}", "training.max_steps=3"])
-    names = [train(config, recipe="mine").run.name for _ in range(3)]
+    (tmp_path / "mine.yaml").write_text(Config.load("demo").to_yaml())
+    options = [*OVERRIDES, f"run.folder={tmp_path}", "training.max_steps=3"]
+    config = Config.load(tmp_path / "mine.yaml", options)
+    assert config.model_copy().recipe == "mine"
+    names = [train(config, recipe=recipe).run.name for recipe in (None, None, "mine")]
     assert names == ["mine-20260102-030405", "mine-20260102-030405-2", "mine-20260102-030405-3"]
-    assert train(config, recipe="mine", resume="auto").run.name == names[-1]
+    assert train(config, resume="auto").run.name == names[-1]
+    assert train(Config.load("demo", options)).run.name == "demo-20260102-030405"
+    assert train(Config.check(config.model_dump())).run.name == "run-20260102-030405"
 
 
 class Impatient(Reporter):

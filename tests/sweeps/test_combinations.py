@@ -85,5 +85,5 @@ def test_an_invalid_sweep_is_refused_in_one_line(vary: list[str], options: dict[
 
 
 def test_a_mistake_outside_the_combinations_is_reported_as_by_train() -> None:
-    with pytest.raises(ConfigError, match=r"demo itself is valid\): 1 mistake\n  training\.epoch: unknown key"):
+    with pytest.raises(ConfigError, match=r"^--set: 1 mistake\n  training\.epoch: unknown key"):
         plan_sweep("demo", [RATES], overrides=["training.epoch=3"])

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from dali_asr import Config, Corpus, train
+from dali_asr import Config, Corpus, PackedWriter, train
+from dali_asr.audio.settings import FeatureSettings
 from dali_asr.errors import CheckpointError
+from dali_asr.inventory import ARPABET
 from dali_asr.runs.checkpoint import load_checkpoint
 from tests.makers import make_features
 from tests.training_runs import Warnings
@@ -79,6 +81,29 @@ def test_a_resumed_run_does_not_start_again(before: Path, tmp_path: Path) -> Non
 def test_another_model_is_refused(before: Path, tmp_path: Path, run_cli: Callable[..., Any]) -> None:
     with pytest.raises(CheckpointError, match=r"training.init: .*: of another model: hidden 6/.* \(here 6/none/0, 7/"):
         trained(tmp_path / "run", ["a", "b"], f"training.init={before}", "model.hidden=[6,7]")
+    settings = FeatureSettings.of("kaldi", coefficients=20, energy=False).to_json()
+    with PackedWriter(tmp_path / "corpus", inventory=ARPABET, normalization="none", features=settings) as writer:
+        for name in ("train", "dev"):
+            writer.add(name, "a", np.ones((40, 20), np.float32), np.zeros(40, int))
+    done = run_cli(
+        "train",
+        "--init",
+        "english-small",
+        "--set",
+        f"data.root={tmp_path}/corpus",
+        "--set",
+        "data.test=null",
+        "--set",
+        "loader.batch_size=8",
+    )
+    assert (
+        "(here 20); features computed by other settings; prepare the corpus with its features (--preset course)\n"
+        in done.stderr
+    )
+    assert (
+        FeatureSettings.from_json(settings).options()
+        == "--preset kaldi --set features.coefficients=20 --set features.energy=false"
+    )
     done = run_cli("train", "--init", tmp_path / "nowhere", "--run-folder", tmp_path / "run")
     assert done.exit_code == 1
     assert "nowhere: no such folder; give the folder of a run" in done.stderr

@@ -142,19 +142,27 @@ def test_a_printer_shows_every_epoch(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert re.fullmatch(r"epoch 1 \(cut short\)  dev    loss [\d.]+  accuracy [\d.]+%", dev_line)
 
 
-def test_an_epoch_cut_short_goes_on_in_the_resumed_run(tmp_path: Path) -> None:
+def test_an_epoch_cut_short_goes_on_in_the_resumed_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its line at the end is that of a run that was never cut."""
     options = [*SMALL, "loader.device=cpu", "loader.subset=9", "loader.batch_size=250"]
     options += ["training.schedule.kind=constant"]
 
     def run(name: str, steps: int) -> Any:
         config = Config.load("demo", [*options, f"training.max_steps={steps}"])
-        return train(config, run=tmp_path / name, resume="auto")
+        return train(config, run=tmp_path / name, resume="auto", reporter=Printer())
 
     whole = run("whole", 46)
     cut = run("cut", 30)
+    assert "from step" not in capsys.readouterr().out
     assert load_checkpoint(cut.run, "last").name == "epoch-0001-step-00000030"
     again = run("cut", 46)
+    (shown, _) = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"epoch 2  train  loss [\d.]+  accuracy [\d.]+%  data stall [\d.]+% \(from step 31\)", shown)
+    timings = [json.loads(line) for line in (cut.run / "timings.jsonl").read_text().splitlines()]
+    assert [(line["epoch"], line.get("from_step")) for line in timings] == [(1, None), (2, None), (2, 31)]
+    seconds = sum(line["train_seconds"] for line in timings[:2])
+    waited = sum(line["train_seconds"] * line["data_stall"] for line in timings[:2])
+    assert read_record(cut.run).data_stall == pytest.approx(waited / seconds)
     assert [(e["epoch"], e["step"], e["complete"]) for e in again.epochs] == [
         (1, 23, True),
         (2, 30, False),

@@ -72,10 +72,16 @@ class LabelRule:
         unknown = {symbol for symbol in {s.label for s in segments} if self.target(symbol) is None}
         for segment in segments:
             if segment.label in unknown:
+                has_tiers = path.suffix.lower() == ".textgrid"
+                remedy = (
+                    "fold it by fold=FILE, give its inventory by inventory=FILE, or, if these are words, name the tier "
+                    "of phones (tier=NAME)"
+                    if has_tiers
+                    else "fold it by fold=FILE, or give its inventory by inventory=FILE"
+                )
                 raise SymbolError(
                     f"{path}: unknown symbol {brief(segment.label)} at {segment.start:.3f} s"
-                    f"{self.inventory.nearest(segment.label)}; fold it by fold=FILE, give its inventory by "
-                    "inventory=FILE, or, if these are words, name the tier of phones (tier=NAME)"
+                    f"{self.inventory.nearest(segment.label)}; {remedy}"
                 )
 
     def labels(self, path: Path, segments: Sequence[Segment], timing: FrameTiming, frames: int) -> NDArray[np.int64]:

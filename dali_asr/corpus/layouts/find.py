@@ -67,18 +67,33 @@ def partition_names(root: Path) -> list[str]:
     return _kind(root).partition_names(root)
 
 
+def refuse_partition(root: Path, argument: str = "") -> None:
+    """Refuse the folder of a partition of a course folder, where that of the partitions is expected.
+
+    Args:
+        root: a folder without a known layout.
+        argument: what names the partition; empty if nothing does.
+
+    Raises:
+        DataError: it is such a folder.
+    """
+    if not (root / FEATURES).is_dir():
+        return
+    folder = root.absolute()
+    named = f" ({argument})" if argument else ""
+    raise DataError(
+        f"{root}: is a partition, not the folder of the partitions; give {folder.parent}, and {folder.name} as the "
+        f"name of its partition{named}"
+    )
+
+
 def _kind(root: Path) -> LayoutKind:
     with reading(root):
         if root.is_dir():
             kind = next((kind for kind in KINDS if kind.partition_names(root)), None)
             if kind:
                 return kind
-            if (root / FEATURES).is_dir():
-                folder = root.absolute()
-                raise DataError(
-                    f"{root}: is a partition, not the folder of the partitions; give {folder.parent}, and "
-                    f"{folder.name} as the name of its partition"
-                )
+            refuse_partition(root)
             problem = "neither a packed corpus nor a known layout"
         else:
             if not root.exists():

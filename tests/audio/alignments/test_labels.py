@@ -52,6 +52,10 @@ def test_positions_in_words_are_dropped_unless_known() -> None:
 def test_unknown_symbols_are_named_with_file_and_time() -> None:
     with pytest.raises(SymbolError, match=r"x.phn: unknown symbol 'ay!' at 1.250 s; did you mean AY\?; fold it by"):
         TIMIT.labels(PATH, [Segment(0, 1, "S"), Segment(1.25, 2, "ay!")], TIMING, 10)
+    for path, has_tiers in {PATH: False, Path("x.TextGrid"): True}.items():
+        with pytest.raises(SymbolError) as error:
+            TIMIT.check(path, [Segment(0, 1, "ay!")])
+        assert ("tier=NAME" in str(error.value)) is has_tiers
 
 
 @pytest.mark.parametrize(

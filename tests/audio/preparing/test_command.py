@@ -46,7 +46,7 @@ def test_the_commands_of_the_readme_run(folder: Path, run_cli: Callable[..., Any
     """The corpus trains with nothing said about it but its place."""
     text = README.read_text(encoding="utf-8")
     found = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
-    assert len(found) == 4
+    assert len(found) == 8
     for command in found:
         words = shlex.split(command)[1:]
         more = [part for value in QUICK for part in ("--set", value)] if words[0] == "train" else []
@@ -98,7 +98,15 @@ def test_exit_codes(folder: Path, run_cli: Callable[..., Any]) -> None:
         "warning: tier 'phones': only TextGrids have tiers; .phn files of TIMIT's form (3) are read whole",
         "warning: 1 file was left out, for the reasons above",
     ]
-    assert "trained on these symbols: dali-asr train --init english-small --set data.root=corpus" in done.stdout
+    assert done.stdout.splitlines()[-2:] == [
+        "Packed into corpus; next, from the weights of english-small, which knows these symbols: dali-asr train --init "
+        "english-small --set data.root=corpus --set training.schedule.warmup_steps=0",
+        "Or from random weights: dali-asr train --set data.root=corpus",
+    ]
     assert Manifest.read(folder / "corpus").partitions
     assert run_cli("prepare", "recordings", "corpus").exit_code == 2
+    for command in ("prepare", "features"):
+        done = run_cli(command, "recordings", "more.WAV")
+        assert done.exit_code == 2
+        assert done.stderr.startswith("error: more.WAV: is named as a recording, and a corpus is a folder; name one")
     assert run_cli("prepare", "recordings", "other", "--split", "1,1,1").exit_code == 2
