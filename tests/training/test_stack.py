@@ -170,6 +170,7 @@ def test_only_runs_on_the_same_batches_and_of_one_shape_train_together() -> None
         "training.precision=bf16",
         "training.compile=true",
         "training.ema=0.9",
+        "training.teacher.folder=teacher",
         "training.early_stopping=2",
         "tracking=tensorboard",
     ):
