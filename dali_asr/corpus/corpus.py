@@ -16,7 +16,7 @@ from dali_asr.corpus.origins import Origins
 from dali_asr.corpus.packed import Manifest, is_packed, open_arrays
 from dali_asr.corpus.packing import PackSettings, quiet
 from dali_asr.corpus.partition import Partition, join
-from dali_asr.errors import UsageError, did_you_mean
+from dali_asr.errors import UsageError, brief, did_you_mean
 from dali_asr.segments import FrameTiming
 
 if TYPE_CHECKING:
@@ -121,7 +121,8 @@ class Corpus:
                 lists by partition.
             labels: `[T]` integers per utterance, −100 where a frame has none, in the same form. A dict may leave out
                 partitions without labels; None if there are no labels at all.
-            inventory: the label set, or its symbols in label order; by default the numbers up to the highest label.
+            inventory: the label set, or its symbols in label order; by default the numbers up to the highest label, or
+                ARPAbet if there are no labels at all.
             normalization: `none`, `utterance`, `global`, or a `Normalization` with statistics.
             train: partitions whose statistics `global` uses; by default the first one.
             dtype: of the stored frames, `float32` or `float16`.
@@ -151,6 +152,8 @@ class Corpus:
             UsageError: the corpus has no partition of a name, or no name is given.
         """
         for name in names:
+            if not isinstance(name, str):
+                raise UsageError(f"partition: received {brief(name)}; give names one by one: partition('train', 'dev')")
             if name not in self.partitions:
                 has = ", ".join(self.partitions)
                 raise UsageError(

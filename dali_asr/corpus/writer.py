@@ -205,7 +205,7 @@ def check_stored_dtype(dtype: str) -> None:
         UsageError: the dtype is neither `float32` nor `float16`.
     """
     if dtype not in STORED_DTYPES:
-        raise UsageError(f"dtype {dtype!r}; frames are stored as {' or '.join(STORED_DTYPES)}")
+        raise UsageError(f"dtype {dtype!r}; expected the text {' or '.join(map(repr, STORED_DTYPES))}")
 
 
 def check_utterance_name(partition: str, utterance: object, before: Collection[str]) -> None:
@@ -251,7 +251,8 @@ def check_utterance(
     if wrong.any():
         at = int(wrong.argmax())
         raise DataError(
-            f"{where}: label {encoded[at]} at frame {at}; the inventory has labels 0 to {len(inventory) - 1}"
+            f"{where}: label {encoded[at]} at frame {at}; the inventory has labels 0 to {len(inventory) - 1}, and "
+            f"{NO_LABEL} stands for none"
         )
     encoded[absent] = inventory.unlabelled
     return features, encoded

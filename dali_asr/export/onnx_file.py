@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,13 +150,9 @@ def _random_frames(model: TrainedModel, length: int) -> NDArray[np.float32]:
 
 
 def _check_packages() -> None:
-    try:
-        import onnx
-        import onnxruntime
-        import onnxscript
-    except ImportError as error:
-        raise UsageError(f"export: needs {error.name}; pip install 'dali-asr[onnx]'") from error
-    del onnx, onnxruntime, onnxscript
+    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"export: needs {', '.join(missing)}; pip install 'dali-asr[onnx]'")
 
 
 def _check_outputs(path: Path, *, overwrite: bool) -> Path:

@@ -79,7 +79,7 @@ class WindowLoader:
         world_size: number of processes that share the steps. The batches of all ranks at a step are the global batch.
 
     Arguments that change only speed and memory:
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`, or N.
         graph: `stock`, made of DALI's own operators; `fused`, one GPU operator; `auto` takes `fused` on a GPU where
             Triton can launch kernels, and otherwise warns and takes `stock`.
         prefetch: number of iterations that DALI prepares ahead, at least 1.
@@ -108,6 +108,8 @@ class WindowLoader:
             loss = cross_entropy(model(batch.windows), batch.labels)
     """
 
+    batch_sampler = None  # trainers that look at `sampler`, such as Lightning's, look at this as well
+
     def __init__(
         self,
         partition: Partition,
@@ -122,7 +124,7 @@ class WindowLoader:
         dtype: Dtype | torch.dtype = "float32",
         rank: int = 0,
         world_size: int = 1,
-        device: str | torch.device = "auto",
+        device: str | int | torch.device = "auto",
         graph: GraphChoice = "auto",
         prefetch: int = 2,
         memory_budget: int | str | None = None,
@@ -149,14 +151,13 @@ class WindowLoader:
                 f"{partition.name}: {self.spec.positions} frames are fewer than a global batch of "
                 f"{self.spec.steps.global_batch}; lower batch_size, or set drop_last to false"
             )
-        self.device = resolve_device(str(device))
+        self.device = resolve_device(f"cuda:{device}" if isinstance(device, int) else str(device))
         self.graph = choose_graph(graph, self.device)
         self._prefetch = checked_integer("prefetch", prefetch, 1)
         self._memory_budget = None if memory_budget is None else as_bytes("memory_budget", memory_budget)
         self._size = IterationSize.choose(
             self.spec, self.graph, partition.dtype.name, self._prefetch, batches_per_iteration, self.device
         )
-        _check_ranks(world_size)
         self._partition = partition
         self._process = os.getpid()
         self.epoch = self.delivered = 0
@@ -312,6 +313,8 @@ class WindowLoader:
             )
         if self._feed is None:
             raise UsageError("loader: it was closed; make another")
+        if not self._loop:  # a trainer may have formed the group since the loader was made
+            _check_ranks(self.spec.world_size)
         self._loop += 1
         self.epoch, self.delivered = self._upcoming
         self._begun = True

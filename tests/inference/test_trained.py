@@ -81,7 +81,7 @@ def test_one_number_is_a_context_and_a_text_a_normalization() -> None:
             r"normalization 'global'; expected none, utterance, or .*Normalization\.of",
         ),
         ({"inventory": "ab"}, "inventory 'ab'; expected an Inventory, or a list of symbols in label order"),
-        ({"frame_dtype": "int8"}, "dtype 'int8'; frames are stored as"),
+        ({"frame_dtype": "int8"}, "dtype 'int8'; expected the text 'float32' or 'float16'"),
         ({"model": 3}, r"TrainedModel: received 3; give a network, which is a torch\.nn\.Module"),
         ({"segment_counts": SegmentCounts.empty(3)}, "segment_counts of 3 labels, an inventory of 2"),
     ],

@@ -182,6 +182,27 @@ def test_lightning_resumes_with_the_next_epoch(partition: Partition, tmp_path: P
     assert_same_weights(resumed.model.state_dict(), plain_loop(partition, 3))
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_evaluates_every_batch_once(partition: Partition, tmp_path: Path) -> None:
+    seen: list[Batch] = []
+
+    def step(batch: Batch, *_: Any) -> None:
+        seen.append(batch)
+
+    module = lightning_module()
+    module.validation_step = module.test_step = module.predict_step = step
+    trainer = lightning_trainer(tmp_path, max_epochs=2)
+    loader = make_loader(partition, shuffle=False)
+    trainer.fit(module, make_loader(partition), loader)
+    trainer.validate(module, loader)
+    trainer.test(module, loader)
+    trainer.predict(module, loader)
+    whole = list(make_loader(partition, shuffle=False))
+    assert len(seen) == 2 + 5 * len(whole), "two batches before training"
+    for first in range(2 + 2 * len(whole), len(seen), len(whole)):
+        assert all(torch.equal(a.frame_ids, b.frame_ids) for a, b in zip(seen[first:], whole, strict=False))
+
+
 def test_an_epoch_that_is_set_begins_with_its_first_batch(partition: Partition) -> None:
     ran = [list(loader) for loader in [make_loader(partition)] for _ in range(3)]
     loader = make_loader(partition)
