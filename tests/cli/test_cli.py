@@ -422,6 +422,12 @@ def test_unexpected_errors_are_one_line(run_cli: Run, monkeypatch: pytest.Monkey
         (["train", "--set", "loader.batch_size=0"], 2, "loader.batch_size: received 0"),
         (["train", "--set", "data.root=/nowhere"], 1, "error: data.root: /nowhere: no such folder; set it"),
         (["train", "--set", "loader.device=cuda:99"], 1, "error: device cuda:99"),
+        (
+            ["predict", "demo.wav"],
+            2,
+            "error: predict: the model is missing before demo.wav; name it first, as in dali-asr predict english-small "
+            "demo.wav\n",
+        ),
         (["predict", "/nowhere", "demo"], 1, "error: /nowhere: no such folder; give the folder of a run"),
         (["data", "pack", "/nowhere", "/nowhere-either"], 1, "error: /nowhere: no such folder"),
         (["data", "info", "/nowhere"], 1, "error: /nowhere: no such folder"),
