@@ -282,7 +282,7 @@ def _check_symbols(called: str, ours: Table, theirs: Table, inventory: Inventory
         )
     raise DataError(
         f"{called}: line {ours.lines[unknown[0]]}: {_named(unknown)} in {_counted(rows)}, {has}"
-        f"{did_you_mean(unknown[0], sorted(allowed))}; {remedy}"
+        f"; {remedy}{did_you_mean(unknown[0], sorted(allowed))}"
     )
 
 
