@@ -93,11 +93,11 @@ def validate(
         raise ConfigError(
             file, [*(f"--set: {mistake}" for mistake in of_overrides), *(each for each in of_file if each in found)]
         ) from error
-    found = corpus_mistakes(checked.data)
-    if len(found) > 1:
-        raise ConfigError(file, list(map(str, found)))
-    if found:
-        raise found[0]
+    mistakes = corpus_mistakes(checked.data)
+    if len(mistakes) > 1:
+        raise ConfigError(file, list(map(str, mistakes)))
+    if mistakes:
+        raise mistakes[0]
     whole = check_corpus(checked.data)
     if whole:
         check_parameters(checked, open_corpus(checked.data, quiet))

@@ -13,11 +13,11 @@ from dali_asr.config import Config, recipe_names
 from dali_asr.corpus.regular import reading
 from dali_asr.errors import CheckpointError
 from dali_asr.pretrained import is_pretrained
-from dali_asr.runs.absent import check_run_folder
 from dali_asr.runs.changes import Change, read_changes
-from dali_asr.runs.checkpoint import CONFIG, run_of
+from dali_asr.runs.checkpoint import run_of
 from dali_asr.runs.curves import best_epoch
 from dali_asr.runs.folder import METRICS, TIMINGS, read_stall
+from dali_asr.runs.run_path import CONFIG, check_run_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,7 +23,8 @@ from dali_asr.errors import DataError, UsageError, brief, did_you_mean
 from dali_asr.files import disk_errors, new_file
 from dali_asr.inference.formats import COLUMNS, encode_kaggle
 from dali_asr.inference.predict import label, prepare
-from dali_asr.runs.checkpoint import CONFIG, checkpoint_folder, is_of_package, run_of
+from dali_asr.runs.checkpoint import checkpoint_folder, is_of_package, run_of
+from dali_asr.runs.run_path import CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

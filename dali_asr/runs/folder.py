@@ -25,8 +25,9 @@ from dali_asr.environment import environment
 from dali_asr.errors import CheckpointError, DataError, UsageError
 from dali_asr.files import disk_errors, sweep, write_file
 from dali_asr.runs.changes import CHANGES, record_changes
-from dali_asr.runs.checkpoint import CONFIG, list_checkpoints, remedy, remove_later, remove_old, save_checkpoint
+from dali_asr.runs.checkpoint import list_checkpoints, remedy, remove_later, remove_old, save_checkpoint
 from dali_asr.runs.curves import draw_curves
+from dali_asr.runs.run_path import CONFIG
 from dali_asr.runs.tracking import open_trackers
 
 if TYPE_CHECKING:
