@@ -59,7 +59,8 @@ def align(
     partition: Annotated[
         str | None,
         typer.Option(
-            help="Partition of the corpus; of a folder of recordings, the folder `train`, `dev` or `test` in it.",
+            help="Partition of the corpus; of a folder of recordings, the folder `train`, `dev` or `test` in it. By "
+            "default all of them.",
             show_default=False,
         ),
     ] = None,
@@ -157,10 +158,18 @@ def _doubt(summary: AlignmentSummary) -> str:
 
     names = ", ".join(summary.doubtful[:_MAX_NAMED]) + (", ..." if len(summary.doubtful) > _MAX_NAMED else "")
     return (
-        f"{len(summary.doubtful):,} of {summary.aligned:,} recordings match their transcripts poorly (mean log "
-        f"posterior below {DOUBTFUL:g}): {printable(names)}; listen to them: correct wrong "
-        "transcripts; where they are right, the model does not know such voices or accents, so check the boundaries"
+        f"{_which_doubtful(summary)} poorly (mean log posterior below {DOUBTFUL:g}): {printable(names)}; listen: correct "
+        "wrong transcripts; where they are right, the model does not know such voices or accents, so check the "
+        "boundaries"
     )
+
+
+def _which_doubtful(summary: AlignmentSummary) -> str:
+    if summary.aligned == 1:
+        return "the recording matches its transcript"
+    if len(summary.doubtful) == 1:
+        return f"1 of {summary.aligned:,} recordings matches its transcript"
+    return f"{len(summary.doubtful):,} of {summary.aligned:,} recordings match their transcripts"
 
 
 def _round_table(rounds: Sequence[Round]) -> Table:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dali_asr.audio.recordings import SUFFIXES, find_recordings, read_header
 from dali_asr.corpus import Corpus
 from dali_asr.corpus.features import is_npy_name, read_features, read_features_shape
-from dali_asr.errors import CheckpointError, DaliAsrWarning, DataError, UsageError
+from dali_asr.errors import CheckpointError, DaliAsrWarning, DataError, UsageError, quoted
 from dali_asr.inventory import is_text
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def files_in(folder: Path, partition: str | None, failed: Callable[[Sequence[Dat
         failed(errors)
     names = sorted({recording.partition for recording in found})
     if partition and found and partition not in names:
-        raise UsageError(f"{folder}: no partition {partition!r}; it has {', '.join(names)}")
+        raise UsageError(f"{folder}: no partition {partition!r}; it has {quoted(names)}")
     return [*arrays, *(recording.path for recording in found if partition in (None, recording.partition))]
 
 

@@ -178,7 +178,7 @@ def _open_corpus(
     data: DataConfig,
     progress: Progress,
 ) -> Partition:
-    names = _partition_names(path)
+    names = source_partitions(path)
     chosen = partition or _choose(path, names, data.test)
     if is_packed(path):
         corpus = Corpus.open(path)
@@ -223,7 +223,12 @@ def _open_unpacked(
         ) from error
 
 
-def _partition_names(path: Path) -> list[str]:
+def source_partitions(path: Path) -> list[str]:
+    """Return the names of the partitions of a corpus: packed, source files in any layout, or an archive.
+
+    Raises:
+        DataError: it is missing, cannot be read, or is no corpus.
+    """
     if is_archive(path):
         return archive_partitions(path)
     return list(Corpus.open(path).partitions) if is_packed(path) else partition_names(path)

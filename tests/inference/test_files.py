@@ -137,7 +137,7 @@ def test_a_model_that_does_not_know_its_features_says_what_to_do(sounds: Path) -
 
 
 def test_unclear_recordings_are_refused(sounds: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no partition 'test'; it has dev, train"):
+    with pytest.raises(UsageError, match="no partition 'test'; it has 'dev', 'train'"):
         predict(MODEL, sounds, partition="test")
     with pytest.raises(DataError, match=r"have no labels to compare with; make a corpus .* \(dali-asr prepare\)"):
         evaluate(MODEL, sounds / "train")
