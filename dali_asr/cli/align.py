@@ -158,9 +158,9 @@ def _doubt(summary: AlignmentSummary) -> str:
 
     names = ", ".join(summary.doubtful[:_MAX_NAMED]) + (", ..." if len(summary.doubtful) > _MAX_NAMED else "")
     return (
-        f"{_which_doubtful(summary)} poorly (mean log posterior below {DOUBTFUL:g}): {printable(names)}; listen: correct "
-        "wrong transcripts; where they are right, the model does not know such voices or accents, so check the "
-        "boundaries"
+        f"{_which_doubtful(summary)} poorly (mean log posterior below {DOUBTFUL:g}): {printable(names)}; listen: "
+        "correct wrong transcripts; where they are right, the model does not know such voices or accents, so check "
+        "the boundaries"
     )
 
 

@@ -16,8 +16,8 @@ from dali_asr.inference.format_names import OF_FRAMES, PER_UTTERANCE, SUFFIXES, 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dali_asr.inference.formats import UtteranceEncoder
     from dali_asr.inference.sources import Source
+    from dali_asr.reports.listening import UtterancePages
 
 _MAX_LISTED = 20
 
@@ -121,7 +121,7 @@ def predict(
         from dali_asr.device import describe_device, resolve_device
         from dali_asr.inference.decoding import NONE, VITERBI, check_decoding
         from dali_asr.inference.files import FILES
-        from dali_asr.inference.formats import encode
+        from dali_asr.inference.formats import encode, encode_utterance
         from dali_asr.inference.predict import label, prepare
         from dali_asr.inference.writers import check_prediction, write_prediction
         from dali_asr.runs.checkpoint import shown_name
@@ -141,7 +141,8 @@ def predict(
         )
         form = form or ("textgrid" if opened.has_recordings else "kaggle")
         path = path or _default_output(run, sources, opened, form)
-        encoder = _encoder(form)
+        pages = _pages(form)
+        encoder = pages or encode_utterance
         labelling = label(
             trained,
             opened,
@@ -158,6 +159,8 @@ def predict(
             check_prediction(path, form, opened.utterances, overwrite=force)
             say(f"Predicting with {shown_name(run, trained)}, on the {describe_device(where)}")
             write_prediction(labelling, path, form, overwrite=force, frame_labels=frame_labels, encoder=encoder)
+    if pages and pages.remark:
+        warn(printable(pages.remark))
     if not to_stdout:
         of = "" if opened.name == FILES else f" of {opened.name}"
         utterances = "1 utterance" if labelling.done == 1 else f"{labelling.done:,} utterances"
@@ -201,15 +204,13 @@ def _default_output(run: Path, sources: Sequence[str | Path], source: Source, fo
     return output_folder(run) / f"{name}-{form}"
 
 
-def _encoder(form: Format) -> UtteranceEncoder:
-    """Return what makes the files of a format of one file per utterance."""
-    if form == "html":
-        from dali_asr.reports.listening import utterance_page
+def _pages(form: Format) -> UtterancePages | None:
+    """Return what makes pages; None for the other formats."""
+    if form != "html":
+        return None
+    from dali_asr.reports.listening import UtterancePages
 
-        return utterance_page
-    from dali_asr.inference.formats import encode_utterance
-
-    return encode_utterance
+    return UtterancePages()
 
 
 def _own_corpus(run: Path) -> str:
