@@ -184,7 +184,7 @@ def _refuse(errors: Sequence[DataError], sources: Sequence[str | Path]) -> None:
             complain(f"error: {printable(str(error))}")
         if len(errors) > _MAX_LISTED:
             warn(f"and {len(errors) - _MAX_LISTED:,} more errors")
-        raise or_leave_out(DataError(f"{sources[0]}: {len(errors):,} faults, nothing is written; repair the files"))
+        raise or_leave_out(DataError(f"{len(errors):,} files cannot be used, nothing is written; repair them"))
     if len(sources) > 1 or Path(sources[0]).is_dir():
         raise or_leave_out(errors[0]) from errors[0]
     raise errors[0]

@@ -94,6 +94,8 @@ def open_source(
         return Source.of(_partition_of(sources[0], partition, description, data))
     paths = [corpus_path(str(source), progress) for source in sources]
     report = failed or _raise
+    if len(paths) > 1:
+        paths = _without_strays(paths, report)
     given = [_files_of(path, partition, report) for path in paths]
     if all(given):
         files = [file for of_path in given for file in of_path or ()]
@@ -107,6 +109,30 @@ def open_source(
             "give one corpus at a time"
         )
     return Source.of(_open_corpus(paths[0], partition, description, data, progress))
+
+
+def _without_strays(paths: Sequence[Path], failed: Callable[[Sequence[DataError]], None]) -> list[Path]:
+    """Return the paths that can be used, as far as their kind shows."""
+    strays = {path: error for path in paths if (error := _stray(path))}
+    if strays:
+        failed(list(strays.values()))
+    kept = [path for path in paths if path not in strays]
+    if not kept:
+        raise DataError(f"{paths[0]}: none of the files can be used; see the errors above")
+    return kept
+
+
+def _stray(path: Path) -> DataError | None:
+    """Return the error of a path that is missing, or a file of another kind; None if it can be used."""
+    with reading(path):
+        if _is_file(path) or path.is_dir() or is_archive(path):
+            return None
+        if not path.exists():
+            return DataError(f"{path}: no such file or folder; check the path")
+    return DataError(
+        f"{path}: is neither a recording ({', '.join(DECODED)}) nor a .npy file of features, nor an archive or folder of "
+        "a corpus; give one of these"
+    )
 
 
 def _raise(errors: Sequence[DataError]) -> None:
@@ -229,6 +255,8 @@ def source_partitions(path: Path) -> list[str]:
     Raises:
         DataError: it is missing, cannot be read, or is no corpus.
     """
+    if error := _stray(path):
+        raise error
     if is_archive(path):
         return archive_partitions(path)
     return list(Corpus.open(path).partitions) if is_packed(path) else partition_names(path)

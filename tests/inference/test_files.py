@@ -112,7 +112,7 @@ def test_files_that_cannot_be_used_are_left_out_only_if_asked(
     *faults, line = done.stderr.splitlines()
     assert sorted(fault.split(": ")[1] for fault in faults) == [str(path) for path in bad if path.name not in later]
     assert line == (
-        f"error: {bad[0]}: 3 faults, nothing is written; repair the files; --keep-going leaves out what cannot be used"
+        "error: 3 files cannot be used, nothing is written; repair them; --keep-going leaves out what cannot be used"
     )
     (line,) = run_cli(*command, stdin=f"{good}\n{bad[0]}\n").stderr.splitlines()
     assert line.endswith("; --keep-going leaves out what cannot be used")
@@ -126,6 +126,21 @@ def test_files_that_cannot_be_used_are_left_out_only_if_asked(
     assert summary == "warning: 5 files were left out, for the reasons above"
     assert "48 frames of 1 utterance, written to" in done.stdout
     assert {line.split()[0] for line in (tmp_path / "all.ctm").read_text().splitlines()} == {"ä_b"}
+    strays = [tmp_path / "one.phn", tmp_path / "two.txt", tmp_path / "gone"]
+    for path in strays[:2]:
+        path.write_text("0 100 h#")
+    kept = (tmp_path / "all.ctm").read_bytes()
+    done = run_cli(*command, "--keep-going", "--force", stdin="\n".join(map(str, [*strays, good])))
+    reasons = [f"{path}: is neither a recording (.wav, .flac, " for path in strays[:2]]
+    reasons.append(f"{strays[2]}: no such file or folder; check the path")
+    *errors, summary = done.stderr.splitlines()
+    assert [error.startswith(f"error: {reason}") for error, reason in zip(errors, reasons, strict=True)] == [True] * 3
+    assert summary == "warning: 3 files were left out, for the reasons above"
+    assert (tmp_path / "all.ctm").read_bytes() == kept
+    (line,) = run_cli(*command, "--force", stdin=f"{strays[0]}\n{good}\n").stderr.splitlines()
+    assert line.startswith(f"error: {reasons[0]}")
+    assert line.endswith("; --keep-going leaves out what cannot be used")
+    assert run_cli("predict", MODEL, strays[0]).stderr.startswith(f"error: {reasons[0]}")
     done = run_cli(*command, "--keep-going", "--force", stdin=f"{bad[1]}\n{bad[3]}\n")
     assert "none of the files can be used; see the errors above" in done.stderr
 
