@@ -121,8 +121,8 @@ class Corpus:
                 lists by partition.
             labels: `[T]` integers per utterance, −100 where a frame has none, in the same form. A dict may leave out
                 partitions without labels; None if there are no labels at all.
-            inventory: the label set, or its symbols in label order; by default the numbers up to the highest label, or ARPAbet if there
-                are no labels at all.
+            inventory: the label set, or its symbols in label order; by default the numbers up to the highest label, or
+                ARPAbet if there are no labels at all.
             normalization: `none`, `utterance`, `global`, or a `Normalization` with statistics.
             train: partitions whose statistics `global` uses; by default the first one.
             dtype: of the stored frames, `float32` or `float16`.

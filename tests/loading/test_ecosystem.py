@@ -185,8 +185,12 @@ def test_lightning_resumes_with_the_next_epoch(partition: Partition, tmp_path: P
 @pytest.mark.filterwarnings("ignore")
 def test_lightning_evaluates_every_batch_once(partition: Partition, tmp_path: Path) -> None:
     seen: list[Batch] = []
+
+    def step(batch: Batch, *_: Any) -> None:
+        seen.append(batch)
+
     module = lightning_module()
-    module.validation_step = module.test_step = module.predict_step = lambda batch, _: seen.append(batch)
+    module.validation_step = module.test_step = module.predict_step = step
     trainer = lightning_trainer(tmp_path, max_epochs=2)
     loader = make_loader(partition, shuffle=False)
     trainer.fit(module, make_loader(partition), loader)
