@@ -130,8 +130,8 @@ def _stray(path: Path) -> DataError | None:
         if not path.exists():
             return DataError(f"{path}: no such file or folder; check the path")
     return DataError(
-        f"{path}: is neither a recording ({', '.join(DECODED)}) nor a .npy file of features, nor an archive or folder of "
-        "a corpus; give one of these"
+        f"{path}: is neither a recording ({', '.join(DECODED)}) nor a .npy file of features, nor an archive or folder "
+        "of a corpus; give one of these"
     )
 
 

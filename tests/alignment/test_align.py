@@ -249,14 +249,14 @@ def test_a_recording_and_corpora_of_its_features_have_the_same_boundaries(
     done = run_cli(*given.replace("course", "sounds --partition dev").split())
     assert (done.exit_code, "Aligned 1 recording" in done.stdout) == (0, True), "other transcripts are not asked for"
     assert run_cli("features", "sounds", "two").exit_code == 0
-    phones = {}
+    starts = {}
     for source in ("sounds", "two"):
         done = run_cli(*given.replace("course", source).split())
         assert (done.exit_code, "Aligned 2 recordings" in done.stdout) == (0, True), done.output
         assert {path.name for path in Path("out").iterdir() if path.is_dir()} == {"dev", "train"}
         grid = textgrid.openTextgrid("out/train/other.TextGrid", includeEmptyIntervals=True)
-        phones[source] = [one.start for one in grid.getTier("phones").entries]
-    assert phones["two"] == pytest.approx(phones["sounds"], abs=1e-3)
+        starts[source] = [one.start for one in grid.getTier("phones").entries]
+    assert starts["two"] == pytest.approx(starts["sounds"], abs=1e-3)
     Path("words.tsv").write_text("demo\tbob kaa bob\nother\tbob\nthird\tbob\n")
     done = run_cli(*given.replace("course", "two").split())
     assert (done.exit_code, "no recording has the name 'third'" in done.stderr) == (1, True), done.output
