@@ -109,3 +109,12 @@ def test_the_page_works_in_a_browser(page: Path, tmp_path: Path) -> None:
     """
     end = soundfile.info(str(DEMO_RECORDING)).duration
     assert dump(page, script, tmp_path, "--window-size=500,800") == f"true true true true true {end:g}"
+
+
+def test_a_short_recording_fits_a_wide_window(page: Path, tmp_path: Path) -> None:
+    script = """
+        const strip = document.getElementById("strip"), marks = document.querySelectorAll(".time .axis span");
+        const last = marks[marks.length - 1], room = strip.getBoundingClientRect().right;
+        return [last.textContent, strip.scrollWidth <= strip.clientWidth, last.getBoundingClientRect().right <= room].join();
+    """
+    assert dump(page, script, tmp_path, "--window-size=1400,800") == "3.5,true,true"
