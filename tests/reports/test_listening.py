@@ -115,6 +115,7 @@ def test_a_short_recording_fits_a_wide_window(page: Path, tmp_path: Path) -> Non
     script = """
         const strip = document.getElementById("strip"), marks = document.querySelectorAll(".time .axis span");
         const last = marks[marks.length - 1], room = strip.getBoundingClientRect().right;
-        return [last.textContent, strip.scrollWidth <= strip.clientWidth, last.getBoundingClientRect().right <= room].join();
+        const fits = [strip.scrollWidth <= strip.clientWidth, last.getBoundingClientRect().right <= room];
+        return [last.textContent, ...fits].join();
     """
     assert dump(page, script, tmp_path, "--window-size=1400,800") == "3.5,true,true"
