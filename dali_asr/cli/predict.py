@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -104,6 +105,7 @@ def predict(
     """  # noqa: D412
     from dali_asr.files import check_output
 
+    _check_is_no_recording(run)
     to_stdout = output == "-"
     path = Path(output) if output and not to_stdout else None
     if path and form and form not in PER_UTTERANCE:
@@ -171,6 +173,21 @@ def predict(
         files = "1 file was" if len(failures) == 1 else f"{len(failures):,} files were"
         warn(f"{files} left out, for the reasons above")
         raise typer.Exit(1)
+
+
+def _check_is_no_recording(run: Path) -> None:
+    """Refuse what is to be predicted in the place of the run.
+
+    Raises:
+        UsageError: the path names a recording or a file of features.
+    """
+    from dali_asr.audio.recordings import SUFFIXES
+
+    if run.suffix.lower() in (*SUFFIXES, ".npy") and not run.is_dir():
+        raise UsageError(
+            f"predict: the model is missing before {run}; name it first, as in "
+            f"{shlex.join(['dali-asr', 'predict', 'english-small', str(run)])}"
+        )
 
 
 def _refuse(errors: Sequence[DataError], sources: Sequence[str | Path]) -> None:

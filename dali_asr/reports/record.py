@@ -12,6 +12,7 @@ from dali_asr.config import Config, recipe_names
 from dali_asr.corpus.regular import reading
 from dali_asr.errors import CheckpointError
 from dali_asr.pretrained import is_pretrained
+from dali_asr.runs.absent import check_run_folder
 from dali_asr.runs.changes import Change, read_changes
 from dali_asr.runs.checkpoint import CONFIG, run_of
 from dali_asr.runs.curves import best_epoch
@@ -130,8 +131,7 @@ def read_record(run: str | Path) -> Record:
         DataError: a file cannot be read.
     """
     path = run_of(Path(run).expanduser())
-    if not path.is_dir():
-        raise CheckpointError(f"{path}: no such folder; give the folder of a run, as dali-asr train prints it")
+    check_run_folder(path, pretrained=True)
     if not (path / CONFIG).is_file():
         raise CheckpointError(f"{path}: not a run, it has no {CONFIG}; give the folder that dali-asr train prints")
     about = _read_about(path / _ABOUT)
