@@ -10,6 +10,7 @@ from rich.table import Table
 
 from dali_asr.cli.commands import Overrides
 from dali_asr.cli.console import complain, counted, counting, say, show, warn, with_flags
+from dali_asr.cli.early import check_run, check_source, check_there
 from dali_asr.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def align(
 
         dali-asr align runs/new recordings recordings -o aligned --bootstrap pocketsphinx --rounds 2
     """  # noqa: D412
+    _check_names(None if bootstrap else run, recordings, partition, [transcripts, dictionary])
     with counting() as report:
         report("starting", 0, 1)
         from dali_asr.alignment.aligning import align as start
@@ -136,6 +138,14 @@ def align(
     if aligning.failures:
         say(f"{len(aligning.failures):,} failed: {output / FAILED}")
         raise typer.Exit(1)
+
+
+def _check_names(run: Path | None, recordings: Path, partition: str | None, files: Sequence[Path | None]) -> None:
+    """Check that what is named is there. What is None is not needed, or made later."""
+    if run:
+        check_run(run)
+    check_source(str(recordings), partition)
+    check_there(*filter(None, files))
 
 
 def _show_failures(failures: Sequence[Failure], output: Path) -> None:

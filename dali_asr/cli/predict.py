@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dali_asr.cli.console import complain, counting, printing, say, warn
+from dali_asr.cli.early import check_run, check_source
 from dali_asr.errors import DataError, UsageError, or_leave_out, printable
 from dali_asr.inference.format_names import OF_FRAMES, PER_UTTERANCE, SUFFIXES, WITH_POSTERIORS, Format
 
@@ -111,6 +112,9 @@ def predict(
     if path and form and form not in PER_UTTERANCE:
         check_output(path, overwrite=force)
     sources = [path for given in source or () for path in (_listed_paths() if given == "-" else [given])]
+    check_run(run)
+    if len(sources) == 1:  # of several, all that cannot be used are named at once
+        check_source(sources[0], partition)
     failures: list[DataError] = []
 
     def failed(errors: Sequence[DataError]) -> None:

@@ -113,23 +113,33 @@ def open_source(
 
 def _without_strays(paths: Sequence[Path], failed: Callable[[Sequence[DataError]], None]) -> list[Path]:
     """Return the paths that can be used, as far as their kind shows."""
-    strays = {path: error for path in paths if (error := _stray(path))}
-    if strays:
-        failed(list(strays.values()))
-    kept = [path for path in paths if path not in strays]
+    kept, errors = [], []
+    for path in paths:
+        try:
+            _check_kind(path)
+            kept.append(path)
+        except DataError as error:
+            errors.append(error)
+    if errors:
+        failed(errors)
     if not kept:
         raise DataError(f"{paths[0]}: none of the files can be used; see the errors above")
     return kept
 
 
-def _stray(path: Path) -> DataError | None:
-    """Return the error of a path that is missing, or a file of another kind; None if it can be used."""
+def _check_kind(path: Path) -> None:
+    """Check that a path is there, and that a file is of a kind that can be used.
+
+    Raises:
+        DataError: it is not.
+    """
+    if _is_file(path):
+        return
     with reading(path):
-        if _is_file(path) or path.is_dir() or is_archive(path):
-            return None
-        if not path.exists():
-            return DataError(f"{path}: no such file or folder; check the path")
-    return DataError(
+        if path.is_dir() or is_archive(path):
+            return
+        path.stat()
+    raise DataError(
         f"{path}: is neither a recording ({', '.join(DECODED)}) nor a .npy file of features, nor an archive or folder "
         "of a corpus; give one of these"
     )
@@ -255,8 +265,7 @@ def source_partitions(path: Path) -> list[str]:
     Raises:
         DataError: it is missing, cannot be read, or is no corpus.
     """
-    if error := _stray(path):
-        raise error
+    _check_kind(path)
     if is_archive(path):
         return archive_partitions(path)
     return list(Corpus.open(path).partitions) if is_packed(path) else partition_names(path)

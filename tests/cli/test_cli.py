@@ -46,6 +46,32 @@ def test_help_imports_nothing_heavy() -> None:
         assert re.search(rf"│ {command} ", printed)
 
 
+def test_mistakes_in_names_are_said_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    """All of them in one process, which has imported neither PyTorch nor DALI in the end."""
+    words = tmp_path / "words.tsv"
+    words.write_text("demo\tseven\n")
+    mistakes = {
+        f"align english-smal demo.wav {words} -o out": "english-smal: no such folder; .*; did you mean english-small",
+        f"align english-small nope {words} -o out": "nope: no such file or directory; check the path",
+        "align english-small demo.wav nope.tsv -o out": "nope.tsv: no such file or directory; check the path",
+        "predict english-small nope.wav": "nope.wav: no such file or directory; check the path",
+        "predict english-small demo --partition tset": "no partition 'tset'; it has .*; did you mean test",
+        "evaluate english-small demo --partition tset": "no partition 'tset'; it has .*; did you mean test",
+    }
+    code = (
+        "import sys; from dali_asr.cli import main\n"
+        f"for command in {list(mistakes)!r}:\n"
+        "    sys.argv = ['dali-asr', *command.split()]\n"
+        "    try: main()\n"
+        "    except SystemExit: pass\n"
+        "print('heavy:', sorted({'torch', 'nvidia'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "heavy: []\n"
+    for line, message in zip(done.stderr.splitlines(), mistakes.values(), strict=True):
+        assert re.search(message, line)
+
+
 def test_the_module_prints_its_version() -> None:
     command = [sys.executable, "-m", "dali_asr", "--version"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "dali-asr 0.1.0\n"

@@ -132,7 +132,7 @@ def test_files_that_cannot_be_used_are_left_out_only_if_asked(
     kept = (tmp_path / "all.ctm").read_bytes()
     done = run_cli(*command, "--keep-going", "--force", stdin="\n".join(map(str, [*strays, good])))
     reasons = [f"{path}: is neither a recording (.wav, .flac, " for path in strays[:2]]
-    reasons.append(f"{strays[2]}: no such file or folder; check the path")
+    reasons.append(f"{strays[2]}: no such file or directory; check the path and its permissions")
     *errors, summary = done.stderr.splitlines()
     assert [error.startswith(f"error: {reason}") for error, reason in zip(errors, reasons, strict=True)] == [True] * 3
     assert summary == "warning: 3 files were left out, for the reasons above"
