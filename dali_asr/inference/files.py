@@ -99,6 +99,7 @@ class Files:
         failed: called with the errors of files that cannot be used: at once with all that their headers show, and with
             each that is found later. If it raises, the work ends.
         gpu: number of the GPU that computes features; None for the CPU.
+        refused: errors of further files, of which nothing can be used.
 
     Attributes:
         sounds: the recordings of the part under way, None for other files.
@@ -113,12 +114,13 @@ class Files:
     data: DataConfig
     failed: Callable[[Sequence[DataError]], None]
     gpu: int | None = None
+    refused: Sequence[DataError] = ()
     sounds: list[Sound | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._files: list[_File] = []
         self._check_knows_features()
-        errors = []
+        errors = [*self.refused]
         for path in self.paths:
             try:
                 self._files.append(self._opened(path))

@@ -94,15 +94,19 @@ def open_source(
         return Source.of(_partition_of(sources[0], partition, description, data))
     paths = [corpus_path(str(source), progress) for source in sources]
     report = failed or _raise
+    refused: list[DataError] = []
     if len(paths) > 1:
-        paths = _without_strays(paths, report)
+        paths, refused = _by_kind(paths)
+        if not paths:
+            report(refused)
+            raise DataError(f"{sources[0]}: none of the files can be used; see the errors above")
     given = [_files_of(path, partition, report) for path in paths]
     if all(given):
         files = [file for of_path in given for file in of_path or ()]
         if partition and (any(map(Path.is_file, paths)) or any(path.suffix == ".npy" for path in files)):
             raise UsageError(f"partition {partition}: single files have no partitions; leave it out")
-        return _source_of(Files(files, description, data, report, gpu))
-    if len(paths) > 1:
+        return _source_of(Files(files, description, data, report, gpu, refused))
+    if len(sources) > 1:
         corpus = paths[given.index(None)]
         raise UsageError(
             f"{corpus}: several sources must all be recordings, .npy files, or folders of them; "
@@ -111,8 +115,8 @@ def open_source(
     return Source.of(_open_corpus(paths[0], partition, description, data, progress))
 
 
-def _without_strays(paths: Sequence[Path], failed: Callable[[Sequence[DataError]], None]) -> list[Path]:
-    """Return the paths that can be used, as far as their kind shows."""
+def _by_kind(paths: Sequence[Path]) -> tuple[list[Path], list[DataError]]:
+    """Return the paths that can be used, as far as their kind shows, and the errors of the others."""
     kept, errors = [], []
     for path in paths:
         try:
@@ -120,11 +124,7 @@ def _without_strays(paths: Sequence[Path], failed: Callable[[Sequence[DataError]
             kept.append(path)
         except DataError as error:
             errors.append(error)
-    if errors:
-        failed(errors)
-    if not kept:
-        raise DataError(f"{paths[0]}: none of the files can be used; see the errors above")
-    return kept
+    return kept, errors
 
 
 def _check_kind(path: Path) -> None:

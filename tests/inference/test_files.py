@@ -140,6 +140,9 @@ def test_files_that_cannot_be_used_are_left_out_only_if_asked(
     (line,) = run_cli(*command, "--force", stdin=f"{strays[0]}\n{good}\n").stderr.splitlines()
     assert line.startswith(f"error: {reasons[0]}")
     assert line.endswith("; --keep-going leaves out what cannot be used")
+    lines = run_cli(*command, "--force", stdin=f"{strays[0]}\n{bad[1]}\n{good}\n").stderr.splitlines()
+    assert [line.split(": ")[1] for line in lines[:-1]] == [str(strays[0]), str(bad[1])]
+    assert lines[-1].startswith("error: 2 files cannot be used, nothing is written; ")
     assert run_cli("predict", MODEL, strays[0]).stderr.startswith(f"error: {reasons[0]}")
     done = run_cli(*command, "--keep-going", "--force", stdin=f"{bad[1]}\n{bad[3]}\n")
     assert "none of the files can be used; see the errors above" in done.stderr
@@ -160,6 +163,8 @@ def test_unclear_recordings_are_refused(sounds: Path, tmp_path: Path) -> None:
         predict(MODEL, sounds / "train/two.flac", partition="train")
     with pytest.raises(UsageError, match="several sources must all be recordings"):
         predict(MODEL, [sounds, "demo"])
+    with pytest.raises(UsageError, match="several sources must all be recordings"):
+        predict(MODEL, [Path(__file__), "demo"])
     with pytest.raises(DataError, match=r"nowhere\.wav: no such file; check the path"):
         predict(MODEL, tmp_path / "nowhere.wav")
 
