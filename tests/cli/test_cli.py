@@ -489,8 +489,16 @@ def test_unexpected_errors_are_one_line(run_cli: Run, monkeypatch: pytest.Monkey
             2,
             "error: align: --output is missing; usage: dali-asr align RUN RECORDINGS TRANSCRIPTS --output OUTPUT\n",
         ),
-        (["evaluate", "/nowhere", "--decode", "median:4"], 2, "error: decode 'median:4'; expected none, viterbi, or"),
-        (["predict", "/nowhere", "x.wav", "--decode", "best"], 2, "error: decode 'best'; expected none, viterbi, or"),
+        (
+            ["evaluate", "english-small", "--decode", "median:4"],
+            2,
+            "error: decode 'median:4'; expected none, viterbi, or",
+        ),
+        (
+            ["predict", "english-small", "demo.wav", "--decode", "best"],
+            2,
+            "error: decode 'best'; expected none, viterbi, or",
+        ),
         (["audit", "a", "b"], 2, "error: audit: unexpected argument b; usage: dali-asr audit CORPUS\n"),
         (["audit", "english-small", "demo"], 2, "error: english-small: is a run, and audit takes a corpus alone, "),
         (["audit", "english-small"], 2, "on which it trains models of its own; write dali-asr audit CORPUS\n"),
