@@ -49,7 +49,7 @@ def compare(
     """  # noqa: D412
     from dali_asr.files import check_output
     from dali_asr.pretrained import find_pretrained
-    from dali_asr.runs.absent import check_run_folder
+    from dali_asr.runs.run_path import check_run_folder
 
     if html:
         check_output(html, overwrite=force)

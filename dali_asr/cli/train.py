@@ -143,10 +143,20 @@ def train(
             _run(checked, run, resume, Path(config or "demo").stem, _Terminal(bar, log))
         except DaliAsrError as error:
             if not error.reported:
+                error = _with_recipe_named(error, config, resume)
                 log.add(f"{error_line(error)}\n")
-                raise
+                raise error from error.__cause__
             time.sleep(1)  # torchrun ends all processes when the first one ends; the one that reports has to finish
             raise typer.Exit(error.exit_code) from error
+
+
+def _with_recipe_named(error: DaliAsrError, config: str | None, resume: str | None) -> DaliAsrError:
+    """Return an error about the corpus of a recipe that is named beside the run to resume, with what to leave out."""
+    if config is None or resume in (None, "auto") or not str(error).startswith("data."):
+        return error
+    return type(error)(
+        f"{error}; {config} took the place of the configuration of {resume}: leave {config} out to use the run's own"
+    )
 
 
 def _recipe_of_init(overrides: Sequence[str]) -> str | None:

@@ -35,10 +35,10 @@ from dali_asr.model import parameter_count, summarize
 from dali_asr.pretrained import is_pretrained
 from dali_asr.reports.readme import SUBMISSION, Facts, write_readme
 from dali_asr.reports.submission import Submission, predict_submission
-from dali_asr.runs.absent import check_run_folder
 from dali_asr.runs.changes import CHANGES
-from dali_asr.runs.checkpoint import CONFIG, find_checkpoint, load_checkpoint, run_of
+from dali_asr.runs.checkpoint import find_checkpoint, load_checkpoint, run_of
 from dali_asr.runs.folder import ABOUT, METRICS, TIMINGS
+from dali_asr.runs.run_path import CONFIG, check_run_folder
 from dali_asr.runs.tracking import WANDB_ID, scalars
 
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ from dali_asr.errors import DataError, UsageError, brief, did_you_mean
 from dali_asr.files import disk_errors, new_file
 from dali_asr.inference.formats import COLUMNS, encode_kaggle
 from dali_asr.inference.predict import label, prepare
-from dali_asr.runs.checkpoint import CONFIG, checkpoint_folder, is_of_package, run_of
+from dali_asr.runs.checkpoint import checkpoint_folder, is_of_package, run_of
+from dali_asr.runs.run_path import CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -282,7 +283,7 @@ def _check_symbols(called: str, ours: Table, theirs: Table, inventory: Inventory
         )
     raise DataError(
         f"{called}: line {ours.lines[unknown[0]]}: {_named(unknown)} in {_counted(rows)}, {has}"
-        f"{did_you_mean(unknown[0], sorted(allowed))}; {remedy}"
+        f"; {remedy}{did_you_mean(unknown[0], sorted(allowed))}"
     )
 
 

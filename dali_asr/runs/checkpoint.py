@@ -35,8 +35,8 @@ from dali_asr.corpus.segment_counts import SegmentCounts
 from dali_asr.errors import CheckpointError, DataError, UsageError
 from dali_asr.files import new_folder, remove_folder, write_file
 from dali_asr.pretrained import find_pretrained, is_pretrained
-from dali_asr.runs.absent import CONFIG, check_run_folder
 from dali_asr.runs.description import ModelDescription
+from dali_asr.runs.run_path import CONFIG, check_run_folder
 from dali_asr.runs.state import CHECKPOINT_NAME, StoredCheckpoint, check_weights, one_line, parse_training
 
 if TYPE_CHECKING:

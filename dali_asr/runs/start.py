@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from dali_asr.corpus.regular import reading
 from dali_asr.errors import CheckpointError, UsageError
 from dali_asr.pretrained import is_pretrained
-from dali_asr.runs.absent import check_run_folder
-from dali_asr.runs.checkpoint import CONFIG, find_checkpoint, is_checkpoint, list_checkpoints, run_of
+from dali_asr.runs.checkpoint import find_checkpoint, is_checkpoint, list_checkpoints, run_of
 from dali_asr.runs.folder import check_folder, is_run
+from dali_asr.runs.run_path import CONFIG, check_run_folder
 
 if TYPE_CHECKING:
     from dali_asr.config import RunConfig

@@ -87,7 +87,16 @@ def test_train_and_predict_print_results_and_the_next_command(run_cli: Run, tmp_
     assert f"Next: dali-asr predict {run} demo --partition test" in result.output
     assert (run / "console.log").read_text() == result.output
     more = run_cli("train", "--resume", run, *small, "--set", "training.max_steps=7", "--set", "training.log_every=3")
-    assert f"warning: {run}: from step 6 on, training.max_steps 7 (was 5), training.log_every 3 (was 20)" in more.stderr
+    assert f"{run}: from step 6 on, training.max_steps 7 (was 5), training.log_every 3 (was 20)\n" in more.stdout
+    assert "from step" not in more.stderr
+    lost = "error: data.root: /nowhere: no such folder; set it to the corpus (--set data.root=FOLDER)"
+    replaced = f"; course-tiny took the place of the configuration of {run}: leave course-tiny out to use the run's own"
+    for options, message in (
+        (["course-tiny", "--resume", run], f"{lost}{replaced}\n"),
+        (["--resume", run], f"{lost}\n"),
+        (["course-tiny"], f"{lost}\n"),
+    ):
+        assert run_cli("train", *options, "--set", "data.root=/nowhere").stderr == message
     for options in (["--resume", "--set", "training.epochs=2"], ["--set", "training.epochs=2", "--resume"]):
         swallowed = run_cli("train", *options)
         assert swallowed.exit_code == 2

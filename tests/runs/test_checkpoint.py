@@ -22,7 +22,6 @@ from dali_asr.corpus.segment_counts import SegmentCounts
 from dali_asr.errors import CheckpointError, DataError
 from dali_asr.inventory import ARPABET, Inventory
 from dali_asr.model import HiddenLayer
-from dali_asr.runs.absent import check_run_folder
 from dali_asr.runs.checkpoint import (
     Checkpoint,
     find_checkpoint,
@@ -33,6 +32,7 @@ from dali_asr.runs.checkpoint import (
     save_checkpoint,
 )
 from dali_asr.runs.description import ModelDescription
+from dali_asr.runs.run_path import check_run_folder
 from dali_asr.training import train
 from tests.training_runs import SMALL, Warnings
 

@@ -1,4 +1,7 @@
-"""What is said of a path that is not the folder of a run. Imports little: `compare` asks before it imports PyTorch."""
+"""What makes a folder that of a run, and what is said of a path that is not one.
+
+Imports little, because `compare` asks before it imports PyTorch.
+"""
 
 from __future__ import annotations
 
