@@ -17,7 +17,7 @@ def check_run(run: Path) -> None:
         CheckpointError, DataError: as `check_run_folder`.
     """
     from dali_asr.pretrained import find_pretrained
-    from dali_asr.runs.absent import check_run_folder
+    from dali_asr.runs.run_path import check_run_folder
 
     run = run.expanduser()
     if run.parent.name != _CHECKPOINTS:
