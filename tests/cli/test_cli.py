@@ -84,7 +84,9 @@ def test_train_and_predict_print_results_and_the_next_command(run_cli: Run, tmp_
     assert result.exit_code == 0, result.output
     assert re.search(r"^Training [\d,]+ parameters on the", result.output)
     assert "epoch 1 (cut short)  dev" in result.output
-    assert f"Next: dali-asr predict {run} demo --partition test" in result.output
+    assert result.stdout.endswith(
+        f"Next: dali-asr predict {run} demo --partition test\n  or: dali-asr evaluate {run} --partition test\n"
+    )
     assert (run / "console.log").read_text() == result.output
     more = run_cli("train", "--resume", run, *small, "--set", "training.max_steps=7", "--set", "training.log_every=3")
     assert f"{run}: from step 6 on, training.max_steps 7 (was 5), training.log_every 3 (was 20)\n" in more.stdout
