@@ -128,6 +128,11 @@ def brief(value: object) -> str:
     return _SHORT.repr(value)
 
 
+def quoted(names: Iterable[str]) -> str:
+    """Return names in quotation marks, so that they are not read as words of the message."""
+    return ", ".join(map(repr, names))
+
+
 def printable(text: str) -> str:
     """Return text with control characters escaped, which could otherwise command the terminal."""
     if text.isprintable():

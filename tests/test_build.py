@@ -44,7 +44,7 @@ def test_a_partition_of_another_role_is_not_suggested(packed: bool, tmp_path: Pa
         pack_corpus(root, tmp_path / "packed")
         root = tmp_path / "packed"
     names: dict[str, Any] = {"train": "train-clean", "dev": "dev-clean", "test": "test-clean"}
-    problem = f"{root}: no partition 'test-clean'; it has dev-clean, train-clean"
+    problem = f"{root}: no partition 'test-clean'; it has 'dev-clean', 'train-clean'"
     null_first = "set it to null if there is none (--set data.test=null), or name one of these (--set data.test=NAME)"
     with pytest.raises(UsageError) as raised:
         opened(root, **names)

@@ -71,7 +71,7 @@ def encode(
         form: the format.
         stream: to write to.
         frame_labels: whether `json` holds the label of each frame, too.
-        encoder: of a format of one file per utterance; that of `html` is `reports.listening.utterance_page`.
+        encoder: of a format of one file per utterance; that of `html` is `reports.listening.UtterancePages`.
 
     Raises:
         UsageError: the format is `npz` and utterances have no posteriors; or it writes one file per utterance.
@@ -79,7 +79,7 @@ def encode(
     if form in PER_UTTERANCE:
         if len(labelling.names) != 1:
             raise UsageError(
-                f"{form}: writes a file per utterance, and {labelling.partition} has {len(labelling.names):,}; "
+                f"{form}: is a file per utterance, and there are {len(labelling.names):,} utterances; "
                 "name a folder, or choose ctm or json"
             )
         for utterance in labelling.utterances:

@@ -46,6 +46,32 @@ def test_help_imports_nothing_heavy() -> None:
         assert re.search(rf"│ {command} ", printed)
 
 
+def test_mistakes_in_names_are_said_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    """All of them in one process, which has imported neither PyTorch nor DALI in the end."""
+    words = tmp_path / "words.tsv"
+    words.write_text("demo\tseven\n")
+    mistakes = {
+        f"align english-smal demo.wav {words} -o out": "english-smal: no such folder; .*; did you mean english-small",
+        f"align english-small nope {words} -o out": "nope: no such file or directory; check the path",
+        "align english-small demo.wav nope.tsv -o out": "nope.tsv: no such file or directory; check the path",
+        "predict english-small nope.wav": "nope.wav: no such file or directory; check the path",
+        "predict english-small demo --partition tset": "no partition 'tset'; it has .*; did you mean test",
+        "evaluate english-small demo --partition tset": "no partition 'tset'; it has .*; did you mean test",
+    }
+    code = (
+        "import sys; from dali_asr.cli import main\n"
+        f"for command in {list(mistakes)!r}:\n"
+        "    sys.argv = ['dali-asr', *command.split()]\n"
+        "    try: main()\n"
+        "    except SystemExit: pass\n"
+        "print('heavy:', sorted({'torch', 'nvidia'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "heavy: []\n"
+    for line, message in zip(done.stderr.splitlines(), mistakes.values(), strict=True):
+        assert re.search(message, line)
+
+
 def test_the_module_prints_its_version() -> None:
     command = [sys.executable, "-m", "dali_asr", "--version"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "dali-asr 0.1.0\n"
@@ -58,7 +84,9 @@ def test_train_and_predict_print_results_and_the_next_command(run_cli: Run, tmp_
     assert result.exit_code == 0, result.output
     assert re.search(r"^Training [\d,]+ parameters on the", result.output)
     assert "epoch 1 (cut short)  dev" in result.output
-    assert f"Next: dali-asr predict {run} demo --partition test" in result.output
+    assert result.stdout.endswith(
+        f"Next: dali-asr predict {run} demo --partition test\n  or: dali-asr evaluate {run} --partition test\n"
+    )
     assert (run / "console.log").read_text() == result.output
     more = run_cli("train", "--resume", run, *small, "--set", "training.max_steps=7", "--set", "training.log_every=3")
     assert f"{run}: from step 6 on, training.max_steps 7 (was 5), training.log_every 3 (was 20)\n" in more.stdout
@@ -472,8 +500,16 @@ def test_unexpected_errors_are_one_line(run_cli: Run, monkeypatch: pytest.Monkey
             2,
             "error: align: --output is missing; usage: dali-asr align RUN RECORDINGS TRANSCRIPTS --output OUTPUT\n",
         ),
-        (["evaluate", "/nowhere", "--decode", "median:4"], 2, "error: decode 'median:4'; expected none, viterbi, or"),
-        (["predict", "/nowhere", "x.wav", "--decode", "best"], 2, "error: decode 'best'; expected none, viterbi, or"),
+        (
+            ["evaluate", "english-small", "--decode", "median:4"],
+            2,
+            "error: decode 'median:4'; expected none, viterbi, or",
+        ),
+        (
+            ["predict", "english-small", "demo.wav", "--decode", "best"],
+            2,
+            "error: decode 'best'; expected none, viterbi, or",
+        ),
         (["audit", "a", "b"], 2, "error: audit: unexpected argument b; usage: dali-asr audit CORPUS\n"),
         (["audit", "english-small", "demo"], 2, "error: english-small: is a run, and audit takes a corpus alone, "),
         (["audit", "english-small"], 2, "on which it trains models of its own; write dali-asr audit CORPUS\n"),

@@ -38,6 +38,7 @@ def test_a_packed_corpus_supplies_inventory_dtype_and_normalization(
     run = tmp_path / "run"
     done = run_cli("train", "demo", *settings(f"data.root={packed}"), "--run-folder", run)
     assert done.exit_code == 0, done.output
+    assert done.stdout.endswith(f"  or: dali-asr evaluate {run}\n"), "the test partition has no labels"
     data = Config.load(run / "config.yaml").data
     assert (data.inventory, data.dtype, data.normalization) == (tuple(SYMBOLS), "float16", "none")
     assert run_cli("predict", run, packed).exit_code == 0
