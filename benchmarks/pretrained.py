@@ -24,7 +24,8 @@ from dali_asr import evaluate
 from dali_asr.config import Config
 from dali_asr.model import parameter_count
 from dali_asr.pretrained import PRETRAINED
-from dali_asr.runs.checkpoint import CONFIG, find_checkpoint, load_checkpoint
+from dali_asr.runs.checkpoint import find_checkpoint, load_checkpoint
+from dali_asr.runs.run_path import CONFIG
 
 if TYPE_CHECKING:
     from dali_asr.inference.evaluate import Evaluation

@@ -21,7 +21,7 @@ from dali_asr.corpus.packing import quiet
 from dali_asr.corpus.partition import join
 from dali_asr.corpus.remote import is_at_hand, local_corpus
 from dali_asr.demo import DEMO_CORPUS, DEMO_RECORDING, recording_path
-from dali_asr.errors import DataError, UsageError, brief
+from dali_asr.errors import DID_YOU_MEAN, DataError, UsageError, brief
 from dali_asr.inventory import ARPABET, resolve_inventory
 from dali_asr.model import MLP, PRESETS, HiddenLayer, parameter_count
 
@@ -78,10 +78,10 @@ def open_corpus(data: DataConfig, progress: Progress) -> Corpus:
         )
     else:
         _check_partitions(path, data)
-        with _named_by(*_partition_keys(data)):
+        with _named_by(data, *_partition_keys(data)):
             corpus = Corpus.open(path, pack_settings(data), progress=progress)
     for key, names in _partition_keys(data):
-        partition_of(corpus, key, *names)
+        partition_of(corpus, data, key, *names)
     corpus.inventory.silence(data.silence)
     return corpus
 
@@ -109,7 +109,7 @@ def corpus_mistakes(data: DataConfig) -> list[DaliAsrError]:
             for key, names in _partition_keys(data):
                 try:
                     if is_packed(path):
-                        partition_of(Corpus.open(path), key, *names)
+                        partition_of(Corpus.open(path), data, key, *names)
                     else:
                         _check_partitions(path, data, [(key, names)])
                 except UsageError as error:
@@ -180,13 +180,13 @@ def pack_settings(data: DataConfig) -> PackSettings:
     )
 
 
-def partition_of(corpus: Corpus, key: str, *names: str) -> Partition:
-    """Return the partitions that a key of the configuration names, joined.
+def partition_of(corpus: Corpus, data: DataConfig, key: str, *names: str) -> Partition:
+    """Return the partitions that a key of a configuration's section names, joined.
 
     Raises:
         UsageError: the corpus lacks one of them; says which key named it.
     """
-    with _named_by((key, names)):
+    with _named_by(data, (key, names)):
         return corpus.partition(*names)
 
 
@@ -197,7 +197,7 @@ def training_partition(corpus: Corpus, data: DataConfig) -> Partition:
         UsageError: the corpus lacks a partition.
         DataError: `data.drop` is missing, invalid or of another corpus.
     """
-    partition = partition_of(corpus, "data.train", *data.train)
+    partition = partition_of(corpus, data, "data.train", *data.train)
     if data.drop is None:
         return partition
     try:
@@ -230,7 +230,7 @@ def _check_partitions(root: Path, data: DataConfig, keys: Sequence[tuple[str, tu
     for key, names in keys or _partition_keys(data):
         for name in names:
             if name not in known:
-                with _named_by((key, names)):
+                with _named_by(data, (key, names)):
                     find_layout(root, [name])
 
 
@@ -241,10 +241,13 @@ def _partition_keys(data: DataConfig) -> list[tuple[str, tuple[str, ...]]]:
 
 
 @contextmanager
-def _named_by(*keys: tuple[str, tuple[str, ...]]) -> Iterator[None]:
+def _named_by(data: DataConfig, *keys: tuple[str, tuple[str, ...]]) -> Iterator[None]:
     """Say which key of the configuration named the partition that the block does not find, and how to set it.
 
+    A similar name is not suggested if another key holds it: it would be trained on and scored, or scored twice.
+
     Args:
+        data: the section of the configuration.
         keys: keys, with the names that they hold.
     """
     try:
@@ -252,8 +255,15 @@ def _named_by(*keys: tuple[str, tuple[str, ...]]) -> Iterator[None]:
     except UsageError as error:
         for key, names in keys:
             if any(f"no partition {name!r}" in str(error) for name in names):
-                absent = "" if key == "data.train" else f", or --set {key}=null if there is none"
-                raise UsageError(f"{key}: {error}; name one of these (--set {key}=NAME){absent}") from error
+                problem, _, near = str(error).partition(DID_YOU_MEAN)
+                used = {name for other, held in _partition_keys(data) if other != key for name in held}
+                remedies = [f"name one of these (--set {key}=NAME)"]
+                if key != "data.train":
+                    remedies.append(f"set it to null if there is none (--set {key}=null)")
+                if near.removesuffix("?") in used:
+                    remedies, near = remedies[::-1], ""
+                suggestion = f"{DID_YOU_MEAN}{near}" if near else ""
+                raise UsageError(f"{key}: {problem}; {', or '.join(remedies)}{suggestion}") from error
         raise
 
 
@@ -368,6 +378,9 @@ def check_batches(batches: WindowLoader, partition: Partition, hidden: tuple[Hid
             f"{partition.name}: batches of 1 window cannot train batch norm; "
             "raise loader.batch_size, or set model.norm: none"
         )
+
+
+SUPPLIED = ("data.inventory", "data.normalization", "data.dtype")  # by the corpus, see `resolved`
 
 
 def resolved(config: Config, corpus: Corpus) -> Config:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
+DID_YOU_MEAN = "; did you mean "  # before the suggestion with which a message ends
 _SHORT = Repr()
 vars(_SHORT).update(maxlevel=3, maxlist=8, maxtuple=8, maxdict=8, maxstring=120, maxother=120)
 
@@ -127,6 +128,11 @@ def brief(value: object) -> str:
     return _SHORT.repr(value)
 
 
+def quoted(names: Iterable[str]) -> str:
+    """Return names in quotation marks, so that they are not read as words of the message."""
+    return ", ".join(map(repr, names))
+
+
 def printable(text: str) -> str:
     """Return text with control characters escaped, which could otherwise command the terminal."""
     if text.isprintable():
@@ -137,11 +143,14 @@ def printable(text: str) -> str:
 def did_you_mean(received: str, allowed: Iterable[str]) -> str:
     """Return `; did you mean X?` for the closest allowed name, or an empty string if none is close."""
     near = nearest(received, allowed)
-    return f"; did you mean {near}?" if near is not None else ""
+    return f"{DID_YOU_MEAN}{near}?" if near is not None else ""
 
 
 def nearest(received: str, allowed: Iterable[str]) -> str | None:
-    """Return the closest allowed name; None if none is close."""
+    """Return the closest allowed name, or the only one that begins with what was received; None if there is none."""
     by_lower = {name.lower(): name for name in allowed}
     near = get_close_matches(received.lower(), by_lower, n=1, cutoff=0.6)
+    longer = [name for name in by_lower if name.startswith(received.lower())] if len(received) > 1 else []
+    if not near and len(longer) == 1:
+        near = longer
     return by_lower[near[0]] if near else None

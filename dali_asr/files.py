@@ -173,15 +173,22 @@ def disk_errors(path: Path, remedy: str = "choose another place") -> Iterator[No
         raise DataError(f"{error.filename or path}: {error.strerror or error} while writing; {advice}") from error
 
 
-def check_output(path: Path, *, overwrite: bool) -> None:
+def check_output(path: Path, *, overwrite: bool, suffix: str = "") -> None:
     """Refuse an output file that cannot be written, or that exists and may not be overwritten.
 
+    Args:
+        path: the file.
+        overwrite: whether it may exist.
+        suffix: what its name must end in, because the content is of that format alone.
+
     Raises:
-        UsageError: it exists, or is a folder.
+        UsageError: it exists, is a folder, or its name ends otherwise.
         DataError: its folder cannot be written.
     """
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; name a file in it")
+    if not path.name.lower().endswith(suffix):
+        raise UsageError(f"{path}: what is written is a {suffix} file; give a name that ends in {suffix}")
     if path.exists() and not path.is_file():
         raise UsageError(f"{path}: is not a regular file; name one, or - for standard output")
     if path.exists() and not overwrite:

@@ -14,6 +14,7 @@ from dali_asr.corpus import pack_corpus
 from dali_asr.corpus.packing import quiet
 from dali_asr.errors import DataError, UsageError
 from tests.corpus.archives import make_archive
+from tests.makers import make_course
 
 
 def opened(root: Path, **data: Any) -> Corpus:
@@ -30,11 +31,26 @@ def test_an_unknown_partition_is_refused_with_its_key(
         pack_corpus(course, tmp_path / "packed")
         root = tmp_path / "packed"
     monkeypatch.setattr("dali_asr.corpus.cache.pack_corpus", lambda *_, **__: pytest.fail("packed"))
-    with pytest.raises(
-        UsageError,
-        match=rf"^data\.{key}: {root}: no partition 'trian'; it has .*; did you mean train\?; .*--set data\.{key}=NAME",
-    ):
-        opened(root, **{key: "trian"})
+    remedy = rf"[^?]*--set data\.{key}=NAME[^?]*; did you mean train\?$"
+    with pytest.raises(UsageError, match=rf"^data\.{key}: {root}: no partition 'trian'; it has {remedy}"):
+        opened(root, **{"train": "test", "dev": None, "test": None} | {key: "trian"})
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_partition_of_another_role_is_not_suggested(packed: bool, tmp_path: Path) -> None:
+    root = tmp_path / "course"
+    make_course(root, {"train-clean": [9], "dev-clean": [9]})
+    if packed:
+        pack_corpus(root, tmp_path / "packed")
+        root = tmp_path / "packed"
+    names: dict[str, Any] = {"train": "train-clean", "dev": "dev-clean", "test": "test-clean"}
+    problem = f"{root}: no partition 'test-clean'; it has 'dev-clean', 'train-clean'"
+    null_first = "set it to null if there is none (--set data.test=null), or name one of these (--set data.test=NAME)"
+    with pytest.raises(UsageError) as raised:
+        opened(root, **names)
+    assert str(raised.value) == f"data.test: {problem}; {null_first}"
+    with pytest.raises(UsageError, match=r"--set data\.dev=null\); did you mean dev-clean\?$"):
+        opened(root, **names | {"dev": "dev", "test": None})
 
 
 def test_a_partition_is_not_a_root(course: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,4 +16,7 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 
 def test_a_near_name_is_suggested() -> None:
     assert errors.did_you_mean("Trian", ["train", "dev"]) == "; did you mean train?"
+    assert errors.did_you_mean("dev", ["train-clean", "dev-clean"]) == "; did you mean dev-clean?"
+    assert errors.did_you_mean("dev", ["dev-of-the-course", "dev-of-the-others"]) == "", "it may be either"
+    assert errors.did_you_mean("d", ["train-clean", "dev-clean"]) == ""
     assert errors.did_you_mean("zzz", ["train", "dev"]) == ""

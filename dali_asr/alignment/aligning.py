@@ -18,7 +18,7 @@ import numpy as np
 from dali_asr.alignment.dictionary import LISTED, Dictionary, load_dictionary
 from dali_asr.alignment.durations import Durations, trained_durations
 from dali_asr.alignment.sources import open_recordings
-from dali_asr.alignment.transcripts import Transcript, read_transcripts
+from dali_asr.alignment.transcripts import TEXTGRIDS, Transcript, read_transcripts, without_headers
 from dali_asr.alignment.utterance import AlignedUtterance, align_utterance
 from dali_asr.alignment.viterbi import NoPathError
 from dali_asr.alignment.words import split_words
@@ -132,7 +132,7 @@ def align(
             as of `predict`.
         transcripts: a file or folder; see `transcripts`.
         dictionary: further words, in the format of CMUdict or of the Montreal Forced Aligner.
-        partition: of the corpus, or the folder `train`, `dev` or `test` of a folder of recordings.
+        partition: of the corpus, or the folder `train`, `dev` or `test` of a folder of recordings; by default all.
         checkpoint: `best` or `last`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         packing: called with the progress of packing source files.
@@ -140,7 +140,7 @@ def align(
     Raises:
         CheckpointError: the run or checkpoint is damaged.
         DataError: recordings, transcripts or the dictionary cannot be read, or no recording has a transcript.
-        UsageError: there is no dictionary, or the partition is unclear.
+        UsageError: there is no dictionary, or no such partition.
         DeviceError: there is no such device.
     """
     run = Path(run).expanduser()
@@ -153,16 +153,16 @@ def align(
         trained,
         given,
         partition=partition,
-        which=checkpoint,
         device=device,
         packing=packing,
     )
+    texts = without_headers(texts, {_own_name(name) for name in source.names} | set(source.names))
     if not any(_transcript_of(name, texts) for name in source.names):
         raise DataError(
             f"{transcripts}: none of its {len(texts):,} transcripts is of a recording in {recordings}; their names are "
             f"such as {brief(next(iter(texts)))}, those of the recordings such as {brief(next(iter(source.names), ''))}"
         )
-    if partition or given.is_file() or not holds_files(given):  # the other transcripts are not asked for
+    if partition or (given.is_file() and holds_files(given)):  # the other transcripts are not asked for
         texts = {text.name: text for name in source.names if (text := _transcript_of(name, texts))}
     aligning = Aligning(len(source.names), iter(()))
     aligning.failures += [Failure("", str(error)) for error in source.refused]
@@ -183,7 +183,12 @@ def _rules(checkpoint: Checkpoint) -> _Rules:
 
 
 def _transcript_of(name: str, texts: dict[str, Transcript]) -> Transcript | None:
-    return texts.get(name) or texts.get(name.rpartition("/")[2])
+    return texts.get(name) or texts.get(_own_name(name))
+
+
+def _own_name(name: str) -> str:
+    """Return the name of a recording without that of its partition."""
+    return name.rpartition("/")[2]
 
 
 def _results(
@@ -198,7 +203,7 @@ def _results(
             if isinstance(scored, DataError):
                 raise scored
             if not transcript:
-                raise DataError(f"{where}: has no transcript; add one of the name {name.rpartition('/')[2]!r}")
+                raise DataError(f"{where}: has no transcript; {_missing_transcript(_own_name(name), Path(where))}")
             entries = transcript_entries(transcript, dictionary)
             yield _aligned(aligning, name, where, scored, entries, source, dictionary, rules)
         except DataError as error:
@@ -207,6 +212,13 @@ def _results(
         if text.name not in used:
             reason = f"{text.where}: no recording has the name {text.name!r}; add it, or remove the transcript"
             aligning.failures.append(Failure(text.name, reason, without_recording=True))
+
+
+def _missing_transcript(name: str, recording: Path) -> str:
+    """Return what to do about a recording without transcript; people take the TextGrid beside it for one."""
+    remedy = f"add one of the name {name!r}"
+    beside = next((path for path in map(recording.with_suffix, (".TextGrid", ".textgrid")) if path.is_file()), None)
+    return f"{remedy} ({beside.name} is none: {TEXTGRIDS})" if beside else remedy
 
 
 def transcript_entries(transcript: Transcript, dictionary: Dictionary) -> list[tuple[str, Entry]]:

@@ -16,10 +16,10 @@ from dali_asr.audio.settings import FeatureSettings
 from dali_asr.corpus.features import is_npy_name, read_features
 from dali_asr.corpus.packing import quiet
 from dali_asr.device import resolve_device
-from dali_asr.errors import DaliAsrWarning, DataError, UsageError
+from dali_asr.errors import DaliAsrWarning, DataError, UsageError, quoted
 from dali_asr.inference.files import is_recording_name
-from dali_asr.inference.predict import by_utterance, prepare, state_scores
-from dali_asr.inference.sources import holds_files
+from dali_asr.inference.predict import by_utterance, state_scores
+from dali_asr.inference.sources import holds_files, open_source, source_partitions
 from dali_asr.inference.trained import TrainedModel, run_config
 from dali_asr.runs.checkpoint import run_of
 
@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
     from dali_asr.audio.recordings import Recording
     from dali_asr.corpus.packing import Progress
-    from dali_asr.runs.checkpoint import Checkpoint, Which
+    from dali_asr.inference.sources import Source
+    from dali_asr.runs.checkpoint import Checkpoint
     from dali_asr.segments import FrameTiming
 
 
@@ -74,7 +76,6 @@ def open_recordings(
     source: Path,
     *,
     partition: str | None = None,
-    which: Which = "best",
     device: str = "auto",
     packing: Progress = quiet,
 ) -> AlignmentSource:
@@ -84,8 +85,7 @@ def open_recordings(
         run: folder of the run, or of one of its checkpoints.
         checkpoint: the one that is used.
         source: a recording or a folder of recordings; a file or folder of `.npy` features; or a corpus.
-        partition: of the corpus, or the folder `train`, `dev` or `test` of a folder of recordings.
-        which: `best` or `last`, as the checkpoint.
+        partition: of the corpus, or the folder `train`, `dev` or `test` of a folder of recordings; None for all.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         packing: called with the progress of packing source files.
 
@@ -110,17 +110,14 @@ def open_recordings(
         return AlignmentSource(
             [path.stem for path in files], [str(path) for path in files], features.timing, _of_files(files, model)
         )
-    opened = prepare(run, source, partition=partition, checkpoint=which, packing=packing)[1]
-    where = [f"{source}, partition {opened.name}"] * len(opened.utterances)
-
-    def of_corpus() -> Iterator[Scored]:
-        for part in opened.parts:
-            batches = state_scores(checkpoint, part, resolve_device(device))
-            for scores in by_utterance(batches, part.lengths):
-                assert scores.log_posteriors is not None
-                yield Scored(scores.log_posteriors)
-
-    return AlignmentSource(opened.utterances, where, features.timing, of_corpus())
+    chosen = [partition] if partition else source_partitions(source)
+    opened = [open_source([source], name, checkpoint.description, config.data, packing) for name in chosen]
+    return AlignmentSource(
+        [f"{one.name}/{name}" if len(opened) > 1 else name for one in opened for name in one.utterances],
+        [f"{source}, partition {one.name}" for one in opened for _ in one.utterances],
+        features.timing,
+        _of_corpus(opened, checkpoint, resolve_device(device)),
+    )
 
 
 def _holds_recordings(source: Path) -> bool:
@@ -136,7 +133,7 @@ def _recordings(source: Path, partition: str | None) -> tuple[list[Recording], l
     found, refused = find_recordings(source)
     names = sorted({recording.partition for recording in found})
     if partition and partition not in names:
-        raise UsageError(f"{source}: no partition {partition!r}; it has {', '.join(names)}")
+        raise UsageError(f"{source}: no partition {partition!r}; it has {quoted(names)}")
     return [recording for recording in found if partition in (None, recording.partition)], refused
 
 
@@ -170,6 +167,14 @@ def _of_recordings(
             if result.remark:
                 warnings.warn(result.remark, DaliAsrWarning, stacklevel=2)
             yield Scored(model.state_log_probabilities(result.frames), result.samples / features.sample_rate)
+
+
+def _of_corpus(partitions: Sequence[Source], checkpoint: Checkpoint, device: torch.device) -> Iterator[Scored]:
+    for partition in partitions:
+        for part in partition.parts:
+            for scores in by_utterance(state_scores(checkpoint, part, device), part.lengths):
+                assert scores.log_posteriors is not None
+                yield Scored(scores.log_posteriors)
 
 
 def _of_files(files: Sequence[Path], model: TrainedModel) -> Iterator[Scored | DataError]:

@@ -5,7 +5,8 @@
     SPEAKER-BOOK.trans.txt   NAME WORDS, as in LibriSpeech
     NAME.lab, NAME.txt  WORDS, one file per recording
 
-In a folder, files of the first three layouts are read wherever they are; if there are none, those of the last.
+In a folder, files of the first three layouts are read wherever they are; if there are none, those of the last. The
+first line of a table may be a header: it is left out where its name, such as `id`, is that of no recording.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ from dali_asr.corpus.regular import read_regular
 from dali_asr.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 _TABLES = ("transcripts.tsv", "metadata.csv")
 _LIBRISPEECH = ".trans.txt"
 _SINGLE = (".lab", ".txt")
+_TEXTGRID = ".textgrid"
+_HEADINGS = frozenset({"name", "id", "utterance", "file", "filename", "path", "recording"})  # of a first column
+TEXTGRIDS = f"TextGrids are not read as transcripts, but {', '.join(_TABLES)}, *{_LIBRISPEECH}, NAME.lab and NAME.txt"
 _AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus")
 
 
@@ -35,11 +39,13 @@ class Transcript:
         name: of the recording.
         text: its words.
         where: file and line.
+        may_be_header: whether it is the first line of a table, and its name that of a column.
     """
 
     name: str
     text: str
     where: str
+    may_be_header: bool = False
 
 
 def read_transcripts(source: Path) -> dict[str, Transcript]:
@@ -52,13 +58,31 @@ def read_transcripts(source: Path) -> dict[str, Transcript]:
     for path in _files(source):
         for transcript in _read(path):
             first = found.setdefault(transcript.name, transcript)
-            if first is not transcript:
+            if first is not transcript and not (first.may_be_header and transcript.may_be_header):
                 raise DataError(
                     f"{transcript.where}: {transcript.name!r} has a transcript at {first.where} already; remove one"
                 )
     if not found:
+        if source.is_dir() and any(path.suffix.lower() == _TEXTGRID for path in source.rglob("*")):
+            raise DataError(f"{source}: holds no transcripts; {TEXTGRIDS}")
         raise DataError(f"{source}: holds no transcripts; give {', '.join(_TABLES)}, *{_LIBRISPEECH}, *.lab or *.txt")
     return found
+
+
+def without_headers(texts: dict[str, Transcript], names: Collection[str]) -> dict[str, Transcript]:
+    """Leave out the headers of tables.
+
+    Args:
+        texts: transcripts by the names of their recordings.
+        names: of the recordings, without their partitions. A header has none of these names.
+
+    Raises:
+        DataError: there is nothing else.
+    """
+    kept = {name: text for name, text in texts.items() if name in names or not text.may_be_header}
+    if not kept:
+        raise DataError(f"{next(iter(texts.values())).where}: is a header; write a line for each recording below it")
+    return kept
 
 
 def _files(source: Path) -> list[Path]:
@@ -82,6 +106,8 @@ def _read(path: Path) -> Iterator[Transcript]:
         yield from _lines(path, text, "|")
     elif path.suffix in _SINGLE:
         yield Transcript(path.stem, " ".join(text.split()), str(path))
+    elif path.suffix.lower() == _TEXTGRID:
+        raise DataError(f"{path}: {TEXTGRIDS}")
     else:
         raise DataError(f"{path}: no known layout of transcripts; name it .tsv, .csv, {_LIBRISPEECH}, .lab or .txt")
 
@@ -94,9 +120,8 @@ def _lines(path: Path, text: str, separator: str | None) -> Iterator[Transcript]
         text: of the file.
         separator: of fields; None for spaces after a name without any.
     """
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    for number, line in lines:
         name, *rest = line.split(separator, 1) if separator is None else line.split(separator)
         if separator and not rest:
             shown = {"\t": "a tab", "|": "|"}[separator]
@@ -105,7 +130,8 @@ def _lines(path: Path, text: str, separator: str | None) -> Iterator[Transcript]
                 f"{path}, line {number}: {line[:40]!r} is one field; separate the name and the words by {shown}{comma}"
             )
         words = rest[-1].strip() if rest else ""
-        yield Transcript(_without_suffix(name.strip()), words, f"{path}, line {number}")
+        heads = separator is not None and number == lines[0][0] and name.strip().lower() in _HEADINGS
+        yield Transcript(_without_suffix(name.strip()), words, f"{path}, line {number}", heads)
 
 
 def _without_suffix(name: str) -> str:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from dali_asr.cli.commands import Overrides
 from dali_asr.cli.console import complain, counted, counting, say, show, warn, with_flags
+from dali_asr.cli.early import check_run, check_source, check_there
 from dali_asr.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def align(
     partition: Annotated[
         str | None,
         typer.Option(
-            help="Partition of the corpus; of a folder of recordings, the folder `train`, `dev` or `test` in it.",
+            help="Partition of the corpus; of a folder of recordings, the folder `train`, `dev` or `test` in it. By "
+            "default all of them.",
             show_default=False,
         ),
     ] = None,
@@ -86,6 +88,7 @@ def align(
 
         dali-asr align runs/new recordings recordings -o aligned --bootstrap pocketsphinx --rounds 2
     """  # noqa: D412
+    _check_names(None if bootstrap else run, recordings, partition, [transcripts, dictionary])
     with counting() as report:
         report("starting", 0, 1)
         from dali_asr.alignment.aligning import align as start
@@ -137,6 +140,14 @@ def align(
         raise typer.Exit(1)
 
 
+def _check_names(run: Path | None, recordings: Path, partition: str | None, files: Sequence[Path | None]) -> None:
+    """Check that what is named is there. What is None is not needed, or made later."""
+    if run:
+        check_run(run)
+    check_source(str(recordings), partition)
+    check_there(*filter(None, files))
+
+
 def _show_failures(failures: Sequence[Failure], output: Path) -> None:
     """Show why recordings were not aligned; transcripts without recording are counted."""
     from dali_asr.alignment.writing import FAILED
@@ -157,10 +168,18 @@ def _doubt(summary: AlignmentSummary) -> str:
 
     names = ", ".join(summary.doubtful[:_MAX_NAMED]) + (", ..." if len(summary.doubtful) > _MAX_NAMED else "")
     return (
-        f"{len(summary.doubtful):,} of {summary.aligned:,} recordings match their transcripts poorly (mean log "
-        f"posterior below {DOUBTFUL:g}): {printable(names)}; listen to them: correct wrong "
-        "transcripts; where they are right, the model does not know such voices or accents, so check the boundaries"
+        f"{_which_doubtful(summary)} poorly (mean log posterior below {DOUBTFUL:g}): {printable(names)}; listen: "
+        "correct wrong transcripts; where they are right, the model does not know such voices or accents, so check "
+        "the boundaries"
     )
+
+
+def _which_doubtful(summary: AlignmentSummary) -> str:
+    if summary.aligned == 1:
+        return "the recording matches its transcript"
+    if len(summary.doubtful) == 1:
+        return f"1 of {summary.aligned:,} recordings matches its transcript"
+    return f"{len(summary.doubtful):,} of {summary.aligned:,} recordings match their transcripts"
 
 
 def _round_table(rounds: Sequence[Round]) -> Table:

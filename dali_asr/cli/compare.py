@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from dali_asr.cli.console import counting, say, show
-from dali_asr.errors import CheckpointError, printable
+from dali_asr.errors import printable
 
 if TYPE_CHECKING:
     from dali_asr.reports.compare import Comparison
@@ -49,12 +49,13 @@ def compare(
     """  # noqa: D412
     from dali_asr.files import check_output
     from dali_asr.pretrained import find_pretrained
+    from dali_asr.runs.run_path import check_run_folder
 
     if html:
         check_output(html, overwrite=force)
     for run in runs:  # before torch is imported, which takes seconds
-        if not (run.expanduser().is_dir() or find_pretrained(run)):
-            raise CheckpointError(f"{run}: no such folder; give the folder of a run, as dali-asr train prints it")
+        if not find_pretrained(run):
+            check_run_folder(run.expanduser(), pretrained=False)
     with counting() as progress:
         progress("starting", 0, 1)
         from dali_asr.reports.compare import compare as compare_runs

@@ -85,14 +85,19 @@ def validate(
     try:
         checked = Config.load(file, overrides or ())
     except ConfigError as error:
-        data = _valid_data(file, overrides or ())
-        found = corpus_mistakes(data) if data else []
-        raise ConfigError(error.where, [*error.problems, *map(str, found)]) from error
-    found = corpus_mistakes(checked.data)
-    if len(found) > 1:
-        raise ConfigError(file, list(map(str, found)))
-    if found:
-        raise found[0]
+        found = _corpus_mistakes(file, overrides or ())
+        of_file = _corpus_mistakes(file, ())
+        if error.where == file or not of_file:
+            raise ConfigError(error.where, [*error.problems, *found]) from error
+        of_overrides = [*error.problems, *(mistake for mistake in found if mistake not in of_file)]
+        raise ConfigError(
+            file, [*(f"--set: {mistake}" for mistake in of_overrides), *(each for each in of_file if each in found)]
+        ) from error
+    mistakes = corpus_mistakes(checked.data)
+    if len(mistakes) > 1:
+        raise ConfigError(file, list(map(str, mistakes)))
+    if mistakes:
+        raise mistakes[0]
     whole = check_corpus(checked.data)
     if whole:
         check_parameters(checked, open_corpus(checked.data, quiet))
@@ -100,6 +105,14 @@ def validate(
     if not is_at_hand(checked.data.root):
         later = "its corpus is checked when it is fetched and packed"
     say(f"{file}: valid" + ("" if whole else f"; {later}"))
+
+
+def _corpus_mistakes(file: str, overrides: Sequence[str]) -> list[str]:
+    """Return the mistakes in the corpus of a configuration whose data section is valid."""
+    from dali_asr.build import corpus_mistakes
+
+    data = _valid_data(file, overrides)
+    return list(map(str, corpus_mistakes(data))) if data else []
 
 
 def _valid_data(file: str, overrides: Sequence[str]) -> DataConfig | None:

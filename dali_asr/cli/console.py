@@ -20,7 +20,7 @@ from dali_asr.fetching.transfer import BYTE_STAGES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rich.console import RenderableType
+    from rich.console import ConsoleOptions, RenderableType, RenderResult
     from rich.progress import Task
 
     from dali_asr.corpus.packing import Progress as Report
@@ -33,6 +33,7 @@ _COMMAND = re.compile(
 )
 _MIN_BAR = 10  # characters of a progress bar
 _MARGINS = 2  # before and after it
+_ECHO = 5  # columns to the right of bars for ^C^C, which the terminal shows there: it would wrap a full line for good
 _NO_BREAK = "\0"  # stands in no text that is printed
 
 
@@ -205,7 +206,7 @@ class _Details(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """Return the text of a task."""
-        room = self._console.width - cell_len(task.description) - _MIN_BAR - _MARGINS
+        room = self._console.width - _ECHO - cell_len(task.description) - _MIN_BAR - _MARGINS
         parts = [part for part in task.fields["shown"].split("  ") if part]
         amount, left = amount_of(task), _time_left(task)
         while parts and cell_len("  ".join(filter(None, [amount, *parts, left]))) > room:
@@ -231,13 +232,31 @@ def _time_left(task: Task) -> str:
     return f"{TimeRemainingColumn(compact=True).render(task).plain} left"
 
 
+class _Bars(Progress):
+    """Bars that leave room for what the terminal shows of a Ctrl-C, so that they are still where they are erased."""
+
+    def get_renderable(self) -> RenderableType:
+        """Return the bars."""
+        return _Narrowed(super().get_renderable())
+
+
+class _Narrowed:
+    """Something printable, in less than the width of the terminal."""
+
+    def __init__(self, content: RenderableType) -> None:
+        self._content = content
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        return console.render(self._content, options.update_width(max(options.max_width - _ECHO, 1)))
+
+
 def progress_bar() -> Progress:
     """Return a progress bar, which is shown only on a terminal. Every task has a field `shown`, a text beside it.
 
     A task without a total moves, without count and time.
     """
     console = _drawing_console()
-    return Progress(
+    return _Bars(
         TextColumn("{task.description}", table_column=Column(no_wrap=True)),
         BarColumn(bar_width=None),
         _Details(console),

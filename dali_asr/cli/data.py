@@ -16,9 +16,9 @@ from dali_asr.cli.export import export
 from dali_asr.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from dali_asr.corpus import Corpus
+    from dali_asr.corpus import Corpus, Partition
     from dali_asr.corpus.packing import Progress as Report
     from dali_asr.corpus.survey import Survey
 
@@ -47,6 +47,7 @@ app.command()(export)
 _HISTOGRAM_WIDTH = 32  # characters
 _MAX_SYMBOLS = 50  # in a histogram
 _MAX_LISTED = 100  # symbols of an inventory
+_MAX_SPEAKERS = 10  # that are named
 _MAX_MEASURED = 256  # utterances of a partition whose features are measured when nothing is drawn
 
 
@@ -137,7 +138,7 @@ def info(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the picture.")] = False,
 ) -> None:
-    """Show duration, utterances, frames and labels of each partition, and warn of what is odd.
+    """Show duration, speakers, utterances, frames and labels of each partition, and warn of what is odd.
 
     Odd are features ten times as large as in training, labels of one partition alone, and utterances without speech.
     Features are measured in 256 utterances of each partition, with `--plot` in all of them.
@@ -177,15 +178,16 @@ def info(
         f"{printable(corpus)}: {opened.feature_dim} features per frame, {opened.dtype}, {normalized}, "
         f"{len(opened.inventory)} symbols"
     )
-    symbols = " ".join(map(printable, opened.inventory.symbols[:_MAX_LISTED]))
-    more = len(opened.inventory) - _MAX_LISTED
-    say(f"inventory, in label order: {symbols}" + (f" and {more:,} more" if more > 0 else ""))
+    for line in _about(opened):
+        say(printable(line))
     for found in surveys if labels else ():
         if found.labelled:
             say()
             _histogram(found)
     say()
     show(_partition_table(opened, surveys))
+    for line in _named_speakers(opened):
+        say(printable(line))
     for line in find_oddities(surveys, training_partition(opened), silent):
         warn(line)
     if plot:
@@ -221,23 +223,61 @@ def _folder_of(corpus: str, report: Report) -> Path:
     return DEMO_CORPUS if corpus == DEMO else local_corpus(corpus, report)
 
 
+def _about(corpus: Corpus) -> Iterator[str]:
+    """Yield the inventory, and if it is known, how features were computed and where the recordings were then."""
+    from dali_asr.audio.settings import FeatureSettings
+
+    symbols = corpus.inventory.symbols
+    more = f" and {len(symbols) - _MAX_LISTED:,} more" if len(symbols) > _MAX_LISTED else ""
+    yield f"inventory, in label order: {' '.join(symbols[:_MAX_LISTED])}{more}"
+    known = []
+    if corpus.features:
+        timing = corpus.timing
+        shown = f"{1000 * timing.window / timing.sample_rate:g} ms every {1000 * timing.period:g} ms"
+        try:
+            settings = FeatureSettings.from_json(corpus.features)
+            shown = f"{settings.kind} of {shown} ({settings.options()})"
+        except (TypeError, UsageError):  # of a program of the user's, or of another version
+            shown = f"frames of {shown}"
+        known.append(f"features: {shown}")
+    folders = {str(p.origins.folder) for p in corpus.partitions.values() if p.origins.recordings and p.origins.folder}
+    known += [f"recordings: {folder}{'' if Path(folder).is_dir() else ', which is not there'}" for folder in folders]
+    if known:
+        yield "; ".join(known)
+
+
+def _named_speakers(corpus: Corpus) -> Iterator[str]:
+    """Yield the speakers of each partition that has few."""
+    for partition in corpus.partitions.values():
+        names = sorted(set(partition.origins.speakers))
+        if 0 < len(names) <= _MAX_SPEAKERS:
+            yield f"speakers of {partition.name}: {', '.join(names)}"
+
+
 def _partition_table(corpus: Corpus, surveys: Sequence[Survey]) -> Table:
     import numpy as np
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("partition", "duration", "utterances", "frames", "labels", "symbols"):
+    speakers_known = any(partition.origins.speakers for partition in corpus.partitions.values())
+    columns = ("partition", "duration", *(("speakers",) if speakers_known else ()), "utterances", "frames", "labels")
+    for name in (*columns, "symbols"):
         table.add_column(name, justify="left" if name == "partition" else "right")
     for partition, found in zip(corpus.partitions.values(), surveys, strict=True):
         occurring = f"{np.count_nonzero(found.counts)} of {len(found.counts):,}" if found.labelled else "–"
         table.add_row(
             Text(printable(partition.name)),
             _duration(partition.hours),
+            *((_speaker_count(partition),) if speakers_known else ()),
             f"{len(partition.utterances):,}",
             f"{partition.frame_count:,}",
             "yes" if partition.labelled else "no",
             occurring,
         )
     return table
+
+
+def _speaker_count(partition: Partition) -> str:
+    return f"{len(set(partition.origins.speakers)):,}" if partition.origins.speakers else "–"
 
 
 def _duration(hours: float) -> str:

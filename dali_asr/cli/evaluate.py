@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from dali_asr.cli.console import counting, say, show
+from dali_asr.cli.early import check_run, check_source
 from dali_asr.errors import printable
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ def evaluate(
 
         dali-asr evaluate RUN hw1p2 --partition dev-clean
     """  # noqa: D412
+    check_run(run)
+    if source:
+        check_source(source, partition)
     with counting() as report:
         report("starting", 0, 1)
         from dali_asr.device import describe_device, resolve_device

@@ -13,7 +13,9 @@ from dali_asr.cli.console import counting, say
 
 def handin(
     run: Annotated[Path, typer.Argument(help="Folder of a run, or of a checkpoint in it.", readable=False)],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The zip archive to write.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The archive to write, `FILE.zip`.", show_default=False)
+    ],
     name: Annotated[
         str | None,
         typer.Option(
@@ -50,7 +52,7 @@ def handin(
     """  # noqa: D412
     from dali_asr.files import check_output
 
-    check_output(output, overwrite=force)
+    check_output(output, overwrite=force, suffix=".zip")
     with counting() as report:
         report("starting", 0, 1)
         from dali_asr.reports.handin import hand_in

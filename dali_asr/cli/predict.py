@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dali_asr.cli.console import complain, counting, printing, say, warn
+from dali_asr.cli.early import check_run, check_source
 from dali_asr.errors import DataError, UsageError, or_leave_out, printable
 from dali_asr.inference.format_names import OF_FRAMES, PER_UTTERANCE, SUFFIXES, WITH_POSTERIORS, Format
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dali_asr.inference.formats import UtteranceEncoder
     from dali_asr.inference.sources import Source
+    from dali_asr.reports.listening import UtterancePages
 
 _MAX_LISTED = 20
 
@@ -104,11 +106,15 @@ def predict(
     """  # noqa: D412
     from dali_asr.files import check_output
 
+    _check_is_no_recording(run)
     to_stdout = output == "-"
     path = Path(output) if output and not to_stdout else None
     if path and form and form not in PER_UTTERANCE:
         check_output(path, overwrite=force)
     sources = [path for given in source or () for path in (_listed_paths() if given == "-" else [given])]
+    check_run(run)
+    if len(sources) == 1:  # of several, all that cannot be used are named at once
+        check_source(sources[0], partition)
     failures: list[DataError] = []
 
     def failed(errors: Sequence[DataError]) -> None:
@@ -121,7 +127,7 @@ def predict(
         from dali_asr.device import describe_device, resolve_device
         from dali_asr.inference.decoding import NONE, VITERBI, check_decoding
         from dali_asr.inference.files import FILES
-        from dali_asr.inference.formats import encode
+        from dali_asr.inference.formats import encode, encode_utterance
         from dali_asr.inference.predict import label, prepare
         from dali_asr.inference.writers import check_prediction, write_prediction
         from dali_asr.runs.checkpoint import shown_name
@@ -141,7 +147,8 @@ def predict(
         )
         form = form or ("textgrid" if opened.has_recordings else "kaggle")
         path = path or _default_output(run, sources, opened, form)
-        encoder = _encoder(form)
+        pages = _pages(form)
+        encoder = pages or encode_utterance
         labelling = label(
             trained,
             opened,
@@ -158,6 +165,8 @@ def predict(
             check_prediction(path, form, opened.utterances, overwrite=force)
             say(f"Predicting with {shown_name(run, trained)}, on the {describe_device(where)}")
             write_prediction(labelling, path, form, overwrite=force, frame_labels=frame_labels, encoder=encoder)
+    if pages and pages.remark:
+        warn(printable(pages.remark))
     if not to_stdout:
         of = "" if opened.name == FILES else f" of {opened.name}"
         utterances = "1 utterance" if labelling.done == 1 else f"{labelling.done:,} utterances"
@@ -168,6 +177,21 @@ def predict(
         files = "1 file was" if len(failures) == 1 else f"{len(failures):,} files were"
         warn(f"{files} left out, for the reasons above")
         raise typer.Exit(1)
+
+
+def _check_is_no_recording(run: Path) -> None:
+    """Refuse what is to be predicted in the place of the run.
+
+    Raises:
+        UsageError: the path names a recording or a file of features.
+    """
+    from dali_asr.audio.recordings import SUFFIXES
+
+    if run.suffix.lower() in (*SUFFIXES, ".npy") and not run.is_dir():
+        raise UsageError(
+            f"predict: the model is missing before {run}; name it first, as in "
+            f"{shlex.join(['dali-asr', 'predict', 'english-small', str(run)])}"
+        )
 
 
 def _refuse(errors: Sequence[DataError], sources: Sequence[str | Path]) -> None:
@@ -181,7 +205,7 @@ def _refuse(errors: Sequence[DataError], sources: Sequence[str | Path]) -> None:
             complain(f"error: {printable(str(error))}")
         if len(errors) > _MAX_LISTED:
             warn(f"and {len(errors) - _MAX_LISTED:,} more errors")
-        raise or_leave_out(DataError(f"{sources[0]}: {len(errors):,} faults, nothing is written; repair the files"))
+        raise or_leave_out(DataError(f"{len(errors):,} files cannot be used, nothing is written; repair them"))
     if len(sources) > 1 or Path(sources[0]).is_dir():
         raise or_leave_out(errors[0]) from errors[0]
     raise errors[0]
@@ -201,15 +225,13 @@ def _default_output(run: Path, sources: Sequence[str | Path], source: Source, fo
     return output_folder(run) / f"{name}-{form}"
 
 
-def _encoder(form: Format) -> UtteranceEncoder:
-    """Return what makes the files of a format of one file per utterance."""
-    if form == "html":
-        from dali_asr.reports.listening import utterance_page
+def _pages(form: Format) -> UtterancePages | None:
+    """Return what makes pages; None for the other formats."""
+    if form != "html":
+        return None
+    from dali_asr.reports.listening import UtterancePages
 
-        return utterance_page
-    from dali_asr.inference.formats import encode_utterance
-
-    return encode_utterance
+    return UtterancePages()
 
 
 def _own_corpus(run: Path) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, TaskID
 
-    from dali_asr.config import Config
+    from dali_asr.config import Config, DataConfig
     from dali_asr.loading import WindowLoader
     from dali_asr.runs.folder import EpochTiming
 
@@ -143,10 +143,20 @@ def train(
             _run(checked, run, resume, Path(config or "demo").stem, _Terminal(bar, log))
         except DaliAsrError as error:
             if not error.reported:
+                error = _with_recipe_named(error, config, resume)
                 log.add(f"{error_line(error)}\n")
-                raise
+                raise error from error.__cause__
             time.sleep(1)  # torchrun ends all processes when the first one ends; the one that reports has to finish
             raise typer.Exit(error.exit_code) from error
+
+
+def _with_recipe_named(error: DaliAsrError, config: str | None, resume: str | None) -> DaliAsrError:
+    """Return an error about the corpus of a recipe that is named beside the run to resume, with what to leave out."""
+    if config is None or resume in (None, "auto") or not str(error).startswith("data."):
+        return error
+    return type(error)(
+        f"{error}; {config} took the place of the configuration of {resume}: leave {config} out to use the run's own"
+    )
 
 
 def _recipe_of_init(overrides: Sequence[str]) -> str | None:
@@ -258,7 +268,9 @@ def _run(config: Config, run: Path | None, resume: str | None, recipe: str, term
     done = f"Trained in {terminal.seconds:.0f} s; checkpoints" if terminal.steps else "Checkpoints"
     say(f"{done}, metrics and curves are in {result.run}")
     say(f"Next: {_next_command(config, result.run)}")
-    if evaluated:
+    if _has_labelled_test(config.data):
+        say(f"  or: {shlex.join(['dali-asr', 'evaluate', str(result.run), '--partition', str(config.data.test)])}")
+    elif evaluated:
         say(f"  or: {shlex.join(['dali-asr', 'evaluate', str(result.run)])}")
 
 
@@ -286,6 +298,18 @@ def _describe(loader: WindowLoader) -> str:
     ranks = loader.spec.world_size
     together = f"{ranks} processes, the first on " if ranks > 1 else ""
     return together + "the " + describe_device(loader.device) + streamed
+
+
+def _has_labelled_test(data: DataConfig) -> bool:
+    """Return whether the model can be scored on a partition that did not choose the checkpoint."""
+    from dali_asr.build import open_corpus
+    from dali_asr.corpus.packing import quiet
+
+    if not data.test:
+        return False
+    with suppress(DaliAsrError):  # the training is done, whatever became of its corpus
+        return open_corpus(data, quiet).partition(data.test).labelled
+    return False
 
 
 def _next_command(config: Config, run: Path) -> str:

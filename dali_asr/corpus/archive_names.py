@@ -10,7 +10,7 @@ from dali_asr.corpus.features import is_npy_name
 from dali_asr.corpus.layouts.course import FEATURES, TRANSCRIPTS, check_pairs
 from dali_asr.corpus.packed import PartitionEntry, check_partition_name
 from dali_asr.corpus.packing import quiet
-from dali_asr.errors import DataError, UsageError, did_you_mean, printable
+from dali_asr.errors import DataError, UsageError, did_you_mean, printable, quoted
 from dali_asr.inventory import is_text
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class ArchiveNames:
         for name in chosen:
             if name not in known:
                 raise UsageError(
-                    f"{self._archive}: no partition {name!r}; it has {', '.join(known)}{did_you_mean(name, known)}"
+                    f"{self._archive}: no partition {name!r}; it has {quoted(known)}{did_you_mean(name, known)}"
                 )
         return tuple(self._entry(name) for name in chosen or known)
 

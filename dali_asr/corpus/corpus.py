@@ -16,7 +16,7 @@ from dali_asr.corpus.origins import Origins
 from dali_asr.corpus.packed import Manifest, is_packed, open_arrays
 from dali_asr.corpus.packing import PackSettings, quiet
 from dali_asr.corpus.partition import Partition, join
-from dali_asr.errors import UsageError, brief, did_you_mean
+from dali_asr.errors import UsageError, brief, did_you_mean, quoted
 from dali_asr.segments import FrameTiming
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class Corpus:
             if not isinstance(name, str):
                 raise UsageError(f"partition: received {brief(name)}; give names one by one: partition('train', 'dev')")
             if name not in self.partitions:
-                has = ", ".join(self.partitions)
+                has = quoted(self.partitions)
                 raise UsageError(
                     f"{self.path or 'corpus'}: no partition {name!r}; it has {has}{did_you_mean(name, self.partitions)}"
                 )

@@ -34,13 +34,18 @@ _SCORES = {
     "calibration error": "calibration_error",
 }
 _USE = """
+import json
+
 import numpy as np
 import onnxruntime
 
 session = onnxruntime.InferenceSession("{file}")
 frames = np.load("{array}").astype(np.float32)  # [T, {features}], not normalized
 (log_probabilities,) = session.run(None, {{"frames": frames}})
-labels = log_probabilities.argmax(axis=1)  # [T], positions in the list of symbols
+symbols = np.array(json.loads(session.get_modelmeta().custom_metadata_map["symbols"]))
+labels = symbols[log_probabilities.argmax(axis=1)]  # [T]
+"""
+_TIMES = """times = {first:g} + {period:g} * np.arange(len(labels))  # [T], in seconds
 """
 _FEATURES = """
 dali-asr features RECORDINGS features --normalization none {options}
@@ -50,7 +55,9 @@ _ARRAY = "arrays/all/mfcc/NAME.npy"  # that the commands write for the recording
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)]*)\)")
 
 
-def model_card(run: Path, checkpoint: Checkpoint, config: Config, *, file: str, sha256: str, parameters: int) -> str:
+def model_card(
+    run: Path, checkpoint: Checkpoint, config: Config, *, file: str, size: int, sha256: str, parameters: int
+) -> str:
     """Return the model card of an exported checkpoint.
 
     Args:
@@ -58,6 +65,7 @@ def model_card(run: Path, checkpoint: Checkpoint, config: Config, *, file: str, 
         checkpoint: what was exported.
         config: the run's configuration.
         file: name of the ONNX file.
+        size: of this file, in bytes.
         sha256: its checksum.
         parameters: number of trained parameters.
 
@@ -75,7 +83,7 @@ def model_card(run: Path, checkpoint: Checkpoint, config: Config, *, file: str, 
     opening = [
         f"`{file}` gives every frame of an utterance a probability for each of {len(description.inventory)} symbols. "
         f"It is {exported}, exported by dali-asr {installed_version('dali-asr')}.",
-        f"SHA-256: `{sha256}`",
+        f"{size / 1e6:.1f} MB, SHA-256: `{sha256}`",
     ]
     sections = {
         "Model": [_table(_model(description, parameters)), "Symbols, in label order:", _symbols(description)],
@@ -120,13 +128,17 @@ def _how_to_run(description: ModelDescription, file: str) -> list[str]:
         file=file, features=description.feature_dim, array=_ARRAY if description.features else "utterance.npy"
     )
     if description.features is None:
-        return [f"{python}```"]
+        return [f"{python}```", "When frames are depends on how their features were computed, which is not recorded."]
+    timing = description.timing
+    first, period = float(timing.centers(1)[0]), timing.period
     commands = _FEATURES.format(options=description.features.options())
     return [
         f"`dali-asr` makes the features of each recording, `{_ARRAY}`:",
         f"```sh{commands}```",
         "The file gives probabilities for them:",
-        f"{python}```",
+        f"{python}{_TIMES.format(first=first, period=period)}```",
+        f"Frame `t` is centered {first:g} + {period:g} · `t` seconds after the beginning of the recording, and stands "
+        f"for the time from {period / 2:g} s before to {period / 2:g} s after.",
     ]
 
 

@@ -96,7 +96,13 @@ def export_onnx(
     progress("exporting", 1, 1)
     difference = compare(content, model, progress)
     text = model_card(
-        folder, trained, config, file=path.name, sha256=hashlib.sha256(content).hexdigest(), parameters=parameters
+        folder,
+        trained,
+        config,
+        file=path.name,
+        size=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        parameters=parameters,
     )
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

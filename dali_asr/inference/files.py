@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dali_asr.audio.recordings import SUFFIXES, find_recordings, read_header
 from dali_asr.corpus import Corpus
 from dali_asr.corpus.features import is_npy_name, read_features, read_features_shape
-from dali_asr.errors import CheckpointError, DaliAsrWarning, DataError, UsageError
+from dali_asr.errors import CheckpointError, DaliAsrWarning, DataError, UsageError, quoted
 from dali_asr.inventory import is_text
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def files_in(folder: Path, partition: str | None, failed: Callable[[Sequence[Dat
         failed(errors)
     names = sorted({recording.partition for recording in found})
     if partition and found and partition not in names:
-        raise UsageError(f"{folder}: no partition {partition!r}; it has {', '.join(names)}")
+        raise UsageError(f"{folder}: no partition {partition!r}; it has {quoted(names)}")
     return [*arrays, *(recording.path for recording in found if partition in (None, recording.partition))]
 
 
@@ -99,6 +99,7 @@ class Files:
         failed: called with the errors of files that cannot be used: at once with all that their headers show, and with
             each that is found later. If it raises, the work ends.
         gpu: number of the GPU that computes features; None for the CPU.
+        refused: errors of further files, of which nothing can be used.
 
     Attributes:
         sounds: the recordings of the part under way, None for other files.
@@ -113,12 +114,13 @@ class Files:
     data: DataConfig
     failed: Callable[[Sequence[DataError]], None]
     gpu: int | None = None
+    refused: Sequence[DataError] = ()
     sounds: list[Sound | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._files: list[_File] = []
         self._check_knows_features()
-        errors = []
+        errors = [*self.refused]
         for path in self.paths:
             try:
                 self._files.append(self._opened(path))

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from dali_asr.segments import Segment
 
 
+COLUMNS = ("id", "label")  # of the format kaggle
+
+
 class UtteranceEncoder(Protocol):
     """What makes the file of an utterance, in a format of one file per utterance."""
 
@@ -68,7 +71,7 @@ def encode(
         form: the format.
         stream: to write to.
         frame_labels: whether `json` holds the label of each frame, too.
-        encoder: of a format of one file per utterance; that of `html` is `reports.listening.utterance_page`.
+        encoder: of a format of one file per utterance; that of `html` is `reports.listening.UtterancePages`.
 
     Raises:
         UsageError: the format is `npz` and utterances have no posteriors; or it writes one file per utterance.
@@ -76,7 +79,7 @@ def encode(
     if form in PER_UTTERANCE:
         if len(labelling.names) != 1:
             raise UsageError(
-                f"{form}: writes a file per utterance, and {labelling.partition} has {len(labelling.names):,}; "
+                f"{form}: is a file per utterance, and there are {len(labelling.names):,} utterances; "
                 "name a folder, or choose ctm or json"
             )
         for utterance in labelling.utterances:
@@ -84,12 +87,13 @@ def encode(
     elif form == "json":
         _json(labelling, stream, frame_labels=frame_labels)
     else:
-        {"kaggle": _kaggle, "npz": _npz, "ctm": _ctm}[form](labelling, stream)
+        {"kaggle": encode_kaggle, "npz": _npz, "ctm": _ctm}[form](labelling, stream)
 
 
-def _kaggle(labelling: Labelling, stream: BinaryIO) -> None:
+def encode_kaggle(labelling: Labelling, stream: BinaryIO, columns: tuple[str, str] = COLUMNS) -> None:
+    """Write the label of each frame to a stream, as CSV with a header."""
     fields = [_csv_field(symbol) for symbol in labelling.inventory.symbols]
-    stream.write(b"id,label\n")
+    stream.write(f"{','.join(map(_csv_field, columns))}\n".encode())
     first = 0
     for utterance in labelling.utterances:
         numbered = enumerate(utterance.labels.tolist(), first)

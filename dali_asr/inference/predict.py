@@ -61,6 +61,8 @@ class LabelledUtterance:
         confidences: posterior probabilities of these labels, `[T]` float32.
         posteriors: of all labels, `[T, C]` float32, each row summing to 1; None unless requested.
         sound: the recording; None of an utterance of a corpus, or of a file of features.
+        origin: the recording that an utterance of a corpus was prepared from, which may no longer exist; None if the
+            corpus names none.
     """
 
     name: str
@@ -68,6 +70,7 @@ class LabelledUtterance:
     confidences: NDArray[np.float32]
     posteriors: NDArray[np.float32] | None = None
     sound: Sound | None = None
+    origin: Path | None = None
 
     def segments(self, inventory: Inventory, timing: FrameTiming) -> list[Segment]:
         """Return the runs of equal labels with their times and confidences; the last ends with the recording."""
@@ -285,8 +288,8 @@ def label(
             scores = _ahead(frame_scores(checkpoint, part, where, log_posteriors=posteriors or decode != NONE))
             spans = pairwise(part.offsets.tolist())
             sounds = [*source.sounds] or [None] * len(part.utterances)
-            for name, sound, (first, end), of_utterance in zip(
-                part.utterances, sounds, spans, by_utterance(scores, part.lengths), strict=True
+            for number, (name, sound, (first, end), of_utterance) in enumerate(
+                zip(part.utterances, sounds, spans, by_utterance(scores, part.lengths), strict=True)
             ):
                 labels = decoder(of_utterance)
                 true = part.labels(first, end)
@@ -296,7 +299,8 @@ def label(
                 kept = of_utterance.log_posteriors if posteriors else None
                 labelling.done, labelling.frames = labelling.done + 1, labelling.frames + end - first
                 probabilities = None if kept is None else np.exp(kept)
-                yield LabelledUtterance(name, labels, of_utterance.confidences_of(labels), probabilities, sound)
+                confidences, origin = of_utterance.confidences_of(labels), part.origins.recording(number)
+                yield LabelledUtterance(name, labels, confidences, probabilities, sound, origin)
                 if progress:
                     progress(labelling.frames, source.frame_count)
 

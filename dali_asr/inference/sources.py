@@ -94,19 +94,55 @@ def open_source(
         return Source.of(_partition_of(sources[0], partition, description, data))
     paths = [corpus_path(str(source), progress) for source in sources]
     report = failed or _raise
+    refused: list[DataError] = []
+    if len(paths) > 1:
+        paths, refused = _by_kind(paths)
+        if not paths:
+            report(refused)
+            raise DataError(f"{sources[0]}: none of the files can be used; see the errors above")
     given = [_files_of(path, partition, report) for path in paths]
     if all(given):
         files = [file for of_path in given for file in of_path or ()]
         if partition and (any(map(Path.is_file, paths)) or any(path.suffix == ".npy" for path in files)):
             raise UsageError(f"partition {partition}: single files have no partitions; leave it out")
-        return _source_of(Files(files, description, data, report, gpu))
-    if len(paths) > 1:
+        return _source_of(Files(files, description, data, report, gpu, refused))
+    if len(sources) > 1:
         corpus = paths[given.index(None)]
         raise UsageError(
             f"{corpus}: several sources must all be recordings, .npy files, or folders of them; "
             "give one corpus at a time"
         )
     return Source.of(_open_corpus(paths[0], partition, description, data, progress))
+
+
+def _by_kind(paths: Sequence[Path]) -> tuple[list[Path], list[DataError]]:
+    """Return the paths that can be used, as far as their kind shows, and the errors of the others."""
+    kept, errors = [], []
+    for path in paths:
+        try:
+            _check_kind(path)
+            kept.append(path)
+        except DataError as error:
+            errors.append(error)
+    return kept, errors
+
+
+def _check_kind(path: Path) -> None:
+    """Check that a path is there, and that a file is of a kind that can be used.
+
+    Raises:
+        DataError: it is not.
+    """
+    if _is_file(path):
+        return
+    with reading(path):
+        if path.is_dir() or is_archive(path):
+            return
+        path.stat()
+    raise DataError(
+        f"{path}: is neither a recording ({', '.join(DECODED)}) nor a .npy file of features, nor an archive or folder "
+        "of a corpus; give one of these"
+    )
 
 
 def _raise(errors: Sequence[DataError]) -> None:
@@ -178,7 +214,7 @@ def _open_corpus(
     data: DataConfig,
     progress: Progress,
 ) -> Partition:
-    names = _partition_names(path)
+    names = source_partitions(path)
     chosen = partition or _choose(path, names, data.test)
     if is_packed(path):
         corpus = Corpus.open(path)
@@ -223,7 +259,13 @@ def _open_unpacked(
         ) from error
 
 
-def _partition_names(path: Path) -> list[str]:
+def source_partitions(path: Path) -> list[str]:
+    """Return the names of the partitions of a corpus: packed, source files in any layout, or an archive.
+
+    Raises:
+        DataError: it is missing, cannot be read, or is no corpus.
+    """
+    _check_kind(path)
     if is_archive(path):
         return archive_partitions(path)
     return list(Corpus.open(path).partitions) if is_packed(path) else partition_names(path)

@@ -23,7 +23,8 @@ from dali_asr.inference.decoding import MEDIAN, VITERBI, FrameScores, decoder_of
 from dali_asr.inventory import as_inventory, resolve_inventory
 from dali_asr.model import MLP
 from dali_asr.plan.spec import both_sides, checked_integer
-from dali_asr.runs.checkpoint import CONFIG, load_checkpoint, run_of
+from dali_asr.runs.checkpoint import load_checkpoint, run_of
+from dali_asr.runs.run_path import CONFIG
 from dali_asr.segments import FrameTiming, segments_of
 
 if TYPE_CHECKING:

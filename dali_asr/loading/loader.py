@@ -147,9 +147,10 @@ class WindowLoader:
             world_size=world_size,
         )
         if not len(self):
+            batch = "a batch" if world_size == 1 else "a global batch"
             raise UsageError(
-                f"{partition.name}: {self.spec.positions} frames are fewer than a global batch of "
-                f"{self.spec.steps.global_batch}; lower batch_size, or set drop_last to false"
+                f"{partition.name}: {self.spec.positions:,} frames are fewer than {batch} of "
+                f"{self.spec.steps.global_batch:,}; lower batch_size, or set drop_last to false"
             )
         self.device = resolve_device(f"cuda:{device}" if isinstance(device, int) else str(device))
         self.graph = choose_graph(graph, self.device)

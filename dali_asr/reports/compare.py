@@ -16,6 +16,7 @@ from dali_asr.errors import DataError, UsageError
 from dali_asr.inference.evaluate import prepare_evaluation
 from dali_asr.inference.kept import evaluate_once
 from dali_asr.model import parameter_count
+from dali_asr.pretrained import is_pretrained
 from dali_asr.reports.bootstrap import Difference, paired_bootstrap
 from dali_asr.reports.record import Record, config_differences, fold_sections, read_record
 from dali_asr.runs.checkpoint import output_folder
@@ -124,7 +125,8 @@ def compare(
         progress: called with a stage, the work done, and of all.
 
     Raises:
-        UsageError: fewer than two runs, more than 26, or one of them twice; an unknown partition or device name.
+        UsageError: fewer than two runs, more than 26, or one of them twice; an unknown partition or device name; a
+            model in the package, without a corpus.
         CheckpointError: a run is damaged, of another version, was never evaluated, or does not fit the corpus.
         DataError: the partition has no labels, or the corpus is missing or damaged.
         DeviceError: the device is missing or has too little memory.
@@ -133,6 +135,10 @@ def compare(
     records = [read_record(run) for run in runs]
     for record in records:
         root = record.config.data.root
+        if corpus is None and is_pretrained(record.path):
+            raise UsageError(
+                f"{record.name}: a model in the package comes without a corpus; name one for all runs (corpus=FOLDER)"
+            )
         if corpus is None and not corpus_path(root).exists():
             raise DataError(f"{record.path}: its corpus {root} is missing; name a corpus for all runs (corpus=FOLDER)")
     scored = []

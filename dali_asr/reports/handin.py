@@ -36,8 +36,9 @@ from dali_asr.pretrained import is_pretrained
 from dali_asr.reports.readme import SUBMISSION, Facts, write_readme
 from dali_asr.reports.submission import Submission, predict_submission
 from dali_asr.runs.changes import CHANGES
-from dali_asr.runs.checkpoint import CONFIG, find_checkpoint, load_checkpoint, run_of
+from dali_asr.runs.checkpoint import find_checkpoint, load_checkpoint, run_of
 from dali_asr.runs.folder import ABOUT, METRICS, TIMINGS
+from dali_asr.runs.run_path import CONFIG, check_run_folder
 from dali_asr.runs.tracking import WANDB_ID, scalars
 
 if TYPE_CHECKING:
@@ -103,18 +104,19 @@ def hand_in(
 
     Raises:
         UsageError: the run is a model in the package, the model has more parameters than allowed, the name is invalid,
-            or the archive exists.
+            or the archive exists or its name does not end in `.zip`.
         CheckpointError: the folder is not a run, or the checkpoint is damaged.
         DataError: the corpus is missing, a file cannot be read, or the disk cannot be written.
     """
     run, path = Path(run).expanduser(), Path(path).expanduser()
-    check_output(path, overwrite=overwrite)
+    check_output(path, overwrite=overwrite, suffix=".zip")
     folder = run_of(run)
     if is_pretrained(folder):
         raise UsageError(
             f"{run}: is a model in the package, not a run; hand in a run of your own, which may start from it "
             f"(training.init={folder.name})"
         )
+    check_run_folder(folder, pretrained=False)
     called = _checked_name(name or folder.absolute().name)
     trained = load_checkpoint(run, checkpoint)
     config = Config.load(folder / CONFIG)

@@ -7,15 +7,17 @@ Shape letters: `S` samples, `T` frames, `F` frequencies, `C` labels.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dali_asr.audio.recordings import read_blocks, read_header
-from dali_asr.errors import printable
+from dali_asr.errors import DataError, printable
+from dali_asr.inference.files import Sound
 from dali_asr.reports.page import render
 from dali_asr.reports.png import grey_png
-from dali_asr.reports.sounds import data_address, flac_address
+from dali_asr.reports.sounds import data_address, flac_address, without_remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,17 +37,59 @@ _LEVEL = 4  # of 256, in which shades are counted, so that pictures are small
 _TICKS = (0.1, 0.5, 1.0, 5.0)  # seconds from one mark to the next
 
 
-def utterance_page(utterance: LabelledUtterance, labelling: Labelling, form: Format = "html") -> bytes:  # noqa: ARG001
-    """Return a page that refers to nothing outside of itself.
+class UtterancePages:
+    """Makes a page of each utterance, an `UtteranceEncoder`.
 
-    Args:
-        utterance: with posteriors; with a sound, or without spectrogram and sound.
-        labelling: that it belongs to.
-        form: always `html`.
+    An utterance of a corpus has spectrogram and sound if the recording that it was prepared from is still there and as
+    long as it was.
+    """
+
+    def __init__(self) -> None:
+        self._silent: list[str] = []  # why pages are without sound
+
+    @property
+    def remark(self) -> str:
+        """A line about the pages that lack spectrogram and sound; empty if there are none."""
+        if not self._silent:
+            return ""
+        pages = "1 page lacks" if len(self._silent) == 1 else f"{len(self._silent):,} pages lack"
+        return f"{self._silent[0]}; {pages} spectrogram and sound: name the recordings instead"
+
+    def __call__(self, utterance: LabelledUtterance, labelling: Labelling, form: Format = "html") -> bytes:  # noqa: ARG002
+        """Return a page that refers to nothing outside of itself.
+
+        Args:
+            utterance: with posteriors.
+            labelling: that it belongs to.
+            form: always `html`.
+
+        Raises:
+            DataError: a recording that was named cannot be read any more.
+        """
+        if not utterance.sound:
+            try:
+                return _page(replace(utterance, sound=_original(utterance, labelling.timing)), labelling)
+            except DataError as error:
+                self._silent.append(without_remedy(error))
+        return _page(utterance, labelling)
+
+
+def _original(utterance: LabelledUtterance, timing: FrameTiming) -> Sound:
+    """Return the recording that an utterance of a corpus was prepared from.
 
     Raises:
-        DataError: the recording cannot be read any more.
+        DataError: it is unknown, missing, or of another length now.
     """
+    if utterance.origin is None:
+        raise DataError(f"{utterance.name}: its recording is not known")
+    header = read_header(utterance.origin)
+    frames = timing.frame_count(-(-header.samples * timing.sample_rate // header.sample_rate))
+    if abs(frames - len(utterance.labels)) > 1:  # headers of compressed files are not exact
+        raise DataError(f"{utterance.origin}: has {frames:,} frames, in the corpus {len(utterance.labels):,}")
+    return Sound(utterance.origin, header.samples / header.sample_rate)
+
+
+def _page(utterance: LabelledUtterance, labelling: Labelling) -> bytes:
     assert utterance.posteriors is not None
     timing, frames = labelling.timing, len(utterance.labels)
     segments = utterance.segments(labelling.inventory, timing)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from dali_asr.training.step import matrix_precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import CodeType
 
     from dali_asr.corpus import Corpus
     from dali_asr.corpus.packing import Progress
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from dali_asr.training.step import Stepper
 
 Part = Literal["data", "forward", "backward", "optimizer"]
+Sampler = Literal["py-spy", "a thread"]
 PARTS: tuple[Part, ...] = ("data", "forward", "backward", "optimizer")
 TRACE, FLAME = "trace.json", "loader.svg"
 _WARM_UP = 5  # steps that are not timed: the first ones allocate memory and choose algorithms
@@ -55,13 +58,13 @@ class StepProfile:
         seconds: mean time of each part of a step.
         steps: number of steps that were timed.
         device: where the model trains.
-        sampler: what sampled the stacks of the loader, `py-spy` or `torch`.
+        sampler: what sampled the stacks of the loader: `py-spy` or `a thread`.
     """
 
     seconds: dict[Part, float]
     steps: int
     device: torch.device
-    sampler: Literal["py-spy", "torch"]
+    sampler: Sampler
 
     @property
     def step_seconds(self) -> float:
@@ -198,13 +201,13 @@ def _trace(stepper: Stepper, batches: Iterator[Batch], world: World, path: Path)
     traced.export_chrome_trace(str(path))
 
 
-def _loader_stacks(loader: WindowLoader, config: Config | None) -> tuple[Literal["py-spy", "torch"], Stacks]:
-    """Sample the stacks of a loader: by py-spy in a process of its own where it is installed, else by torch."""
+def _loader_stacks(loader: WindowLoader, config: Config | None) -> tuple[Sampler, Stacks]:
+    """Sample the stacks of a loader: by py-spy in a process of its own where it is installed, else by a thread."""
     if config is not None and (py_spy := shutil.which("py-spy", path=_PROGRAMS)):
         stacks = _sampled_by_py_spy(py_spy, config)
         if stacks:
             return "py-spy", stacks
-    return "torch", _sampled_by_torch(loader)
+    return "a thread", _sampled_by_thread(loader)
 
 
 def _sampled_by_py_spy(py_spy: str, config: Config) -> Stacks:
@@ -220,22 +223,43 @@ def _sampled_by_py_spy(py_spy: str, config: Config) -> Stacks:
         return read_folded(folded.read_text(encoding="utf-8"), within="_iterate ")
 
 
-def _sampled_by_torch(loader: WindowLoader) -> Stacks:
-    """Return the stacks of the thread that iterates, weighted by the time of the operators that torch recorded."""
-    with torch_profile(activities=[ProfilerActivity.CPU], with_stack=True) as profiled:
-        _iterate(loader, _LOADING_SECONDS / 10)
+def _sampled_by_thread(loader: WindowLoader) -> Stacks:
+    """Return the stacks of this thread, which iterates, looked at by another one.
+
+    torch's profiler could record stacks as well, but it sets a trace function in every thread, and crashes now and then
+    where threads come and go.
+    """
     stacks: Stacks = {}
-    for event in profiled.events() or ():
-        parent, names = event, []
-        while parent is not None:
-            names.append(parent.name)
-            parent = parent.cpu_parent
-        frames = tuple(reversed(names))
-        start = next((at for at, name in enumerate(frames) if name.endswith(": _iterate")), None)
-        weight = round(event.self_cpu_time_total)
-        if start is not None and weight > 0:
-            stacks[frames[start:]] = stacks.get(frames[start:], 0) + weight
+    iterating, over = threading.get_ident(), threading.Event()
+
+    def sample() -> None:
+        while not over.wait(1 / _SAMPLES_PER_SECOND):
+            frame, names = sys._current_frames().get(iterating), []
+            while frame is not None:
+                names.append(_frame_name(frame.f_code))
+                if frame.f_code is _iterate.__code__:
+                    stack = tuple(reversed(names))
+                    stacks[stack] = stacks.get(stack, 0) + 1
+                    break
+                frame = frame.f_back
+
+    sampler = threading.Thread(target=sample, name="dali-asr samples the loader", daemon=True)
+    sampler.start()
+    try:
+        _iterate(loader, _LOADING_SECONDS)
+    finally:
+        over.set()
+        sampler.join()
     return stacks
+
+
+def _frame_name(code: CodeType) -> str:
+    """Return what a frame is called, as py-spy does: its function, its file below the folder of imports, its line."""
+    path = code.co_filename
+    roots = (f"{root}/" for root in sys.path if root)
+    root = max((root for root in roots if path.startswith(root)), key=len, default="")
+    name = getattr(code, "co_qualname", code.co_name)  # since Python 3.11
+    return f"{name} ({path.removeprefix(root)}:{code.co_firstlineno})"
 
 
 def _iterate(loader: WindowLoader, seconds: float) -> None:

@@ -8,14 +8,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dali_asr.build import SUPPLIED
 from dali_asr.config import Config, recipe_names
 from dali_asr.corpus.regular import reading
 from dali_asr.errors import CheckpointError
 from dali_asr.pretrained import is_pretrained
 from dali_asr.runs.changes import Change, read_changes
-from dali_asr.runs.checkpoint import CONFIG, run_of
+from dali_asr.runs.checkpoint import run_of
 from dali_asr.runs.curves import best_epoch
 from dali_asr.runs.folder import METRICS, TIMINGS, read_stall
+from dali_asr.runs.run_path import CONFIG, check_run_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,8 +132,7 @@ def read_record(run: str | Path) -> Record:
         DataError: a file cannot be read.
     """
     path = run_of(Path(run).expanduser())
-    if not path.is_dir():
-        raise CheckpointError(f"{path}: no such folder; give the folder of a run, as dali-asr train prints it")
+    check_run_folder(path, pretrained=True)
     if not (path / CONFIG).is_file():
         raise CheckpointError(f"{path}: not a run, it has no {CONFIG}; give the folder that dali-asr train prints")
     about = _read_about(path / _ABOUT)
@@ -151,12 +152,13 @@ def read_record(run: str | Path) -> Record:
 def compare_recipe(record: Record) -> tuple[str, dict[str, tuple[str, ...]]]:
     """Return what a run's configuration is compared with, and the keys that differ, with the values there and here.
 
-    It is the recipe if this version ships it, otherwise the defaults.
+    It is the recipe if this version ships it, otherwise the defaults. What these leave to the corpus does not differ.
     """
     known = record.recipe in recipe_names()
     base = Config.load(record.recipe) if known else Config()
     name = f"the recipe {record.recipe}" if known else "the defaults"
-    return name, config_differences(base, record.config)
+    differing = config_differences(base, record.config)
+    return name, {key: values for key, values in differing.items() if key not in SUPPLIED or values[0] != "null"}
 
 
 def config_differences(*configs: Config) -> dict[str, tuple[str, ...]]:

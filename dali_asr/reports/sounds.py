@@ -96,7 +96,7 @@ class Sounds:
             samples, rate = read_stretch(path, start, stop)
             address = flac_address(samples, rate)
         except DataError as error:
-            self._faults.setdefault(path, _without_remedy(error))
+            self._faults.setdefault(path, without_remedy(error))
             return Sound(left_out="its recording is missing or cannot be read")
         if len(address) > self._left:
             return Sound(left_out="the page would be too large")
@@ -147,6 +147,6 @@ def data_address(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _without_remedy(error: DataError) -> str:
+def without_remedy(error: DataError) -> str:
     """Return the error up to what to do about it."""
     return printable(str(error).partition("; ")[0])

@@ -16,7 +16,7 @@ from dali_asr.config import Config
 from dali_asr.config.reading import read_yaml
 from dali_asr.errors import UsageError
 from dali_asr.files import write_file
-from dali_asr.runs.checkpoint import CONFIG
+from dali_asr.runs.run_path import CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -34,8 +34,9 @@ from dali_asr.corpus.regular import reading
 from dali_asr.corpus.segment_counts import SegmentCounts
 from dali_asr.errors import CheckpointError, DataError, UsageError
 from dali_asr.files import new_folder, remove_folder, write_file
-from dali_asr.pretrained import find_pretrained, is_pretrained, pretrained_names
+from dali_asr.pretrained import find_pretrained, is_pretrained
 from dali_asr.runs.description import ModelDescription
+from dali_asr.runs.run_path import CONFIG, check_run_folder
 from dali_asr.runs.state import CHECKPOINT_NAME, StoredCheckpoint, check_weights, one_line, parse_training
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from dali_asr.runs.state import TrainingState
 
 VERSION = 3
-CONFIG = "config.yaml"  # of the run
 Which = Literal["last", "best"]
 _MODEL, _TRAINING, _ABOUT, _SUMS = "model.safetensors", "training.pt", "checkpoint.json", "SHA256SUMS"
 _SEGMENTS = "segments.json"
@@ -179,13 +179,7 @@ def find_checkpoint(run: Path, which: Which) -> Path:
     """
     if which not in get_args(Which):
         raise UsageError(f"checkpoint {which!r}; expected best or last, or give the folder of a checkpoint as the run")
-    with reading(run):
-        is_folder = run.is_dir()
-    if not is_folder:
-        raise CheckpointError(
-            f"{run}: no such folder; give the folder of a run, as dali-asr train prints it, or a pretrained model "
-            f"({', '.join(pretrained_names())})"
-        )
+    check_run_folder(run, pretrained=True)
     found = list_checkpoints(run)
     if not found:
         if (run / CONFIG).is_file():
@@ -209,6 +203,14 @@ def find_checkpoint(run: Path, which: Which) -> Path:
     return run / _CHECKPOINTS / str(best[0])
 
 
+def checkpoint_folder(run: Path, which: Which) -> Path:
+    """Return the folder of a checkpoint; arguments and errors as in `load_checkpoint`."""
+    if not is_checkpoint(run):
+        return find_checkpoint(run_of(run), which)
+    check_run_folder(run_of(run), pretrained=True)
+    return run
+
+
 def load_checkpoint(run: Path, which: Which = "best") -> Checkpoint:
     """Read a checkpoint of a run.
 
@@ -219,7 +221,7 @@ def load_checkpoint(run: Path, which: Which = "best") -> Checkpoint:
     Raises:
         CheckpointError: the folder is not a run, has no such checkpoint, or the checkpoint is damaged.
     """
-    return read_checkpoint(run if is_checkpoint(run) else find_checkpoint(run_of(run), which))
+    return read_checkpoint(checkpoint_folder(run, which))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -49,10 +50,12 @@ def draw_panel(axes: Axes, name: Literal["loss", "accuracy"], lines: Sequence[di
 
 
 def _draw_metric(axes: Axes, name: str, steps: Sequence[dict[str, Any]], epochs: Sequence[dict[str, Any]]) -> None:
-    points = [(line["step"], line[name]) for line in steps if line[name] is not None]
-    if len(points) > 1 or (points and not epochs):  # one reading says less than its epoch
+    points, width = _means(name, steps)
+    is_finer = len(points) > 1 and width <= epochs[0]["step"] if epochs else bool(points)
+    if is_finer:  # otherwise the epochs say more
         style = "-" if len(points) > 1 else "."
-        axes.plot(*zip(*points, strict=True), style, color=_TRAIN, alpha=0.6, linewidth=1, label="train, by step")
+        label = f"train, mean of {width:,} steps" if width > 1 else "train, by step"
+        axes.plot(*zip(*points, strict=True), style, color=_TRAIN, alpha=0.6, linewidth=1, label=label)
     for partition, color in (("train", _TRAIN), ("dev", _DEV)):
         points = [(e["step"], e[partition][name]) for e in epochs if (e[partition] or {}).get(name) is not None]
         if points:
@@ -61,6 +64,18 @@ def _draw_metric(axes: Axes, name: str, steps: Sequence[dict[str, Any]], epochs:
         label = f"best dev accuracy: {best['dev']['accuracy']:.2%}, epoch {epoch_label(best)}"
         axes.axvline(best["step"], color=_BEST, linestyle=":", linewidth=1.2, zorder=1, label=label)
     axes.grid(alpha=0.25)
+
+
+def _means(name: str, steps: Sequence[dict[str, Any]]) -> tuple[list[tuple[float, float]], int]:
+    """Return the means of a metric over the steps since the line before, each at the middle of its steps.
+
+    Returns:
+        Points of step and mean, and the largest number of steps of a mean.
+    """
+    intervals = list(pairwise([0, *(line["step"] for line in steps)]))
+    values = [line[name] for line in steps]
+    points = [(sum(ends) / 2, value) for ends, value in zip(intervals, values, strict=True) if value is not None]
+    return points, max((last - before for before, last in intervals), default=0)
 
 
 def best_epoch(epochs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

@@ -25,8 +25,9 @@ from dali_asr.environment import environment
 from dali_asr.errors import CheckpointError, DataError, UsageError
 from dali_asr.files import disk_errors, sweep, write_file
 from dali_asr.runs.changes import CHANGES, record_changes
-from dali_asr.runs.checkpoint import CONFIG, list_checkpoints, remedy, remove_later, remove_old, save_checkpoint
+from dali_asr.runs.checkpoint import list_checkpoints, remedy, remove_later, remove_old, save_checkpoint
 from dali_asr.runs.curves import draw_curves
+from dali_asr.runs.run_path import CONFIG
 from dali_asr.runs.tracking import open_trackers
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def read_stall(run: Path) -> float | None:
 
 
 def _ignore(_: str) -> None:
-    """Drop a warning."""
+    """Drop a message."""
 
 
 class RunFolder:
@@ -90,6 +91,7 @@ class RunFolder:
         resumed: whether a run in it continues.
         on_write_error: `stop` or `warn`.
         warn: receives warnings.
+        note: receives what changes in the run that continues.
 
     Raises:
         UsageError: the folder holds something else, or another process trains in it.
@@ -103,9 +105,10 @@ class RunFolder:
         resumed: bool = False,
         on_write_error: Literal["warn", "stop"] = "stop",
         warn: Callable[[str], None] = _ignore,
+        note: Callable[[str], None] = _ignore,
     ) -> None:
         self.path = path
-        self._stops, self._warn = on_write_error == "stop", warn
+        self._stops, self._warn, self._note = on_write_error == "stop", warn, note
         self._warned: set[int | None] = set()
         self._unwritten: dict[str, list[str]] = {METRICS: [], TIMINGS: []}
         self._digest = hashlib.sha256()  # of the metrics
@@ -247,7 +250,7 @@ class RunFolder:
                 return
             changes = record_changes(self.path, config, checkpoint.step)
         if changes:
-            self._warn(f"{self.path}: from step {checkpoint.step + 1:,} on, {', '.join(map(str, changes))}")
+            self._note(f"{self.path}: from step {checkpoint.step + 1:,} on, {', '.join(map(str, changes))}")
 
     def _check_metrics(self, size: int, sha256: str, checkpoint: Path) -> None:
         """Compare the metrics with what the checkpoint was saved with, and start the checksum from there."""

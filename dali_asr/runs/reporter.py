@@ -47,7 +47,7 @@ class Reporter:
         """Called at the end of an epoch, with its line of metrics and how long it took to train."""
 
     def noted(self, message: str) -> None:
-        """Called before the first step with what is worth knowing: which weights the run starts from."""
+        """Called before the first step with what is worth knowing: the weights it starts from, settings that change."""
 
     def warned(self, message: str) -> None:
         """Called when something is wrong but training continues."""

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dali_asr.corpus.regular import reading
-from dali_asr.errors import CheckpointError, UsageError, nearest
+from dali_asr.errors import CheckpointError, UsageError
 from dali_asr.pretrained import is_pretrained
-from dali_asr.runs.checkpoint import CONFIG, find_checkpoint, is_checkpoint, list_checkpoints, run_of
+from dali_asr.runs.checkpoint import find_checkpoint, is_checkpoint, list_checkpoints, run_of
 from dali_asr.runs.folder import check_folder, is_run
+from dali_asr.runs.run_path import CONFIG, check_run_folder
 
 if TYPE_CHECKING:
     from dali_asr.config import RunConfig
@@ -87,6 +88,7 @@ def _find(config: RunConfig, run: str | Path | None, recipe: str, resume: str | 
         raise UsageError(f"resume {resume}: a pretrained model is not a run; start from it (training.init={resume})")
     of_checkpoint = is_checkpoint(given) and not again
     path = run_of(given)
+    check_run_folder(path, pretrained=False)
     if run is not None and Path(run).expanduser().absolute() != path.absolute():
         raise UsageError(
             f"run {run} with resume {resume}: a run continues in its own folder; leave out the former (run=FOLDER)"
@@ -95,22 +97,7 @@ def _find(config: RunConfig, run: str | Path | None, recipe: str, resume: str | 
         raise CheckpointError(f"{given}: not a checkpoint; give the folder of a run, or one in its checkpoints/")
     if of_checkpoint:
         return Start(path, resumed=True, checkpoint=given)
-    with reading(path):
-        is_there = path.exists()
-    if not is_there:
-        raise CheckpointError(
-            f"{path}: no such folder; give the folder of a run, as dali-asr train prints it{_near_run(path)}"
-        )
     return Start(path, resumed=True, checkpoint=find_checkpoint(path, "last"), from_last=True)
-
-
-def _near_run(path: Path) -> str:
-    """Return `; did you mean RUN?` for a run beside a path that does not exist, or an empty string if none is near."""
-    folder = path.parent
-    with reading(folder):
-        runs = [entry.name for entry in folder.iterdir() if (entry / CONFIG).is_file()] if folder.is_dir() else []
-    near = nearest(path.name, runs)
-    return f"; did you mean {folder / near}?" if near else ""
 
 
 def _nothing_to_resume(config: RunConfig, start: Start, recipe: str) -> str:

@@ -6,7 +6,8 @@ import shlex
 from typing import TYPE_CHECKING
 
 from dali_asr.errors import UsageError
-from dali_asr.runs.checkpoint import CONFIG, list_checkpoints
+from dali_asr.runs.checkpoint import list_checkpoints
+from dali_asr.runs.run_path import CONFIG
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -108,7 +108,7 @@ class Training:
         with world.together():
             if world.leads:
                 settings = resolved(config, corpus)
-                self.folder = open_folder(start, settings, self.batches, checkpoint, reporter.warned)
+                self.folder = open_folder(start, settings, self.batches, checkpoint, reporter)
         self.path = world.on_rank_0(lambda: self.folder.path if self.folder else start.run)
         for note in setup.notes:
             reporter.noted(note)

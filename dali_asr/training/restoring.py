@@ -13,7 +13,8 @@ import torch
 from dali_asr.config import Config
 from dali_asr.errors import CheckpointError, UsageError, brief
 from dali_asr.plan.steps import MIN_WINDOWS_PER_RANK
-from dali_asr.runs.checkpoint import CONFIG, load_checkpoint, read_checkpoint, read_training, remedy, run_of, shown_name
+from dali_asr.runs.checkpoint import load_checkpoint, read_checkpoint, read_training, remedy, run_of, shown_name
+from dali_asr.runs.run_path import CONFIG
 from dali_asr.training.distributed import restore_generators
 from dali_asr.training.ending import step_limits
 from dali_asr.training.setup import build_schedule

@@ -31,8 +31,6 @@ from dali_asr.training.step import Schedule, Stepper, build_optimizer
 from dali_asr.training.teacher import read_soft_targets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import nn
 
     from dali_asr.config import Config, DataConfig, ScheduleConfig, TrainingConfig
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
     from dali_asr.corpus.segment_counts import SegmentCounts
     from dali_asr.loading import WindowLoader
     from dali_asr.model import MLP
+    from dali_asr.runs import Reporter
     from dali_asr.runs.checkpoint import Checkpoint
     from dali_asr.runs.start import Start
     from dali_asr.training.distributed import World
@@ -91,7 +90,7 @@ def set_up(
             or a teacher that does not fit.
     """
     train = training_partition(corpus, config.data)
-    dev = partition_of(corpus, "data.dev", config.data.dev) if config.data.dev else None
+    dev = partition_of(corpus, config.data, "data.dev", config.data.dev) if config.data.dev else None
     counts = label_counts(train, "data.train")
     missing = (
         None
@@ -238,7 +237,7 @@ def warmup_warnings(schedule: ScheduleConfig, steps: int) -> list[str]:
 
 
 def open_folder(
-    start: Start, config: Config, batches: WindowLoader, checkpoint: Checkpoint | None, warn: Callable[[str], None]
+    start: Start, config: Config, batches: WindowLoader, checkpoint: Checkpoint | None, reporter: Reporter
 ) -> RunFolder:
     """Return the run's folder, ready to be written to; on rank 0.
 
@@ -247,14 +246,14 @@ def open_folder(
         config: the resolved configuration.
         batches: the loader of training batches.
         checkpoint: the one that training continues from; None for a new run.
-        warn: receives warnings.
+        reporter: receives notes and warnings.
 
     Raises:
         DataError, UsageError: see `RunFolder` and its method `begin`.
     """
     policy = config.training.on_write_error
     path = make_unused(start.run) if start.dated else start.run
-    folder = RunFolder(path, resumed=start.resumed, on_write_error=policy, warn=warn)
+    folder = RunFolder(path, resumed=start.resumed, on_write_error=policy, warn=reporter.warned, note=reporter.noted)
     try:
         folder.begin(config, batches, checkpoint, recipe=start.recipe, from_last=start.from_last)
     except BaseException:

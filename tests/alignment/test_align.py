@@ -145,12 +145,12 @@ def test_a_wrong_transcript_is_doubted_and_surplus_ones_are_counted(
     np.save(folder / "a.npy", frames_of(spans([0, 2, 1, 2, 0, 3, 1, 0], [10, 4, 7, 4, 12, 5, 9, 20]), 0))
     (tmp_path / "own.dict").write_text("bob B AA B\nkaa K AA\n")
     for words, doubted in {"bob kaa": False, "kaa kaa kaa bob kaa kaa": True}.items():
-        (tmp_path / "words.tsv").write_text(f"a\t{words}\nb\tbob\nc\tbob\n")
+        (tmp_path / "words.tsv").write_text(f"name\ttext\na\t{words}\nb\tbob\nc\tbob\n")
         result = run_cli(
             "align", run, folder, tmp_path / "words.tsv", "-o", out, "--dictionary", tmp_path / "own.dict", "--force"
         )
         assert f"error: 2 transcripts have no recording; they are listed in {out / 'failed.csv'}" in result.output
-        doubt = "1 of 1 recordings match their transcripts poorly (mean log posterior below -1.5): a; listen to them: "
+        doubt = "the recording matches its transcript poorly (mean log posterior below -1.5): a; listen: "
         assert (doubt in result.output) is doubted, result.output
 
 
@@ -199,8 +199,19 @@ def test_what_can_be_aligned_is_and_the_rest_is_listed(run: Path, tmp_path: Path
     guess = {"word": "kosob", "count": "1", "origin": "letters", "pronunciation": "K AA S AA B"}
     assert rows(out / "guesses.csv") == [guess]
     assert "exists; choose another folder, or overwrite it (--force)" in run_cli(*arguments).output
-    (tmp_path / "words.tsv").write_text("nobody\tbob\n")
-    assert "none of its 1 transcripts is of a recording in" in run_cli(*arguments, "--force").output
+    (tmp_path / "words.tsv").write_text("id\ttext\nnobody\tbob\n")
+    result = run_cli(*arguments, "--force")
+    assert "none of its 1 transcripts is of a recording in" in result.output
+    assert "their names are such as 'nobody', those" in result.output
+    (folder / "no transcript.TextGrid").touch()
+    (tmp_path / "words.tsv").write_text("id\ttext\na b\tbob kaa\n")
+    assert (
+        "no transcript.npy: has no transcript; add one of the name 'no transcript' (no transcript.TextGrid is none: "
+        "TextGrids are not read as transcripts, but transcripts.tsv, "
+    ) in run_cli(*arguments, "--force").output
+    np.save(folder / "id.npy", frames_of(truth))
+    (tmp_path / "words.tsv").write_text("id\tbob kaa bob\n")
+    assert "Aligned 1 recording of " in run_cli(*arguments, "--force").output, "a recording of the name of a header"
 
 
 def test_a_recording_and_corpora_of_its_features_have_the_same_boundaries(
@@ -237,8 +248,20 @@ def test_a_recording_and_corpora_of_its_features_have_the_same_boundaries(
     Path("words.tsv").write_text("demo\tbob kaa bob\nother\tbob\n")
     done = run_cli(*given.replace("course", "sounds --partition dev").split())
     assert (done.exit_code, "Aligned 1 recording" in done.stdout) == (0, True), "other transcripts are not asked for"
+    assert run_cli("features", "sounds", "two").exit_code == 0
+    starts = {}
+    for source in ("sounds", "two"):
+        done = run_cli(*given.replace("course", source).split())
+        assert (done.exit_code, "Aligned 2 recordings" in done.stdout) == (0, True), done.output
+        assert {path.name for path in Path("out").iterdir() if path.is_dir()} == {"dev", "train"}
+        grid = textgrid.openTextgrid("out/train/other.TextGrid", includeEmptyIntervals=True)
+        starts[source] = [one.start for one in grid.getTier("phones").entries]
+    assert starts["two"] == pytest.approx(starts["sounds"], abs=1e-3)
+    Path("words.tsv").write_text("demo\tbob kaa bob\nother\tbob\nthird\tbob\n")
+    done = run_cli(*given.replace("course", "two").split())
+    assert (done.exit_code, "no recording has the name 'third'" in done.stderr) == (1, True), done.output
     for source, message in {
-        "sounds --partition test": "sounds: no partition 'test'; it has dev, train",
+        "sounds --partition test": "sounds: no partition 'test'; it has 'dev', 'train'",
         "course --partition test": "test",
         "demo.wav --partition test": "partition test: single files have no partitions; leave it out",
     }.items():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dali_asr.alignment.dictionary import Dictionary, load_dictionary
 from dali_asr.alignment.guessing import guess
-from dali_asr.alignment.transcripts import read_transcripts
+from dali_asr.alignment.transcripts import read_transcripts, without_headers
 from dali_asr.alignment.words import number_words, split_words
 from dali_asr.errors import DataError, UsageError
 from dali_asr.inventory import ARPABET, Inventory
@@ -178,6 +178,8 @@ def test_the_english_dictionary() -> None:
     [
         ("transcripts.tsv", "a b\tspeaker\tThe  cat.\né\tone\n\n"),
         ("transcripts.tsv", "a b.wav\tThe  cat.\né.flac\tone\n"),
+        ("transcripts.tsv", "\nUtterance\ttext\na b\tThe  cat.\né\tone\n"),
+        ("metadata.csv", "id|text\na b|The  cat.\né|one\n"),
         ("metadata.csv", "a b|The 1st cat|The  cat.\né|one|one\n"),
     ],
 )
@@ -185,7 +187,8 @@ def test_tables_of_transcripts(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / name).write_text(content, encoding="utf-8")
     for source in (tmp_path, tmp_path / "deep" / name):
-        assert {t.name: t.text for t in read_transcripts(source).values()} == {"a b": "The  cat.", "é": "one"}
+        found = without_headers(read_transcripts(source), {"a b", "é"})
+        assert {t.name: t.text for t in found.values()} == {"a b": "The  cat.", "é": "one"}
 
 
 def test_transcripts_in_files_of_their_own_and_as_in_librispeech(tmp_path: Path) -> None:
@@ -213,6 +216,14 @@ def test_transcripts_that_are_refused(tmp_path: Path) -> None:
     table.write_bytes(b"a\t\xff\n")
     with pytest.raises(DataError, match=r"give transcripts as UTF-8 text"):
         read_transcripts(tmp_path)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.TextGrid").touch()
+    for source in (tmp_path / "deep", tmp_path / "deep" / "a.TextGrid"):
+        with pytest.raises(DataError, match=r"TextGrids are not read as transcripts, but transcripts\.tsv, "):
+            read_transcripts(source)
+    with pytest.raises(DataError, match=r"line 1: is a header; write a line for each recording below it$"):
+        table.write_text("name\ttext\n")
+        without_headers(read_transcripts(tmp_path), {"a"})
     with pytest.raises(DataError, match=r"no known layout of transcripts; name it"):
         (tmp_path / "words.doc").write_text("one")
         read_transcripts(tmp_path / "words.doc")

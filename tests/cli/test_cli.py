@@ -46,6 +46,32 @@ def test_help_imports_nothing_heavy() -> None:
         assert re.search(rf"│ {command} ", printed)
 
 
+def test_mistakes_in_names_are_said_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    """All of them in one process, which has imported neither PyTorch nor DALI in the end."""
+    words = tmp_path / "words.tsv"
+    words.write_text("demo\tseven\n")
+    mistakes = {
+        f"align english-smal demo.wav {words} -o out": "english-smal: no such folder; .*; did you mean english-small",
+        f"align english-small nope {words} -o out": "nope: no such file or directory; check the path",
+        "align english-small demo.wav nope.tsv -o out": "nope.tsv: no such file or directory; check the path",
+        "predict english-small nope.wav": "nope.wav: no such file or directory; check the path",
+        "predict english-small demo --partition tset": "no partition 'tset'; it has .*; did you mean test",
+        "evaluate english-small demo --partition tset": "no partition 'tset'; it has .*; did you mean test",
+    }
+    code = (
+        "import sys; from dali_asr.cli import main\n"
+        f"for command in {list(mistakes)!r}:\n"
+        "    sys.argv = ['dali-asr', *command.split()]\n"
+        "    try: main()\n"
+        "    except SystemExit: pass\n"
+        "print('heavy:', sorted({'torch', 'nvidia'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "heavy: []\n"
+    for line, message in zip(done.stderr.splitlines(), mistakes.values(), strict=True):
+        assert re.search(message, line)
+
+
 def test_the_module_prints_its_version() -> None:
     command = [sys.executable, "-m", "dali_asr", "--version"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "dali-asr 0.1.0\n"
@@ -58,10 +84,21 @@ def test_train_and_predict_print_results_and_the_next_command(run_cli: Run, tmp_
     assert result.exit_code == 0, result.output
     assert re.search(r"^Training [\d,]+ parameters on the", result.output)
     assert "epoch 1 (cut short)  dev" in result.output
-    assert f"Next: dali-asr predict {run} demo --partition test" in result.output
+    assert result.stdout.endswith(
+        f"Next: dali-asr predict {run} demo --partition test\n  or: dali-asr evaluate {run} --partition test\n"
+    )
     assert (run / "console.log").read_text() == result.output
     more = run_cli("train", "--resume", run, *small, "--set", "training.max_steps=7", "--set", "training.log_every=3")
-    assert f"warning: {run}: from step 6 on, training.max_steps 7 (was 5), training.log_every 3 (was 20)" in more.stderr
+    assert f"{run}: from step 6 on, training.max_steps 7 (was 5), training.log_every 3 (was 20)\n" in more.stdout
+    assert "from step" not in more.stderr
+    lost = "error: data.root: /nowhere: no such folder; set it to the corpus (--set data.root=FOLDER)"
+    replaced = f"; course-tiny took the place of the configuration of {run}: leave course-tiny out to use the run's own"
+    for options, message in (
+        (["course-tiny", "--resume", run], f"{lost}{replaced}\n"),
+        (["--resume", run], f"{lost}\n"),
+        (["course-tiny"], f"{lost}\n"),
+    ):
+        assert run_cli("train", *options, "--set", "data.root=/nowhere").stderr == message
     for options in (["--resume", "--set", "training.epochs=2"], ["--set", "training.epochs=2", "--resume"]):
         swallowed = run_cli("train", *options)
         assert swallowed.exit_code == 2
@@ -257,7 +294,7 @@ def test_a_narrow_bar_keeps_the_steps_whole_and_leaves_out_the_last_details(
         with terminal.capture() as captured:
             terminal.print(bar.get_renderable())
         (line,) = captured.get().splitlines()
-        assert len(line) <= columns
+        assert len(line) <= columns - len("^C^C")
         return line.rstrip()
 
     line = drawn("epoch 12/40", 31440, "loss 2.345  accuracy 45.1%  1,123,456 frames/s")
@@ -286,6 +323,8 @@ def test_lines_and_warnings_leave_no_piece_of_the_bar_on_a_terminal(columns: int
         with suppress(OSError):  # the other end is closed
             while written := os.read(main, 100_000):
                 stream.feed(written)
+                if re.search(rb"[0-4]/9", written):
+                    os.write(main, b"\x03")  # Ctrl-C, shown as ^C; nobody is interrupted
     os.close(main)
     assert process.returncode == 0
     warning = "warning: " + "w" * (columns // 2)
@@ -422,6 +461,12 @@ def test_unexpected_errors_are_one_line(run_cli: Run, monkeypatch: pytest.Monkey
         (["train", "--set", "loader.batch_size=0"], 2, "loader.batch_size: received 0"),
         (["train", "--set", "data.root=/nowhere"], 1, "error: data.root: /nowhere: no such folder; set it"),
         (["train", "--set", "loader.device=cuda:99"], 1, "error: device cuda:99"),
+        (
+            ["predict", "demo.wav"],
+            2,
+            "error: predict: the model is missing before demo.wav; name it first, as in dali-asr predict english-small "
+            "demo.wav\n",
+        ),
         (["predict", "/nowhere", "demo"], 1, "error: /nowhere: no such folder; give the folder of a run"),
         (["data", "pack", "/nowhere", "/nowhere-either"], 1, "error: /nowhere: no such folder"),
         (["data", "info", "/nowhere"], 1, "error: /nowhere: no such folder"),
@@ -455,8 +500,16 @@ def test_unexpected_errors_are_one_line(run_cli: Run, monkeypatch: pytest.Monkey
             2,
             "error: align: --output is missing; usage: dali-asr align RUN RECORDINGS TRANSCRIPTS --output OUTPUT\n",
         ),
-        (["evaluate", "/nowhere", "--decode", "median:4"], 2, "error: decode 'median:4'; expected none, viterbi, or"),
-        (["predict", "/nowhere", "x.wav", "--decode", "best"], 2, "error: decode 'best'; expected none, viterbi, or"),
+        (
+            ["evaluate", "english-small", "--decode", "median:4"],
+            2,
+            "error: decode 'median:4'; expected none, viterbi, or",
+        ),
+        (
+            ["predict", "english-small", "demo.wav", "--decode", "best"],
+            2,
+            "error: decode 'best'; expected none, viterbi, or",
+        ),
         (["audit", "a", "b"], 2, "error: audit: unexpected argument b; usage: dali-asr audit CORPUS\n"),
         (["audit", "english-small", "demo"], 2, "error: english-small: is a run, and audit takes a corpus alone, "),
         (["audit", "english-small"], 2, "on which it trains models of its own; write dali-asr audit CORPUS\n"),

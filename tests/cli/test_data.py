@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dali_asr import Inventory, PackedWriter
+from dali_asr.audio.settings import FeatureSettings
 from tests.corpus.archives import make_archive
 
 
@@ -35,6 +36,28 @@ def test_names_are_printed_without_escapes_and_markup(run_cli: Callable[..., Any
     assert "[bold]b" in shown.output
     assert shown.output.count("[red]train") == 2
     assert "dev: 0 of 2 symbols occur" in shown.output
+
+
+def test_speakers_and_recordings_are_shown(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    """Names of at most ten speakers, none of a partition whose speakers are unknown."""
+    features = FeatureSettings.of("course", coefficients=2).to_json()
+    with PackedWriter(tmp_path / "p", inventory=["a"], features=features, recordings_folder=tmp_path / "in") as writer:
+        for at in range(24):
+            name = "train" if at < 12 else "dev"
+            speaker = f"s{at}" if at < 12 else f"d{at % 2}"
+            writer.add(name, f"u{at}", np.ones((4, 2)), [0] * 4, speaker=speaker, recording=f"u{at}.wav")
+        writer.add("test", "u", np.ones((4, 2)), [0] * 4)
+    shown = run_cli("data", "info", tmp_path / "p").stdout
+    options = "--preset course --set features.coefficients=2"
+    where = f"recordings: {tmp_path / 'in'}"
+    assert f"features: mfcc of 25 ms every 10 ms ({options}); {where}, which is not there\n" in shown
+    (tmp_path / "in").mkdir()
+    assert f"{where}\n" in run_cli("data", "info", tmp_path / "p").stdout
+    rows = {words[0]: words for words in map(str.split, shown.splitlines()) if words}
+    speakers = rows["partition"].index("speakers")
+    assert [rows[name][speakers + 1] for name in ("train", "dev", "test")] == ["12", "2", "–"]  # `80.0 ms` is two words
+    assert "speakers of dev: d0, d1\n" in shown
+    assert "speakers of train" not in shown
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -38,6 +38,7 @@ def test_a_packed_corpus_supplies_inventory_dtype_and_normalization(
     run = tmp_path / "run"
     done = run_cli("train", "demo", *settings(f"data.root={packed}"), "--run-folder", run)
     assert done.exit_code == 0, done.output
+    assert done.stdout.endswith(f"  or: dali-asr evaluate {run}\n"), "the test partition has no labels"
     data = Config.load(run / "config.yaml").data
     assert (data.inventory, data.dtype, data.normalization) == (tuple(SYMBOLS), "float16", "none")
     assert run_cli("predict", run, packed).exit_code == 0
@@ -76,6 +77,15 @@ def test_validate_opens_the_corpus(packed: Path, run_cli: Callable[..., Any], tm
     assert "3 mistakes" in together
     for mistake in ("  model.preset: received 'huge'", "  data.train: ", "  data.dev: "):
         assert f"\n{mistake}" in together
+    file = tmp_path / "mine.yaml"
+    file.write_text("data: {root: /nowhere}")
+    both = str(run_cli("config", "validate", file, *settings("epochs=3")).output).splitlines()
+    assert both[0] == f"error: {file}: 2 mistakes"
+    assert both[1].startswith("  --set: epochs: unknown key")
+    assert both[2].startswith("  data.root: /nowhere: no such folder")
+    file.write_text(f"data: {{root: {packed}}}")
+    alone = run_cli("config", "validate", file, *settings("epochs=3", "data.train=trian")).output
+    assert alone.startswith(f"error: --set ({file} itself is valid): 2 mistakes\n  epochs: unknown key")
     assert "model.max_parameters allows 9;" in validated(f"data.root={packed}", "model.max_parameters=9")
     assert "test: has no transcripts; name a labelled partition in data.dev" in validated(
         f"data.root={packed}", "data.dev=test"

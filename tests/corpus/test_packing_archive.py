@@ -197,7 +197,7 @@ def test_links_and_devices_are_refused(course: Path, tmp_path: Path, kind: bytes
 def test_partitions_that_are_not_there_are_refused(course: Path, tmp_path: Path) -> None:
     archive = make_archive(tmp_path / "a.tar", course)
     for wrong, message in (
-        (PackSettings(("trian",)), r"a\.tar: no partition 'trian'; it has dev, test, train; did you mean train"),
+        (PackSettings(("trian",)), r"a\.tar: no partition 'trian'; it has 'dev', 'test', 'train'; did you mean train"),
         (PackSettings(normalization="global"), "no training partition is named"),
         (settings_of("global", partitions=("test",)), "training partition 'train' is not packed"),
     ):

@@ -22,6 +22,7 @@ from dali_asr.demo import DEMO_RECORDING
 from dali_asr.errors import CheckpointError, DataError, UsageError
 from dali_asr.export import onnx_file
 from dali_asr.inference.writers import write_evaluation
+from dali_asr.segments import FrameTiming
 from tests.makers import make_course, make_features
 from tests.training_runs import SMALL, fill_disk
 
@@ -54,7 +55,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_file, "compare", lambda *_: 0.0)
 
 
-def test_the_file_predicts_as_the_run_and_describes_itself(trained: Path, run_cli: Run, tmp_path: Path) -> None:
+def test_the_file_predicts_as_the_run_and_describes_itself(
+    trained: Path, run_cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "new" / "m.onnx"
     done = run_cli("export", trained, "-o", path)
     assert done.exit_code == 0, done.output
@@ -73,7 +76,14 @@ def test_the_file_predicts_as_the_run_and_describes_itself(trained: Path, run_cl
     assert properties["normalization"] == model.normalization.kind
     assert b"/" + Path(__file__).parts[1].encode() not in path.read_bytes(), "names no path of this machine"
     card = path.with_suffix(".md").read_text()
-    assert hashlib.sha256(path.read_bytes()).hexdigest() in card
+    assert f"{path.stat().st_size / 1e6:.1f} MB, SHA-256: `{hashlib.sha256(path.read_bytes()).hexdigest()}`" in card
+    monkeypatch.chdir(path.parent)
+    np.save("utterance.npy", frames)
+    (script,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    values: dict[str, Any] = {}
+    exec(script, values)
+    assert values["labels"].tolist() == np.array(model.inventory.symbols)[model.classify(frames)].tolist()
+    assert "When frames are depends on how their features were computed, which is not recorded." in card
 
 
 def test_the_card_says_what_the_run_knows(trained: Path, quick: None, tmp_path: Path) -> None:
@@ -102,7 +112,7 @@ def test_what_is_not_recorded_is_not_invented(trained: Path, quick: None, tmp_pa
         export_onnx(bare)
     evaluation.unlink()
     card = export_onnx(bare).card.read_text()
-    assert card.count("not recorded") == 4
+    assert card.count("not recorded") == 5
     assert "was not evaluated with `dali-asr evaluate`" in card
     assert "top 3" not in card
 
@@ -129,6 +139,11 @@ def test_the_model_in_the_package_keeps_its_own_card(
     (extracted,) = extract([DEMO_RECORDING], model.features)
     assert isinstance(extracted, Extracted)
     np.testing.assert_array_equal(np.load(array.replace("NAME", "demo")), extracted.frames)
+    (line,) = re.findall(r"^times = .*", card, re.MULTILINE)
+    values: dict[str, Any] = {"np": np, "labels": range(350)}
+    exec(line, values)
+    np.testing.assert_allclose(values["times"], FrameTiming().centers(350))
+    assert "Frame `t` is centered 0.0125 + 0.01 · `t` seconds after the beginning of the recording" in card
 
 
 def test_outputs_are_replaced_only_on_request(trained: Path, quick: None, run_cli: Run, tmp_path: Path) -> None:

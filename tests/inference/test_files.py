@@ -112,7 +112,7 @@ def test_files_that_cannot_be_used_are_left_out_only_if_asked(
     *faults, line = done.stderr.splitlines()
     assert sorted(fault.split(": ")[1] for fault in faults) == [str(path) for path in bad if path.name not in later]
     assert line == (
-        f"error: {bad[0]}: 3 faults, nothing is written; repair the files; --keep-going leaves out what cannot be used"
+        "error: 3 files cannot be used, nothing is written; repair them; --keep-going leaves out what cannot be used"
     )
     (line,) = run_cli(*command, stdin=f"{good}\n{bad[0]}\n").stderr.splitlines()
     assert line.endswith("; --keep-going leaves out what cannot be used")
@@ -126,6 +126,24 @@ def test_files_that_cannot_be_used_are_left_out_only_if_asked(
     assert summary == "warning: 5 files were left out, for the reasons above"
     assert "48 frames of 1 utterance, written to" in done.stdout
     assert {line.split()[0] for line in (tmp_path / "all.ctm").read_text().splitlines()} == {"ä_b"}
+    strays = [tmp_path / "one.phn", tmp_path / "two.txt", tmp_path / "gone"]
+    for path in strays[:2]:
+        path.write_text("0 100 h#")
+    kept = (tmp_path / "all.ctm").read_bytes()
+    done = run_cli(*command, "--keep-going", "--force", stdin="\n".join(map(str, [*strays, good])))
+    reasons = [f"{path}: is neither a recording (.wav, .flac, " for path in strays[:2]]
+    reasons.append(f"{strays[2]}: no such file or directory; check the path and its permissions")
+    *errors, summary = done.stderr.splitlines()
+    assert [error.startswith(f"error: {reason}") for error, reason in zip(errors, reasons, strict=True)] == [True] * 3
+    assert summary == "warning: 3 files were left out, for the reasons above"
+    assert (tmp_path / "all.ctm").read_bytes() == kept
+    (line,) = run_cli(*command, "--force", stdin=f"{strays[0]}\n{good}\n").stderr.splitlines()
+    assert line.startswith(f"error: {reasons[0]}")
+    assert line.endswith("; --keep-going leaves out what cannot be used")
+    lines = run_cli(*command, "--force", stdin=f"{strays[0]}\n{bad[1]}\n{good}\n").stderr.splitlines()
+    assert [line.split(": ")[1] for line in lines[:-1]] == [str(strays[0]), str(bad[1])]
+    assert lines[-1].startswith("error: 2 files cannot be used, nothing is written; ")
+    assert run_cli("predict", MODEL, strays[0]).stderr.startswith(f"error: {reasons[0]}")
     done = run_cli(*command, "--keep-going", "--force", stdin=f"{bad[1]}\n{bad[3]}\n")
     assert "none of the files can be used; see the errors above" in done.stderr
 
@@ -137,7 +155,7 @@ def test_a_model_that_does_not_know_its_features_says_what_to_do(sounds: Path) -
 
 
 def test_unclear_recordings_are_refused(sounds: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no partition 'test'; it has dev, train"):
+    with pytest.raises(UsageError, match="no partition 'test'; it has 'dev', 'train'"):
         predict(MODEL, sounds, partition="test")
     with pytest.raises(DataError, match=r"have no labels to compare with; make a corpus .* \(dali-asr prepare\)"):
         evaluate(MODEL, sounds / "train")
@@ -145,6 +163,8 @@ def test_unclear_recordings_are_refused(sounds: Path, tmp_path: Path) -> None:
         predict(MODEL, sounds / "train/two.flac", partition="train")
     with pytest.raises(UsageError, match="several sources must all be recordings"):
         predict(MODEL, [sounds, "demo"])
+    with pytest.raises(UsageError, match="several sources must all be recordings"):
+        predict(MODEL, [Path(__file__), "demo"])
     with pytest.raises(DataError, match=r"nowhere\.wav: no such file; check the path"):
         predict(MODEL, tmp_path / "nowhere.wav")
 

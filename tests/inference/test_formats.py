@@ -164,7 +164,7 @@ def test_files_of_a_folder_are_kept_unless_overwritten(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["textgrid", "audacity"])
 def test_one_file_holds_one_utterance(form: Format, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="writes a file per utterance, and test has 2; name a folder, or choose ctm"):
+    with pytest.raises(UsageError, match=f"{form}: is a file per utterance, and there are 2 utterances; name a fol"):
         encode(made(), form, io.BytesIO())
     suffix = {"textgrid": "TextGrid", "audacity": "txt"}[form]
     with pytest.raises(UsageError, match="name a folder"):

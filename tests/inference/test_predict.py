@@ -218,7 +218,7 @@ def test_unclear_sources_are_refused(run: Path, course: Path, tmp_path: Path) ->
         predict(run, course / "test/mfcc/u00.npy", partition="test")
     with pytest.raises(UsageError, match=r"several sources must all be recordings, \.npy files, or folders of them"):
         predict(run, [course, course])
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="no such file or directory"):
         predict(run, tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"nowhere\.npy: no such file"):
         predict(run, tmp_path / "nowhere.npy")

@@ -269,9 +269,11 @@ def test_processes_that_would_all_read_everything_are_warned(monkeypatch: pytest
 
 
 def test_an_epoch_without_a_batch_is_refused() -> None:
-    message = "all: 5 frames are fewer than a global batch of 8; lower batch_size, or set drop_last to false"
-    with pytest.raises(UsageError, match=message):
-        WindowLoader(make_partition([3, 2]), context=1, batch_size=8, drop_last=True)
+    remedy = "lower batch_size, or set drop_last to false"
+    with pytest.raises(UsageError, match=f"all: 1,005 frames are fewer than a batch of 2,000; {remedy}"):
+        WindowLoader(make_partition([1003, 2]), context=1, batch_size=2000, drop_last=True)
+    with pytest.raises(UsageError, match=f"all: 5 frames are fewer than a global batch of 8; {remedy}"):
+        WindowLoader(make_partition([3, 2]), context=1, batch_size=4, drop_last=True, rank=0, world_size=2)
 
 
 @pytest.mark.parametrize(

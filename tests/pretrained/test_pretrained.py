@@ -80,6 +80,11 @@ def test_without_a_corpus_it_is_said_that_the_model_has_none(
         f"error: {NAME}: a model in the package comes without a corpus; give one after it, as in dali-asr evaluate "
         f"{NAME} CORPUS\n"
     )
+    Path("run").mkdir()
+    Path("run/config.yaml").touch()
+    assert run_cli("compare", NAME, "run").stderr == (
+        f"error: {NAME}: a model in the package comes without a corpus; name one for all runs (--corpus)\n"
+    )
     done = run_cli("predict", NAME)
     assert done.stderr == (
         f"error: predict: name recordings or a corpus after {NAME}, as in dali-asr predict {NAME} demo.wav\n"

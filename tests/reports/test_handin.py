@@ -17,7 +17,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from dali_asr.config import Config
-from dali_asr.errors import DaliAsrError
+from dali_asr.errors import DaliAsrError, UsageError
 from dali_asr.reports.handin import hand_in
 
 Run = Callable[..., Any]
@@ -195,11 +195,19 @@ def test_wrong_arguments_are_refused(run_cli: Run, copy: Path, tmp_path: Path) -
     assert refused.exit_code == 2
     assert "exists; choose another file, or overwrite it (--force)" in refused.output
     assert (tmp_path / "h.zip").read_text() == "mine"
+    for name in ("h2.tar.gz", "h2", "zip"):
+        refused = run_cli("handin", tmp_path / "nothing", "-o", tmp_path / name)
+        assert refused.exit_code == 2
+        assert refused.output == (
+            f"error: {tmp_path / name}: what is written is a .zip file; give a name that ends in .zip\n"
+        )
+        with pytest.raises(UsageError, match=r"give a name that ends in \.zip"):
+            hand_in(copy, tmp_path / name)
+        assert not (tmp_path / name).exists()
     for name in ("../up", "a/b", ""):
         refused = run_cli("handin", copy, "-o", tmp_path / "h.zip", "--force", "--name", name or " ")
         assert refused.exit_code == 2
         assert "allowed are letters, digits, '_', '.' and '-'; give another (--name)" in refused.output
-    assert run_cli("handin", tmp_path / "nothing", "-o", tmp_path / "n.zip").exit_code == 1
     refused = run_cli("handin", "english-small", "-o", tmp_path / "n.zip")
     assert refused.exit_code == 2
     assert "a model in the package, not a run; hand in a run of your own, which may start from it" in refused.output

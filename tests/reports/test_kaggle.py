@@ -212,11 +212,11 @@ def test_a_file_is_compared_with_the_symbols_of_the_run_where_the_sample_holds_a
     run_cli: Run, run: Path, tmp_path: Path
 ) -> None:
     placeholder = submission(tmp_path / "sample.csv", 70, "0")
-    options = ["--sample", placeholder, "--dry-run", "--file"]
-    done = submit(run_cli, run, *options, submission(tmp_path / "s.csv", 70, *ARPABET_SYMBOLS))
+    command = ["data", "submit", run, "--sample", placeholder, "--dry-run"]
+    done = run_cli(*command, "--file", submission(tmp_path / "s.csv", 70, *ARPABET_SYMBOLS))
     assert done.exit_code == 0, done.output
     assert "symbols were not compared, because '0' in every row is a placeholder" in done.output
-    refused = submit(run_cli, run, *options, submission(tmp_path / "s.csv", 70, *["AA"] * 69, "QQ"))
+    refused = run_cli(*command, "--file", submission(tmp_path / "s.csv", 70, *["AA"] * 69, "QQ"))
     assert refused.exit_code == 1
     assert "s.csv: line 71: 'QQ' in 1 row, the run's inventory has '[SIL]', 'AA', " in refused.output
 
@@ -224,7 +224,7 @@ def test_a_file_is_compared_with_the_symbols_of_the_run_where_the_sample_holds_a
 def test_a_wrong_submission_is_not_sent(run_cli: Run, run: Path, kaggle: KaggleServer, tmp_path: Path) -> None:
     refused = submit(run_cli, run, "--file", submission(tmp_path / "s.csv", 69))
     assert refused.exit_code == 1
-    assert "s.csv: 69 rows, the sample has 70; predict the competition's test partition" in refused.output
+    assert "s.csv has 69 rows, the sample has 70; predict the competition's test partition" in refused.output
     assert not kaggle.submitted
 
 
@@ -233,3 +233,46 @@ def test_a_missing_package_names_its_extra(run_cli: Run, run: Path, monkeypatch:
     refused = submit(run_cli, run)
     assert refused.exit_code == 2
     assert refused.output == "error: the kaggle package is not installed; pip install 'dali-asr[kaggle]'\n"
+
+
+def test_a_prediction_has_the_header_of_the_sample(run_cli: Run, run: Path, tmp_path: Path) -> None:
+    sample_file = tmp_path / "sample.csv"
+    sample_file.write_bytes(sample(70, "0").replace(b"id,label", b"Id,Label"))
+    command = ["data", "submit", run, "--sample", sample_file, "--dry-run"]
+    done = run_cli(*command)
+    assert done.exit_code == 0, done.output
+    assert "70 rows, with the ids of the sample" in done.output
+    refused = run_cli(*command, "--partition", "dev")
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("error: the prediction of dev has 40 rows, the sample has 70; predict the ")
+    assert "(--partition)" in refused.stderr
+
+
+def test_what_is_wrong_is_said_before_anything_is_predicted(
+    run_cli: Run, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dali_asr.reports.submission.predict_submission", lambda *_, **__: pytest.fail("predicted"))
+    there = submission(tmp_path / "s.csv", 70)
+    for code, message, options in (
+        (1, f"{tmp_path / 'none.csv'}: no such file", [run, "--sample", tmp_path / "none.csv", "--dry-run"]),
+        (1, f"{tmp_path / 'tinny'}: no such folder; give", [tmp_path / "tinny", "--sample", there, "--dry-run"]),
+        (2, "data submit: --competition is missing; give it", [run, "--sample", there]),
+        (2, "data submit: --competition is missing; give it", [run, "--dry-run"]),
+        (2, "data submit: --message is missing; give it", [run, "--competition", "speech", "--sample", there]),
+    ):
+        refused = run_cli("data", "submit", *options)
+        assert refused.exit_code == code, refused.output
+        assert refused.output.startswith(f"error: {message}"), refused.output
+        assert refused.output.count("\n") == 1
+
+
+def test_a_model_of_the_package_has_no_corpus_of_its_own(
+    run_cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpus").mkdir()  # of which its configuration speaks
+    refused = run_cli("data", "submit", "english-small", "--dry-run", "--sample", submission(tmp_path / "s.csv", 70))
+    assert refused.exit_code == 2
+    assert refused.output == (
+        "error: english-small: a model in the package comes without a corpus; name one to predict (--corpus)\n"
+    )

@@ -5,17 +5,24 @@ from __future__ import annotations
 import base64
 import io
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib.image
 import numpy as np
 import pytest
 import soundfile
 
+from dali_asr.audio.extract import Extracted, extract
+from dali_asr.audio.settings import FeatureSettings
+from dali_asr.corpus import PackedWriter
 from dali_asr.demo import DEMO_RECORDING
 from dali_asr.inference.predict import label, prepare
 from dali_asr.inference.writers import write_prediction
-from dali_asr.reports.listening import utterance_page
+from dali_asr.inventory import ARPABET
+from dali_asr.reports.listening import UtterancePages
 from dali_asr.reports.png import grey_png
 from tests.reports.browser import dump
 
@@ -26,7 +33,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("listening") / "demo.html"
     trained, opened = prepare("english-small", DEMO_RECORDING, device="cpu")
     labelling = label(trained, opened, decode="viterbi", posteriors=True, device="cpu")
-    write_prediction(labelling, path, "html", encoder=utterance_page)
+    write_prediction(labelling, path, "html", encoder=UtterancePages())
     return path
 
 
@@ -57,6 +64,34 @@ def test_the_page_holds_all_that_it_shows(page: Path) -> None:
     assert likeness[5] == max(likeness) > 0.9, "dark where it is loud, at the same frames"
 
 
+def test_pages_of_a_corpus_hold_its_recordings_while_they_are_as_they_were(
+    page: Path, tmp_path: Path, run_cli: Callable[..., Any]
+) -> None:
+    """The page is that of the recording; the second recording is missing, and later both are other ones."""
+    (found,) = extract([DEMO_RECORDING], FeatureSettings())
+    assert isinstance(found, Extracted)
+    with PackedWriter(
+        tmp_path / "corpus", inventory=ARPABET, normalization="utterance", recordings_folder=tmp_path
+    ) as writer:
+        for name in ("demo", "gone"):
+            writer.add("all", name, found.frames, recording=f"{name}.wav")
+        writer.add("other", "array", found.frames)
+    shutil.copy(DEMO_RECORDING, tmp_path)
+    out = tmp_path / "out"
+    command = ("predict", "english-small", tmp_path / "corpus", "--format", "html", "--device", "cpu", "-o", out)
+    done = run_cli(*command, "--partition", "all")
+    remedy = "1 page lacks spectrogram and sound: name the recordings instead"
+    assert (done.exit_code, done.stderr) == (0, f"warning: {tmp_path}/gone.wav: no such file; {remedy}\n")
+    assert (out / "demo.html").read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
+    assert "audio/flac" not in (out / "gone.html").read_text(encoding="utf-8")
+    soundfile.write(tmp_path / "demo.wav", np.zeros(16_000), 16_000)
+    changed = run_cli(*command, "--partition", "all", "--force").stderr
+    remedy = remedy.replace("1 page lacks", "2 pages lack")
+    assert changed == f"warning: {tmp_path}/demo.wav: has 98 frames, in the corpus 350; {remedy}\n"
+    assert "audio/flac" not in (out / "demo.html").read_text(encoding="utf-8")
+    assert "warning: array: its recording is not known; 1 page" in run_cli(*command, "--partition", "other").stderr
+
+
 def test_the_page_works_in_a_browser(page: Path, tmp_path: Path) -> None:
     script = """
         const buttons = document.querySelectorAll("#segments button"), readout = document.getElementById("readout");
@@ -74,3 +109,13 @@ def test_the_page_works_in_a_browser(page: Path, tmp_path: Path) -> None:
     """
     end = soundfile.info(str(DEMO_RECORDING)).duration
     assert dump(page, script, tmp_path, "--window-size=500,800") == f"true true true true true {end:g}"
+
+
+def test_a_short_recording_fits_a_wide_window(page: Path, tmp_path: Path) -> None:
+    script = """
+        const strip = document.getElementById("strip"), marks = document.querySelectorAll(".time .axis span");
+        const last = marks[marks.length - 1], room = strip.getBoundingClientRect().right;
+        const fits = [strip.scrollWidth <= strip.clientWidth, last.getBoundingClientRect().right <= room];
+        return [last.textContent, ...fits].join();
+    """
+    assert dump(page, script, tmp_path, "--window-size=1400,800") == "3.5,true,true"

@@ -132,6 +132,9 @@ def test_the_configuration_shows_what_differs_from_the_recipe(run: Path) -> None
     assert changed["training.seed"] == ("3", json.dumps(own.get("training", {}).get("seed", 0)))
     assert changed["model.hidden"] == ("[8]", "null")
     assert "training.label_smoothing" not in changed
+    of_corpus = {"data.inventory", "data.normalization", "data.dtype"}  # which neither the recipe nor the run sets
+    assert not of_corpus & set(changed)
+    assert of_corpus <= set(settings(Config.load(run / "config.yaml")))
 
 
 @pytest.mark.parametrize("masked", [True, False])

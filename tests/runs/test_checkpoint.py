@@ -32,6 +32,7 @@ from dali_asr.runs.checkpoint import (
     save_checkpoint,
 )
 from dali_asr.runs.description import ModelDescription
+from dali_asr.runs.run_path import check_run_folder
 from dali_asr.training import train
 from tests.training_runs import SMALL, Warnings
 
@@ -158,6 +159,31 @@ def test_folders_without_a_run_or_a_best_checkpoint_are_refused(tmp_path: Path) 
     with pytest.raises(CheckpointError, match=r"no best checkpoint, .* use the last one \(checkpoint='last'\)"):
         load_checkpoint(tmp_path)
     assert load_checkpoint(tmp_path, "last").step == 1
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_what_is_not_the_folder_of_a_run_is_called_what_it_is(
+    pretrained: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs/tiny").mkdir(parents=True)
+    for file in ("runs/tiny/config.yaml", "es.ONNX", "a.wav", "notes"):
+        Path(file).touch()
+    or_else = ", or a pretrained model (english-small)" if pretrained else ""
+    remedy = f"give the folder of a run, as dali-asr train prints it{or_else}"
+    for path, message in {
+        "runs/tinny": f"no such folder; {remedy}; did you mean runs/tiny?",
+        "runs/far": f"no such folder; {remedy}",
+        "english-smal": f"no such folder; {remedy}" + ("; did you mean english-small?" if pretrained else ""),
+        "es.ONNX": "is an ONNX file, which onnxruntime runs; give the folder of the run that it was exported from",
+        "a.wav": f"is a recording, not the folder of a run; {remedy}",
+        "notes": f"is a file, not the folder of a run; {remedy}",
+        "runs/tiny/config.yaml": f"is a file, not the folder of a run; {remedy}; did you mean runs/tiny?",
+    }.items():
+        with pytest.raises(CheckpointError) as raised:
+            check_run_folder(Path(path), pretrained=pretrained)
+        assert str(raised.value) == f"{path}: {message}"
+    check_run_folder(Path("runs/tiny"), pretrained=pretrained)
 
 
 class Evil:

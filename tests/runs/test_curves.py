@@ -36,7 +36,7 @@ def test_steps_and_epochs_stand_at_their_steps(drawn: list[Figure], tmp_path: Pa
     draw_curves(lines, tmp_path / "c.png", "a_run$ (recipe demo)")
     (figure,) = drawn
     found = curves(figure)
-    assert found["train, by step"] == [[10, 3.0], [30, 2.0]]
+    assert found["train, mean of 10 steps"] == [[5, 3.0], [25, 2.0]], "at the middle of the steps that they are of"
     assert [x for x, _ in found["dev, by epoch"]] == [40, 80, 90]
     assert found["best dev accuracy: 70.00%, epoch 2"] == [[80, 0], [80, 1]]
     assert figure.get_suptitle() == "a_run$ (recipe demo)"
@@ -55,9 +55,23 @@ def test_runs_with_few_lines_are_drawn(lines: list[dict[str, Any]], drawn: list[
     assert not any("best" in label for label in curves(drawn[0])) or lines == [epoch(1, 5, 0.5)]
 
 
-def test_the_only_reading_is_left_out_beside_its_epoch(drawn: list[Figure], tmp_path: Path) -> None:
-    draw_curves([step(1, 1.0), epoch(1, 5, 0.5)], tmp_path / "c.png", "run")
-    assert "train, by step" not in curves(drawn[0])
+@pytest.mark.parametrize(
+    ("steps", "last", "label"),
+    [
+        ([1], 5, None),  # the only reading says less than its epoch
+        ([20, 40, 60], 13, None),  # so do means over more than an epoch
+        ([20, 40, 60], 20, "train, mean of 20 steps"),
+        ([20, 40, 45], 20, "train, mean of 20 steps"),  # the last one is of what is left
+        ([1, 2, 3], 5, "train, by step"),
+    ],
+)
+def test_means_finer_than_epochs_are_drawn(
+    steps: list[int], last: int, label: str | None, drawn: list[Figure], tmp_path: Path
+) -> None:
+    lines = [*(step(at, 1.0) for at in steps), *(epoch(number, last * number, 0.5) for number in (1, 2, 3))]
+    draw_curves(lines, tmp_path / "c.png", "run")
+    labels = {name for name in curves(drawn[0]) if name.startswith("train") and name != "train, by epoch"}
+    assert labels == ({label} if label else set())
 
 
 def test_many_epochs_are_numbered_sparsely(drawn: list[Figure], tmp_path: Path) -> None:
@@ -75,6 +89,7 @@ def test_a_resumed_run_shows_all_its_lines_and_its_first_recipe(drawn: list[Figu
     train(Config.load("demo", [*options, "training.max_steps=20"]), run=run, recipe="config", resume=run)
     assert drawn[-1].get_suptitle() == "first (recipe demo)"
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    expected = [[line["step"], line["loss"]] for line in steps if line["kind"] == "step"]
-    assert curves(drawn[-1])["train, by step"] == expected
+    losses = [line["loss"] for line in steps if line["kind"] == "step"]
+    middles = [2.5, 6.5, 9, 12.5, 17.5]  # of lines at 5, 8, 10, 15 and 20
+    assert curves(drawn[-1])["train, mean of 5 steps"] == [list(point) for point in zip(middles, losses, strict=True)]
     assert json.loads((run / "environment.json").read_text())["recipe"] == "demo"

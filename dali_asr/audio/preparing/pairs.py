@@ -10,6 +10,7 @@ from dali_asr.audio.alignments.ctm import read_ctm
 from dali_asr.audio.alignments.label_files import HTK_RATE, read_audacity, read_lab, read_phn
 from dali_asr.audio.alignments.textgrid import read_textgrid
 from dali_asr.audio.preparing.files import ALIGNMENT_SUFFIXES, common_depth
+from dali_asr.audio.recordings import read_header
 from dali_asr.errors import DataError, printable
 
 if TYPE_CHECKING:
@@ -184,6 +185,7 @@ def _alignment_of(
             raise DataError(f"{_shown(recording)}: {names} may both be its alignment; keep one of them")
         if best:
             return Alignment(best[0].path, suffix)
+    read_header(recording.path)  # which no alignment would help, if it is no audio
     raise DataError(f"{_shown(recording)}: has no alignment; align it, or remove it")
 
 

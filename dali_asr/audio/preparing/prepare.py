@@ -23,7 +23,7 @@ from dali_asr.audio.preparing.reading import Problems, read_pairs, with_known_sy
 from dali_asr.audio.preparing.speakers import SPEAKER_TABLE, find_speakers
 from dali_asr.audio.preparing.split import choose_partitions
 from dali_asr.audio.preparing.symbols import label_rule
-from dali_asr.audio.recordings import check_source
+from dali_asr.audio.recordings import check_source, read_header
 from dali_asr.corpus.draft import check_destination
 from dali_asr.corpus.packing import quiet
 from dali_asr.corpus.writer import PackedWriter
@@ -155,6 +155,8 @@ def _search(source: Path, settings: PrepareSettings) -> Found:
         found.alignments += [file for file in further.alignments if file.path.resolve() not in known]
         found.problems += further.problems
     if found.recordings and not found.alignments:
+        if not found.recordings[1:]:
+            read_header(found.recordings[0].path)  # it may be no audio at all
         raise DataError(
             f"{source}: {'recordings have' if found.recordings[1:] else 'the recording has'} no alignments there; name "
             "their folder (alignments=FOLDER), or make them with dali-asr align"

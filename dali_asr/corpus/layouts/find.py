@@ -11,7 +11,7 @@ from dali_asr.corpus.layouts.kaldi import KALDI
 from dali_asr.corpus.layouts.libriphone import LIBRIPHONE
 from dali_asr.corpus.packed import check_partition_name
 from dali_asr.corpus.regular import reading
-from dali_asr.errors import DataError, UsageError, did_you_mean
+from dali_asr.errors import DataError, UsageError, did_you_mean, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ def find_layout(root: Path, partitions: Sequence[str] = ()) -> Layout:
     for name in partitions:
         check_partition_name(name)
         if name not in found and not (root / name).is_dir():
-            raise UsageError(f"{root}: no partition {name!r}; it has {', '.join(found)}{did_you_mean(name, found)}")
+            raise UsageError(f"{root}: no partition {name!r}; it has {quoted(found)}{did_you_mean(name, found)}")
     layout = kind.read(root, partitions)
     for partition in layout.partitions:
         check_partition_name(partition.name)

@@ -123,6 +123,12 @@ def test_timit_as_it_is_published(tmp_path: Path) -> None:
     assert "TRAIN/DR1/FAAA0/SA1.WAV" in recordings
 
 
+def no_audio(recording: Path) -> None:
+    """Replace a recording by text, which has no alignment."""
+    recording.write_text("words" * 50)
+    recording.with_suffix(".phn").unlink()
+
+
 FAULTS: dict[str, Callable[[Path], object]] = {
     "x.wav: has no alignment": lambda root: (root / "x.phn").unlink(),
     "x.phn: has no recording": lambda root: (root / "x.wav").unlink(),
@@ -130,6 +136,7 @@ FAULTS: dict[str, Callable[[Path], object]] = {
     "x.wav: lasts 20 ms, less than a window of 25 ms": lambda root: record(root / "x.wav", seconds=0.02),
     "x.wav: is empty": lambda root: (root / "x.wav").write_bytes(b""),
     "x.wav: is not audio that can be decoded": lambda root: (root / "x.wav").write_bytes(b"words" * 50),
+    r"x.wav: is not audio that can be decoded \(.*\); convert it": lambda root: no_audio(root / "x.wav"),
     "x.phn: unknown symbol 'QQ' at 0.300 s": lambda root: align(root / "x.phn", phones=[(0.3, 0.45, "QQ")]),
     "x.phn: ends at 0.800 s, its recording at 0.500 s": lambda root: align(root / "x.phn", phones=[(0, 0.8, "T")]),
     "x.phn: ends at 312.500 s, .* looks like units of 100": lambda root: (root / "x.phn").write_text("0 5000000 T\n"),
@@ -184,6 +191,9 @@ def test_damage_that_only_decoding_finds(tmp_path: Path) -> None:
 def test_nothing_of_use(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     with pytest.raises(DataError, match=r"in: no recordings with alignments; put x.TextGrid or x.phn beside"):
+        run(tmp_path / "in", tmp_path / "out")
+    (tmp_path / "in" / "x.wav").write_text("words")
+    with pytest.raises(DataError, match=r"x\.wav: is not audio that can be decoded"):
         run(tmp_path / "in", tmp_path / "out")
     source = make(tmp_path / "in", "x")
     (source / "x.phn").write_text("words\n")

@@ -263,7 +263,7 @@ def test_a_folder_that_cannot_be_read_is_named(course: Path, monkeypatch: pytest
 
 
 def test_an_unknown_partition_is_refused(course: Path) -> None:
-    with pytest.raises(UsageError, match="no partition 'trian'; it has dev, test, train; did you mean train"):
+    with pytest.raises(UsageError, match="no partition 'trian'; it has 'dev', 'test', 'train'; did you mean train"):
         Corpus.open(course, PackSettings(partitions=("trian",)))
 
 

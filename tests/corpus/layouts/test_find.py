@@ -49,5 +49,5 @@ def test_a_change_of_any_file_is_packed_anew(kind: str, course: Path, tmp_path: 
 def test_an_unknown_partition_is_refused(kind: str, course: Path, tmp_path: Path) -> None:
     root = make(kind, tmp_path / "source", course)
     assert "train" in partition_names(root)
-    with pytest.raises(UsageError, match=r"no partition 'trian'; it has .*train; did you mean train\?"):
+    with pytest.raises(UsageError, match=r"no partition 'trian'; it has .*'train'; did you mean train\?"):
         find_layout(root, ("trian",))
