@@ -70,7 +70,8 @@ class Watch:
             self._say(
                 "worse",
                 f"dev accuracy has been lower and dev loss higher since epoch {best['epoch']}, while the loss in "
-                "training falls: the model overfits; use more data, dropout or masks, or stop by training.early_stopping",
+                "training falls: the model overfits; use more data, dropout or masks, or stop by "
+                "training.early_stopping",
             )
 
     def _say(self, sign: str, message: str) -> None:

@@ -357,3 +357,9 @@ def test_a_partition_is_told_from_the_folder_of_the_partitions(course: Path, tmp
     message = f"{course}/train: is a partition, not the folder of the partitions; give {course}, and train as the name"
     with pytest.raises(DataError, match=message):
         pack_corpus(course / "train", tmp_path / "p")
+
+
+def test_the_folder_above_a_corpus_names_it(course: Path, tmp_path: Path) -> None:
+    message = f"{course.parent}: is not a corpus, but course in it is a course folder; give {course}$"
+    with pytest.raises(DataError, match=message):
+        pack_corpus(course.parent, tmp_path / "p")
