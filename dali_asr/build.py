@@ -63,7 +63,7 @@ def open_corpus(data: DataConfig, progress: Progress) -> Corpus:
     """
     path = corpus_path(data.root, progress)
     if not path.exists():
-        raise DataError(f"data.root: {data.root}: no such folder; set it to the corpus (--set data.root=FOLDER)")
+        raise DataError(f"data.root: {data.root}: no such folder; set it to the corpus (data.root=FOLDER)")
     if is_packed(path):
         corpus = Corpus.open(path)
         if data.fold:
@@ -257,9 +257,9 @@ def _named_by(data: DataConfig, *keys: tuple[str, tuple[str, ...]]) -> Iterator[
             if any(f"no partition {name!r}" in str(error) for name in names):
                 problem, _, near = str(error).partition(DID_YOU_MEAN)
                 used = {name for other, held in _partition_keys(data) if other != key for name in held}
-                remedies = [f"name one of these (--set {key}=NAME)"]
+                remedies = [f"name one of these ({key}=NAME)"]
                 if key != "data.train":
-                    remedies.append(f"set it to null if there is none (--set {key}=null)")
+                    remedies.append(f"set it to null if there is none ({key}=null)")
                 if near.removesuffix("?") in used:
                     remedies, near = remedies[::-1], ""
                 suggestion = f"{DID_YOU_MEAN}{near}" if near else ""

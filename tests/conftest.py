@@ -10,6 +10,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -39,6 +40,11 @@ SLOW = {
 os.environ["COLUMNS"] = "200"  # so that messages are not broken into lines
 os.environ["OMP_NUM_THREADS"] = "1"  # each worker has a core, and the same bits as the processes that it starts
 os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # otherwise torch starts processes that compile
+
+
+# A busy machine is no fault of the code.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_configure() -> None:

@@ -31,7 +31,7 @@ def test_an_unknown_partition_is_refused_with_its_key(
         pack_corpus(course, tmp_path / "packed")
         root = tmp_path / "packed"
     monkeypatch.setattr("dali_asr.corpus.cache.pack_corpus", lambda *_, **__: pytest.fail("packed"))
-    remedy = rf"[^?]*--set data\.{key}=NAME[^?]*; did you mean train\?$"
+    remedy = rf"[^?]*data\.{key}=NAME[^?]*; did you mean train\?$"
     with pytest.raises(UsageError, match=rf"^data\.{key}: {root}: no partition 'trian'; it has {remedy}"):
         opened(root, **{"train": "test", "dev": None, "test": None} | {key: "trian"})
 
@@ -45,11 +45,11 @@ def test_a_partition_of_another_role_is_not_suggested(packed: bool, tmp_path: Pa
         root = tmp_path / "packed"
     names: dict[str, Any] = {"train": "train-clean", "dev": "dev-clean", "test": "test-clean"}
     problem = f"{root}: no partition 'test-clean'; it has 'dev-clean', 'train-clean'"
-    null_first = "set it to null if there is none (--set data.test=null), or name one of these (--set data.test=NAME)"
+    null_first = "set it to null if there is none (data.test=null), or name one of these (data.test=NAME)"
     with pytest.raises(UsageError) as raised:
         opened(root, **names)
     assert str(raised.value) == f"data.test: {problem}; {null_first}"
-    with pytest.raises(UsageError, match=r"--set data\.dev=null\); did you mean dev-clean\?$"):
+    with pytest.raises(UsageError, match=r"data\.dev=null\); did you mean dev-clean\?$"):
         opened(root, **names | {"dev": "dev", "test": None})
 
 
@@ -71,9 +71,7 @@ def test_a_course_folder_is_packed(course: Path) -> None:
 def test_an_archive_is_packed_and_not_read_before(course: Path, tmp_path: Path) -> None:
     archive = make_archive(tmp_path / "a.tar.gz", course)
     assert not check_corpus(DataConfig(root=str(archive)))
-    with pytest.raises(
-        UsageError, match=r"^data\.train: .*a\.tar\.gz: no partition 'x'; it has .* \(--set data\.train=NAME"
-    ):
+    with pytest.raises(UsageError, match=r"^data\.train: .*a\.tar\.gz: no partition 'x'; it has .* \(data\.train=NAME"):
         opened(archive, train=("x",))
     found = opened(archive, dev=None, test=None)
     assert list(found.partitions) == ["train"]

@@ -51,6 +51,7 @@ class _Output(Console):
         raise
 
 
+_SETTING = re.compile(r"\((data\.\w+=\w+)\)")
 _OPTIONS = {
     "overwrite=True": "--force",
     "run=FOLDER": "--run-folder",
@@ -169,7 +170,7 @@ def with_flags(message: str) -> str:
     """Return a message of the library, which names arguments, with the options of the command line that set them."""
     for argument, option in _OPTIONS.items():
         message = message.replace(argument, option)
-    return message
+    return _SETTING.sub(r"(--set \1)", message)
 
 
 def error_line(error: DaliAsrError) -> str:

@@ -52,7 +52,7 @@ def _check_resume(arguments: list[str]) -> None:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     for at in range(end):
         if arguments[at] == "--resume" and (at + 1 == end or arguments[at + 1].startswith("-")):
-            raise UsageError("--resume needs auto or the path of a run; write --resume auto, or --resume RUN")
+            raise UsageError("--resume needs the path of a run (--resume RUN), or auto for the latest run of a recipe")
 
 
 def _setting_for(option: str, arguments: list[str]) -> str | None:
@@ -125,6 +125,11 @@ def train(
 
     stdout.quiet = os.environ.get("RANK", "0") != "0"  # only rank 0 prints
     source = config
+    if resume == "auto" and config is None and run is None and init is None:
+        raise UsageError(
+            "--resume auto: of which recipe? Name it (dali-asr train RECIPE --resume auto), the folder (--run-folder), "
+            "or the run itself (--resume RUN)"
+        )
     if source is None and resume not in (None, "auto"):
         from dali_asr.runs.start import config_of  # imports torch
 

@@ -40,7 +40,7 @@ from dali_asr.config.values import (
     unique,
     with_default_bands,
 )
-from dali_asr.errors import ConfigError
+from dali_asr.errors import ConfigError, UsageError
 from dali_asr.plan import Masking  # noqa: TC001 - pydantic evaluates annotations
 from dali_asr.plan.spec import Dtype  # noqa: TC001
 
@@ -343,6 +343,8 @@ class Config(Section):
                 made them.
             UsageError: no such recipe or file, or an override without `=`.
         """
+        if isinstance(overrides, str):
+            raise UsageError(f"Config.load: overrides {overrides!r}; give a list of them: [{overrides!r}]")
         where = str(source or DEMO)
         path = find_config(where)
         values = read_yaml(path)

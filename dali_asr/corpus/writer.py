@@ -17,7 +17,7 @@ from dali_asr.corpus.features import REMEDY_OF_ARRAYS, as_array, finite
 from dali_asr.corpus.normalize import Kind, Normalization, as_normalization
 from dali_asr.corpus.packed import STORED_DTYPES, PartitionEntry, check_partition_name
 from dali_asr.corpus.storing import long_blocks, stored_frames
-from dali_asr.errors import DataError, UsageError
+from dali_asr.errors import DataError, UsageError, brief
 from dali_asr.inventory import as_inventory, is_text
 from dali_asr.segments import NO_LABEL
 
@@ -113,6 +113,11 @@ class PackedWriter:
         """
         if not self._open:
             raise UsageError(f"{self.dest}: the writer is not open; add utterances inside its with block")
+        for name in (partition, utterance):
+            if not isinstance(name, str):
+                raise DataError(
+                    f"add: received {brief(name)} as a name; expected add(partition, utterance, frames, labels)"
+                )
         where = f"{partition}/{utterance}"
         features, encoded = check_utterance(where, frames, labels, self.inventory)
         draft = self._open_draft(features.shape[1])

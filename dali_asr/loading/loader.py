@@ -249,7 +249,7 @@ class WindowLoader:
         self._loop += 1
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next loop run this epoch, as `set_epoch` of torch's `DistributedSampler`.
+        """Let the next loop run this epoch, as `set_epoch` of torch's `DistributedSampler`, and end one under way.
 
         It begins with the first batch, unless the next loop is to run the rest of this epoch already.
 
@@ -257,10 +257,9 @@ class WindowLoader:
             UsageError: the epoch is out of range.
         """
         checked_integer("epoch", epoch, 0, MAX_EPOCHS)
-        if epoch != self._upcoming[0]:
-            self.epoch, self.delivered = epoch, 0
-            self._begun = False
-            self._loop += 1
+        self.epoch, self.delivered = self._upcoming if epoch == self._upcoming[0] else (epoch, 0)
+        self._begun = False
+        self._loop += 1
 
     @property
     def sampler(self) -> WindowLoader:

@@ -115,7 +115,9 @@ class Masking:
             raise UsageError(f"masking: scope {self.scope!r}; expected window or batch")
         for name, bands in (("frequency", self.frequency), ("time", self.time)):
             if not isinstance(bands, Bands):
-                raise UsageError(f"masking: {name} {bands!r}; expected Bands(count=(0, 2), width=(3, 3))")
+                raise UsageError(
+                    f"masking: {name} {bands!r}; expected Bands(count=(0, 2), width=(3, 3)), or count=(0, 0) for none"
+                )
 
     def check_fits(self, *, window: int, feature_dim: int | None = None) -> None:
         """Check that every band fits a window `[W, D]`; D may be unknown.
@@ -124,12 +126,15 @@ class Masking:
             UsageError: a band can be wider than the window.
         """
         for name, bands, size, unit in (
-            ("time", self.time, window, "frames"),
-            ("frequency", self.frequency, feature_dim, "features"),
+            ("time", self.time, window, "frame"),
+            ("frequency", self.frequency, feature_dim, "feature"),
         ):
             width = bands.width[1]
             if size is not None and bands.count[1] and width > size:
-                raise UsageError(f"{name} masks up to {width} wide, but a window has {size} {unit}; make them narrower")
+                raise UsageError(
+                    f"{name} masks up to {width} wide, but a window has {size} {unit}{'' if size == 1 else 's'}; lower "
+                    f"{name}.width, or set {name}.count to [0, 0] for none"
+                )
 
 
 def draw_masks(

@@ -150,9 +150,12 @@ def check_submission(submission: Path, sample: Table, inventory: Inventory, *, p
     ours = Table.read(submission)
     called = str(submission) if partition is None else f"the prediction of {partition}"
     if ours.columns != sample.columns:
+        remedy = "write the header of the sample, which a prediction of data submit gets by itself"
+        if sorted(ours.columns) == sorted(sample.columns):
+            remedy = "exchange the columns"
         raise DataError(
-            f"{called}: columns {','.join(ours.columns)}, the sample has {','.join(sample.columns)}; "
-            "write the header of the sample, or check the competition's name"
+            f"{called}: columns {','.join(ours.columns)}, the sample has {','.join(sample.columns)}; {remedy}, or "
+            "check the competition's name"
         )
     if ours.ids != sample.ids:
         _check_ids(called, ours, sample, "" if partition is None else " (partition=NAME)")

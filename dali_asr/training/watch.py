@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 MAX_STALL = 0.1  # of the time of an epoch
 _MIN_WAIT = 5.0  # seconds of an epoch; a shorter wait is not worth a change, and the first batch weighs too much in it
 _WORSENING = 5  # evaluations below the best one, while the loss in training falls
+_RISE = 1.05  # times the dev loss of the best evaluation; less is noise
 _JUMP = 2.0  # times the lowest loss so far
 
 
@@ -60,13 +61,17 @@ class Watch:
             return
         best = max(scored[:-_WORSENING], key=lambda epoch: float(epoch["dev"]["accuracy"]))
         after = scored[-_WORSENING:]
-        worse = all(epoch["dev"]["accuracy"] < best["dev"]["accuracy"] for epoch in after)
+        worse = all(
+            epoch["dev"]["accuracy"] < best["dev"]["accuracy"] and epoch["dev"]["loss"] > _RISE * best["dev"]["loss"]
+            for epoch in after
+        )
         losses = [epoch["train"]["loss"] for epoch in (best, *after)]
         if worse and None not in losses and losses[-1] < losses[0]:
             self._say(
                 "worse",
-                f"dev accuracy has been lower since epoch {best['epoch']}, while the loss in training falls: the model "
-                "overfits; use more data, dropout or masks, or stop by training.early_stopping",
+                f"dev accuracy has been lower and dev loss higher since epoch {best['epoch']}, while the loss in "
+                "training falls: the model overfits; use more data, dropout or masks, or stop by "
+                "training.early_stopping",
             )
 
     def _say(self, sign: str, message: str) -> None:

@@ -102,7 +102,7 @@ def test_train_and_predict_print_results_and_the_next_command(run_cli: Run, tmp_
     for options in (["--resume", "--set", "training.epochs=2"], ["--set", "training.epochs=2", "--resume"]):
         swallowed = run_cli("train", *options)
         assert swallowed.exit_code == 2
-        assert swallowed.output.startswith("error: --resume needs auto or the path of a run; write --resume auto")
+        assert swallowed.output.startswith("error: --resume needs the path of a run (--resume RUN), or auto")
     again = run_cli("train", "--resume", run, "--set", "training.seed=1")
     assert again.exit_code == 2
     assert (run / "console.log").read_text() == result.output + more.output

@@ -17,6 +17,7 @@ import pytest
 
 from dali_asr import Corpus, PackedWriter
 from dali_asr.corpus import Normalization, PackSettings, pack_corpus, packing, storing, workers
+from dali_asr.corpus.layouts.find import partition_names
 from dali_asr.errors import DataError, UsageError
 from dali_asr.files import new_folder
 from dali_asr.inventory import ARPABET
@@ -357,3 +358,9 @@ def test_a_partition_is_told_from_the_folder_of_the_partitions(course: Path, tmp
     message = f"{course}/train: is a partition, not the folder of the partitions; give {course}, and train as the name"
     with pytest.raises(DataError, match=message):
         pack_corpus(course / "train", tmp_path / "p")
+
+
+def test_the_folder_above_a_corpus_names_it(course: Path) -> None:
+    message = f"{course.parent}: is not a corpus, but course in it is a course folder; give {course}$"
+    with pytest.raises(DataError, match=message):
+        partition_names(course.parent)

@@ -81,9 +81,9 @@ def test_a_writer_writes_several_partitions(tmp_path: Path) -> None:
         ([("t", "a", np.ones((2, 2)), None), ("t", "a", np.ones((2, 2)), None)], "t/a: was added before"),
         ([("../t", "a", np.ones((2, 2)), None)], "partition '../t': invalid name"),
         ([("", "a", np.ones((2, 2)), None)], "partition '': invalid name"),
-        ([(3, "a", np.ones((2, 2)), None)], "partition 3: invalid name"),
+        ([(3, "a", np.ones((2, 2)), None)], "add: received 3 as a name"),
         ([("t", "\udcff", np.ones((2, 2)), None)], "utterance '.udcff': invalid name"),
-        ([("t", 3, np.ones((2, 2)), None)], "utterance 3: invalid name"),
+        ([("t", 3, np.ones((2, 2)), None)], "add: received 3 as a name"),
         ([], "no utterance was added"),
     ],
 )

@@ -215,7 +215,8 @@ def test_an_epoch_that_is_set_begins_with_its_first_batch(partition: Partition) 
     continued.load_state_dict(loader.state_dict())
     continued.set_epoch(1)
     assert all(same_batch(a, b) for a, b in zip(continued, ran[1][1:], strict=True)), "the rest of the epoch"
-    loader.set_epoch(0)
+    loader.set_epoch(2)
+    assert (loader.epoch, loader.delivered) == (2, 0), "the state is that of the epoch to come"
     with pytest.raises(UsageError, match="another loop has begun"):
         next(batches)
 

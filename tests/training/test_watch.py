@@ -18,8 +18,8 @@ from dali_asr.training.watch import Watch
 from tests.training_runs import SMALL
 
 
-def epoch(number: int, loss: float, accuracy: float | None) -> dict[str, Any]:
-    dev = None if accuracy is None else {"loss": 1.0, "accuracy": accuracy}
+def epoch(number: int, loss: float, accuracy: float | None, dev_loss: float = 1.0) -> dict[str, Any]:
+    dev = None if accuracy is None else {"loss": dev_loss, "accuracy": accuracy}
     return {"epoch": number, "train": {"loss": loss, "accuracy": 0.5}, "dev": dev}
 
 
@@ -34,19 +34,20 @@ def said_of(epochs: list[dict[str, Any]]) -> list[str]:
 
 def test_overfitting_is_said_once_and_names_the_best_epoch() -> None:
     better = [epoch(n, 2 - n / 10, 0.5 + n / 100) for n in (1, 2, 3)]
-    worse = [epoch(n, 2 - n / 10, 0.52) for n in range(4, 12)]
+    worse = [epoch(n, 2 - n / 10, 0.52, 1.06) for n in range(4, 12)]
     assert said_of([*better, *worse[:4]]) == []
     (line,) = said_of([*better, *worse])
     assert line.startswith(
-        "dev accuracy has been lower since epoch 3, while the loss in training falls: the model over"
+        "dev accuracy has been lower and dev loss higher since epoch 3, while the loss in training falls: the"
     )
 
 
 @pytest.mark.parametrize(
     "after",
     [
-        [epoch(n, 2 - n / 10, 0.6 if n == 6 else 0.5) for n in range(2, 9)],  # a new best in between
-        [epoch(n, 2 + n / 10, 0.5) for n in range(2, 9)],  # training gets worse too
+        [epoch(n, 2 - n / 10, 0.6 if n == 6 else 0.5, 1.5) for n in range(2, 9)],  # a new best in between
+        [epoch(n, 2 + n / 10, 0.5, 1.5) for n in range(2, 9)],  # training gets worse too
+        [epoch(n, 2 - n / 10, 0.54, 1.5 if n % 2 else 1.04) for n in range(2, 9)],  # no worse but for noise
         [epoch(n, 2 - n / 10, None) for n in range(2, 9)],  # not evaluated
     ],
 )

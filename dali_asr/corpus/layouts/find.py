@@ -87,6 +87,18 @@ def refuse_partition(root: Path, argument: str = "") -> None:
     )
 
 
+def _refuse_folder_above(root: Path) -> None:
+    """Refuse a folder in which one folder has a known layout, as unpacking by hand leaves it.
+
+    Raises:
+        DataError: it is such a folder.
+    """
+    for below in sorted(path for path in root.iterdir() if path.is_dir()):
+        kind = layout_title(below)
+        if kind:
+            raise DataError(f"{root}: is not a corpus, but {below.name} in it is a {kind}; give {below}")
+
+
 def _kind(root: Path) -> LayoutKind:
     with reading(root):
         if root.is_dir():
@@ -94,6 +106,7 @@ def _kind(root: Path) -> LayoutKind:
             if kind:
                 return kind
             refuse_partition(root)
+            _refuse_folder_above(root)
             problem = "neither a packed corpus nor a known layout"
         else:
             if not root.exists():
