@@ -4,10 +4,9 @@
     dali-asr train english-small --set data.root=corpus --set training.teacher.folder=teacher
 
 RECORDINGS and corpus are what `dali-asr prepare` read and wrote. Writes `NAME.npy` for each utterance of the training
-partitions: log probabilities of the three states of each phone, up to a constant per frame, float16 `[T, 3·C]`, C
-labels. They are the log likelihoods of the model's context-independent states, of which its tied states are
-refinements, plus the logarithms of how often the states occur in training. Silence has one state; start and end
-symbols have none.
+partitions: log likelihoods of the three states of each phone, up to a constant per frame, float16 `[T, 3·C]`, C
+labels. They are those of the model's context-independent states, of which its tied states are refinements. Silence has
+one state; start and end symbols have none.
 
 pocketsphinx says of its frame n what is said from n to n + 1 hundredths of a second. A frame of the corpus takes what
 is said at its center, as its label is chosen.
@@ -29,12 +28,11 @@ from harness import parser
 from dali_asr import Corpus
 from dali_asr.audio.recordings import find_recordings, read_blocks, read_header
 from dali_asr.audio.settings import FeatureSettings
-from dali_asr.corpus.states import frame_states
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dali_asr import Inventory, Partition
+    from dali_asr import Inventory
 
 STATES = 3
 NATS = 1024 * np.log(1.0001)  # of one unit of a score, which is a logarithm to the base 1.0001, shifted by 10 bits
@@ -117,31 +115,18 @@ def teacher_of(inventory: Inventory, sample_rate: int) -> Teacher:
     return Teacher(inventory, sample_rate)
 
 
-def state_log_priors(partition: Partition) -> NDArray[np.float64]:
-    """Return the logarithms of how often the states of labels occur in a partition, `[3·C]`."""
-    labels = partition.labels()
-    columns = STATES * len(partition.inventory)
-    if labels is None:
-        return np.zeros(columns)
-    known = labels >= 0
-    counts = np.bincount(STATES * labels[known] + frame_states(partition, STATES)[known], minlength=columns)
-    found: NDArray[np.float64] = np.log((counts + 1) / (counts + 1).sum())
-    return found
-
-
 def write_scores(
     path: Path,
     frames: int,
     *,
     inventory: Inventory,
     settings: FeatureSettings,
-    log_priors: NDArray[np.float64],
     dest: Path,
 ) -> None:
-    """Write the log probabilities of a recording that has so many frames."""
+    """Write the scores of a recording that has so many frames."""
     samples = np.concatenate(list(read_blocks(path, 1 << 20)))
     scores = teacher_of(inventory, read_header(path).sample_rate).scores(samples)
-    np.save(dest / f"{path.stem}.npy", (at_centers(scores, settings, frames) + log_priors).astype(np.float16))
+    np.save(dest / f"{path.stem}.npy", at_centers(scores, settings, frames).astype(np.float16))
 
 
 def main() -> None:
@@ -159,7 +144,6 @@ def main() -> None:
         write_scores,
         inventory=corpus.inventory,
         settings=FeatureSettings.from_json(corpus.features or {}),
-        log_priors=state_log_priors(partition),
         dest=given.teacher,
     )
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
