@@ -158,11 +158,11 @@ def test_what_can_be_aligned_is_and_the_rest_is_listed(run: Path, tmp_path: Path
     truth = spans([0, 2, 1, 2, 0, 3, 1, 0], [10, 4, 7, 4, 12, 5, 9, 20])
     folder, out = tmp_path / "features", tmp_path / "out"
     folder.mkdir()
-    names = ("a b", "имя", "short", "numbers", "silent", "no transcript", "foreign", "unknown", "wrong")
+    names = ("a b", "и\u0306мя", "short", "numbers", "silent", "no transcript", "foreign", "unknown", "wrong")
     for number, name in enumerate(names):
         np.save(folder / f"{name}.npy", frames_of(truth[: 3 if name == "short" else None], number))
     np.save(folder / "wrong.npy", np.zeros(3))
-    lines = ["a b\tBob, kaa!", "имя\tBOB kosob", "short\tbob kaa", "numbers\tbob 5", "silent\t...", "foreign\tbob кот"]
+    lines = ["a b\tBob, kaa!", "ймя\tBOB kosob", "short\tbob kaa", "numbers\tbob 5", "silent\t...", "foreign\tbob кот"]
     lines += ["unknown\tsobok", "wrong\tbob", "no recording\tbob"]
     (tmp_path / "words.tsv").write_text("\n".join(lines), encoding="utf-8")
     (tmp_path / "own.dict").write_text("bob B AA B\nkaa K AA\n")
@@ -195,7 +195,7 @@ def test_what_can_be_aligned_is_and_the_rest_is_listed(run: Path, tmp_path: Path
     assert set(failed) == set(remedies)
     for name, remedy in remedies.items():
         assert remedy in failed[name], name
-    assert [row["recording"] for row in rows(out / "aligned.csv")] == ["a b", "имя"]
+    assert [row["recording"] for row in rows(out / "aligned.csv")] == ["a b", "и\u0306мя"]
     guess = {"word": "kosob", "count": "1", "origin": "letters", "pronunciation": "K AA S AA B"}
     assert rows(out / "guesses.csv") == [guess]
     assert "exists; choose another folder, or overwrite it (--force)" in run_cli(*arguments).output

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dali_asr.audio.alignments.text import numbered_lines
 from dali_asr.audio.preparing.layouts import is_timit, librispeech_speaker
 from dali_asr.errors import DataError, UsageError, brief
+from dali_asr.files import composed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -115,7 +116,7 @@ def read_speakers(path: Path) -> dict[str, str]:
     """
     speakers: dict[str, str] = {}
     for where, line in numbered_lines(path):
-        name, speaker, *_ = *(field.strip() for field in line.split("\t")), "", ""
+        name, speaker, *_ = *(field.strip() for field in composed(line).split("\t")), "", ""
         if not name or not speaker:
             raise DataError(f"{where}: {brief(line)}; write NAME, tab, SPEAKER")
         if speakers.setdefault(name, speaker) != speaker:

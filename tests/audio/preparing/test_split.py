@@ -64,11 +64,11 @@ def test_ljspeech_is_of_one_speaker() -> None:
 
 def test_speakers_of_a_table(tmp_path: Path) -> None:
     table = tmp_path / "transcripts.tsv"
-    table.write_text("a\tann\tHI THERE\nb\tbob\tNO\n")
-    layout = layout_of(["a.wav", "b.wav"])
+    table.write_text("a\u0308\tann\tHI THERE\nb\tbob\tNO\n", encoding="utf-8")
+    layout = layout_of(["ä.wav", "b.wav"])
     assert find_speakers(layout, [File(table, (), "transcripts")], None).names == ("ann", "bob")
     assert find_speakers(layout, [], str(table)).names == ("ann", "bob")
-    table.write_text("a\tHI THERE\nb\tNO\n")  # names and words alone
+    table.write_text("ä\tHI THERE\nb\tNO\n", encoding="utf-8")  # names and words alone
     assert not find_speakers(layout, [File(table, (), "transcripts")], None).known
 
 
