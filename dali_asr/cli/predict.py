@@ -204,7 +204,7 @@ def _chosen_format(form: Format | None, path: Path | None) -> Format | None:
         UsageError: they say different ones.
     """
     named = format_of(path.suffix) if path and not path.is_dir() else None
-    if form and named and named != form:
+    if path and form and named and named != form:
         folder = " or a folder" if form in PER_UTTERANCE else ""
         raise UsageError(
             f"{path}: the format is {form}, and {path.suffix} the suffix of {named}; name a .{SUFFIXES[form]} file"

@@ -17,9 +17,10 @@ from dali_asr.alignment.durations import WEIGHT, trained_durations
 from dali_asr.alignment.utterance import align_utterance
 from dali_asr.alignment.viterbi import NoPathError
 from dali_asr.config import Config
+from dali_asr.corpus import Corpus, PackedWriter
 from dali_asr.corpus.segment_counts import SegmentCounts
 from dali_asr.demo import DEMO_RECORDING
-from dali_asr.inventory import Inventory
+from dali_asr.inventory import ARPABET, Inventory
 from dali_asr.segments import FrameTiming
 from dali_asr.training import train
 
@@ -229,13 +230,20 @@ def test_a_recording_and_corpora_of_its_features_have_the_same_boundaries(
         done = run_cli(*command.split())
         assert done.exit_code == 0, command
     assert "Exported 350 frames of 1 partition to course" in done.stdout
-    found = {}
-    for source in ("demo.wav", "packed", "packed --partition all", "course"):
+    (frames,) = Corpus.open("packed").partition("all").frames()
+    with PackedWriter(
+        "prepared", inventory=ARPABET, normalization="utterance", recordings_folder=DEMO_RECORDING.parent
+    ) as writer:
+        writer.add("all", "demo", frames, recording=DEMO_RECORDING.name)
+    found, ends = {}, {}
+    for source in ("demo.wav", "packed", "prepared", "packed --partition all", "course"):
         given = f"align english-small {source} words.tsv -o out --dictionary own.dict --device cpu --force"
         done = run_cli(*given.split())
         assert done.exit_code == 0, done.output
         grid = textgrid.openTextgrid("out/demo.TextGrid", includeEmptyIntervals=True)
         found[source] = [(one.start, one.label) for one in grid.getTier("phones").entries]
+        ends[source] = grid.maxTimestamp
+    assert ends["prepared"] == ends["demo.wav"] > ends["packed"], "the recording is found"
     expected = found.pop("demo.wav")
     assert len(expected) >= 8
     for source, phones in found.items():

@@ -513,7 +513,8 @@ def test_unexpected_errors_are_one_line(run_cli: Run, monkeypatch: pytest.Monkey
         (
             ["predict", "english-small", "demo.wav", "--format", "ctm", "-o", "one.json"],
             2,
-            "error: one.json: the format is ctm, and .json the suffix of json; name a .ctm file, or take --format json\n",
+            "error: one.json: the format is ctm, and .json the suffix of json; name a .ctm file, or take --format "
+            "json\n",
         ),
         (
             ["predict", "english-small", "demo.wav", "--format", "textgrid", "-o", "one.txt"],
