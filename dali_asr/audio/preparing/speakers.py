@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SPEAKER_TABLE = "transcripts.tsv"
 _EXAMPLE = "'^([^_]+)_'"
+_IN_PATTERNS = re.compile(r"[\\\[\]{}]")  # and hardly in names of files
 _PREFIX = re.compile(r"([^_\-]+)[_\-]")
 FOLDER, PREFIX, NONE = WAYS = ("folder", "prefix", "none")
 
@@ -99,6 +100,11 @@ def _by_way(placed: Sequence[Placed], way: str) -> Speakers:
         return Speakers(names, "by the prefix of the file name" if way == PREFIX else f"by the pattern {way}")
     path = Path(way).expanduser()
     if not path.is_file():
+        if _IN_PATTERNS.search(way):
+            raise UsageError(
+                f"speakers '{way}': the pattern needs a group around the speaker's part of the name, as in '({way})'; "
+                "there is no file of this name either"
+            )
         raise UsageError(
             f"speakers '{way}': no such file; give {', '.join(WAYS)}, a file of lines NAME, tab, SPEAKER, or a "
             f"regular expression with a group around the speaker's part of the name, such as {_EXAMPLE}"

@@ -84,7 +84,17 @@ def test_ways_to_tell_speakers(way: str, speakers: str) -> None:
     ("way", "error", "message"),
     [
         ("no/file", UsageError, "no such file; give folder, prefix, none, a file of lines"),
-        (r"^\w+_", UsageError, r"with a group around the speaker's part of the name, such as '\^\(\[\^_\]\+\)_'"),
+        ("no-file", UsageError, r"with a group around the speaker's part of the name, such as '\^\(\[\^_\]\+\)_'"),
+        (
+            r"\d{5}",
+            UsageError,
+            r"speakers '\\d\{5\}': the pattern needs a group .* name, as in '\(\\d\{5\}\)'; there is",
+        ),
+        (
+            "[a-z]+",
+            UsageError,
+            r"the pattern needs a group around the speaker's part of the name, as in '\(\[a-z\]\+\)'",
+        ),
         ("(", UsageError, "give a regular expression such as"),
         ("(a)(b)", UsageError, "has 2 groups"),
         ("z(.)", DataError, r"x/p-1.wav: speakers 'z\(.\)' does not match its name, 'p-1'; write a regular expression"),
