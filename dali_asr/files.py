@@ -14,6 +14,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import unicodedata
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -216,6 +217,15 @@ def file_name(name: str, suffix: str) -> str:
         digest = f"-{hashlib.sha256(whole).hexdigest()[:16]}"
         encoded = whole[: _MAX_NAME - len(digest) - len(suffix)].decode(errors="ignore") + digest
     return encoded + suffix
+
+
+def composed(name: str) -> str:
+    """Return a name in composed form (Unicode NFC), in which the names of files and those in tables are compared.
+
+    macOS writes `ü` in the names of files as `u` and a combining diaeresis, and texts have it as one character. A file
+    is opened by its own name.
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 def _partial_name(path: Path) -> Path:

@@ -25,6 +25,7 @@ from dali_asr.alignment.words import split_words
 from dali_asr.build import corpus_path
 from dali_asr.corpus.packing import quiet
 from dali_asr.errors import DataError, brief
+from dali_asr.files import composed
 from dali_asr.inference.sources import holds_files
 from dali_asr.runs.checkpoint import load_checkpoint
 
@@ -156,7 +157,7 @@ def align(
         device=device,
         packing=packing,
     )
-    texts = without_headers(texts, {_own_name(name) for name in source.names} | set(source.names))
+    texts = without_headers(texts, {composed(each) for name in source.names for each in (name, _own_name(name))})
     if not any(_transcript_of(name, texts) for name in source.names):
         raise DataError(
             f"{transcripts}: none of its {len(texts):,} transcripts is of a recording in {recordings}; their names are "
@@ -183,7 +184,7 @@ def _rules(checkpoint: Checkpoint) -> _Rules:
 
 
 def _transcript_of(name: str, texts: dict[str, Transcript]) -> Transcript | None:
-    return texts.get(name) or texts.get(_own_name(name))
+    return texts.get(composed(name)) or texts.get(composed(_own_name(name)))
 
 
 def _own_name(name: str) -> str:

@@ -25,6 +25,7 @@ from dali_asr.config import Config
 from dali_asr.corpus import PackedWriter
 from dali_asr.corpus.packing import quiet
 from dali_asr.errors import DataError, UsageError
+from dali_asr.files import composed
 from dali_asr.inventory import ARPABET
 from dali_asr.segments import boundary_shifts, common_shift, covering_segments
 from dali_asr.training import train
@@ -143,7 +144,7 @@ def _first(
     aligner = SphinxAligner(words)
     alignments: dict[str, list[Segment]] = {}
     for number, recording in enumerate(found, 1):
-        text = texts.get(recording.name)
+        text = texts.get(composed(recording.name))
         try:
             if text:
                 alignments[recording.name] = aligner.align(recording.path, transcript_entries(text, words))

@@ -36,6 +36,7 @@ LISTED = "dictionary"
 MAX_PRONUNCIATIONS = 8  # of a word that is made of others
 _MAX_BAD = 5  # lines in a message
 _VARIANT = re.compile(r"\(\d+\)$")
+_HYPHENS = re.compile(r"[-_/.]")
 _VOICELESS, _SIBILANTS = ("P", "T", "K", "F", "TH"), ("S", "Z", "SH", "ZH", "CH", "JH")
 
 
@@ -45,7 +46,8 @@ class Entry:
 
     Attributes:
         pronunciations: labels of the phones, the first being the usual one.
-        origin: `dictionary`; `parts` and `possessive` of words in it; `number`; or the guesses `spelled` and `letters`.
+        origin: `dictionary`; `parts` and `possessive` of words in it; `number`; or the guesses `spelled` and `letters`,
+            also of words of which only a part is guessed.
     """
 
     pronunciations: tuple[Pronunciation, ...]
@@ -53,7 +55,7 @@ class Entry:
 
     @property
     def is_guess(self) -> bool:
-        """Whether the pronunciations come from letters alone."""
+        """Whether the pronunciations come from letters, at least those of a part."""
         return self.origin in ("spelled", "letters")
 
 
@@ -99,43 +101,57 @@ class Dictionary:
     def _ways(self, word: str) -> Iterator[Entry]:
         """Yield how a word may be said, the most reliable first."""
         yield from self._listed_ways(word)
-        plain = "".join(c for c in unicodedata.normalize("NFKD", word) if not unicodedata.combining(c))
-        if plain != word:
+        plain = _without_accents(word)
+        if plain != word and not self._lists_accents(word):
             yield from self._ways(plain)
         numbers = number_words(word)
-        if numbers:
+        if numbers and self._knows(numbers):
             yield from self._joined(numbers, "number")
         if word.endswith("'s"):
             yield from self._possessive(word[:-2])
-        parts = [part for part in re.split(r"[-'_/.]", word) if part]
-        if len(parts) > 1 or parts != [word]:
+        parts = _nonempty(_HYPHENS.split(word))
+        if parts != [word]:
             yield from self._joined(parts, "parts")
-        letters = "".join(parts)
+        pieces = _pieces(word)
+        if pieces != [word] and self._knows(pieces):
+            yield from self._joined(pieces, "parts")
+        letters = "".join(_pieces(plain))
         phones = guess(letters)
         guessed = self.encode(" ".join(phones)) if phones else None
         if guessed:
             yield Entry((guessed,), "letters" if set(letters) & set(VOWELS) else "spelled")
+
+    def _lists_accents(self, word: str) -> bool:
+        """Return whether a part of a word is listed with an accent, so that the word cannot go without it."""
+        parts = [word, *_HYPHENS.split(word)]
+        candidates = {*parts, *(part.removesuffix("'s") for part in parts), *_pieces(word)}
+        return any(part != _without_accents(part) and any(self._listed_ways(part)) for part in candidates)
 
     def _listed_ways(self, word: str) -> Iterator[Entry]:
         found = [labels for labels in map(self.encode, self._listed.get(word, ())) if labels]
         if found:
             yield Entry(tuple(dict.fromkeys(found)))
 
+    def _knows(self, words: list[str]) -> bool:
+        """Return whether none of some words has to be guessed."""
+        return all(entry and not entry.is_guess for entry in map(self.find, words))
+
     def _joined(self, words: list[str], origin: str) -> Iterator[Entry]:
-        """Yield the pronunciations of a word made of words, numbers included, that the dictionary lists."""
-        entries = [self.find(word) for word in words]
-        known = [entry for entry in entries if entry and entry.origin in (LISTED, "number")]
-        if words and len(known) == len(words):
-            choices = itertools.product(*(entry.pronunciations for entry in known))
+        """Yield the pronunciations of a word made of words, numbers included; a guess if one of them is guessed."""
+        entries = [entry for entry in map(self.find, words) if entry]
+        if words and len(entries) == len(words):
+            choices = itertools.product(*(entry.pronunciations for entry in entries))
             joined = (tuple(itertools.chain.from_iterable(choice)) for choice in choices)
-            yield Entry(tuple(itertools.islice(joined, MAX_PRONUNCIATIONS)), origin)
+            guesses = sorted(entry.origin for entry in entries if entry.is_guess)  # `letters` before `spelled`
+            yield Entry(tuple(itertools.islice(joined, MAX_PRONUNCIATIONS)), guesses[0] if guesses else origin)
 
     def _possessive(self, owner: str) -> Iterator[Entry]:
-        for entry in self._listed_ways(owner):
+        entry = self.find(owner)
+        if entry:
             said = [(labels, self.encode(self._ending(labels))) for labels in entry.pronunciations]
             ended = [labels + ending for labels, ending in said if ending]
             if ended:
-                yield Entry(tuple(ended), "possessive")
+                yield Entry(tuple(ended), entry.origin if entry.is_guess else "possessive")
 
     def _ending(self, labels: Pronunciation) -> str:
         """Return the phones of a possessive s."""
@@ -228,7 +244,20 @@ def _lines(path: Path) -> Iterator[tuple[str, str, int]]:
         while phones and not phones[0][0].isalpha() and _is_number(phones[0]):
             del phones[0]
         word = _VARIANT.sub("", word) if word.endswith(")") else word
-        yield word.lower(), " ".join(phones), number
+        yield unicodedata.normalize("NFKC", word).lower(), " ".join(phones), number
+
+
+def _without_accents(word: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFKD", word) if not unicodedata.combining(c))
+
+
+def _pieces(word: str) -> list[str]:
+    """Return the parts between hyphens and apostrophes."""
+    return _nonempty(re.split(r"[-'_/.]", word))
+
+
+def _nonempty(parts: list[str]) -> list[str]:
+    return [part for part in parts if part]
 
 
 def _is_number(text: str) -> bool:

@@ -17,7 +17,7 @@ from dali_asr.corpus.features import is_npy_name, read_features
 from dali_asr.corpus.packing import quiet
 from dali_asr.device import resolve_device
 from dali_asr.errors import DaliAsrWarning, DataError, UsageError, quoted
-from dali_asr.inference.files import is_recording_name
+from dali_asr.inference.files import is_recording_name, original_duration
 from dali_asr.inference.predict import by_utterance, state_scores
 from dali_asr.inference.sources import holds_files, open_source, source_partitions
 from dali_asr.inference.trained import TrainedModel, run_config
@@ -44,7 +44,7 @@ class Scored:
 
     Attributes:
         log_posteriors: of the states of each label, `[T, C·K]` float32.
-        duration: in seconds; None of features without a recording, which end with their last frame.
+        duration: in seconds; None of features whose recording is unknown or missing; they end with their last frame.
     """
 
     log_posteriors: NDArray[np.float32]
@@ -116,7 +116,7 @@ def open_recordings(
         [f"{one.name}/{name}" if len(opened) > 1 else name for one in opened for name in one.utterances],
         [f"{source}, partition {one.name}" for one in opened for _ in one.utterances],
         features.timing,
-        _of_corpus(opened, checkpoint, resolve_device(device)),
+        _of_corpus(opened, checkpoint, features.timing, resolve_device(device)),
     )
 
 
@@ -169,12 +169,16 @@ def _of_recordings(
             yield Scored(model.state_log_probabilities(result.frames), result.samples / features.sample_rate)
 
 
-def _of_corpus(partitions: Sequence[Source], checkpoint: Checkpoint, device: torch.device) -> Iterator[Scored]:
+def _of_corpus(
+    partitions: Sequence[Source], checkpoint: Checkpoint, timing: FrameTiming, device: torch.device
+) -> Iterator[Scored]:
     for partition in partitions:
         for part in partition.parts:
-            for scores in by_utterance(state_scores(checkpoint, part, device), part.lengths):
+            every = by_utterance(state_scores(checkpoint, part, device), part.lengths)
+            for number, scores in enumerate(every):
                 assert scores.log_posteriors is not None
-                yield Scored(scores.log_posteriors)
+                duration = original_duration(part.origins.recording(number), len(scores.log_posteriors), timing)
+                yield Scored(scores.log_posteriors, duration)
 
 
 def _of_files(files: Sequence[Path], model: TrainedModel) -> Iterator[Scored | DataError]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from dali_asr.corpus.regular import read_regular
 from dali_asr.errors import DataError
+from dali_asr.files import composed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -36,7 +37,7 @@ class Transcript:
     """What was said in a recording.
 
     Attributes:
-        name: of the recording.
+        name: of the recording, composed.
         text: its words.
         where: file and line.
         may_be_header: whether it is the first line of a table, and its name that of a column.
@@ -49,7 +50,7 @@ class Transcript:
 
 
 def read_transcripts(source: Path) -> dict[str, Transcript]:
-    """Read the transcripts of a file or folder, by the names of their recordings.
+    """Read the transcripts of a file or folder, by the composed names of their recordings.
 
     Raises:
         DataError: there are none, a file cannot be read, a line is not of the layout, or a name occurs twice.
@@ -74,7 +75,7 @@ def without_headers(texts: dict[str, Transcript], names: Collection[str]) -> dic
 
     Args:
         texts: transcripts by the names of their recordings.
-        names: of the recordings, without their partitions. A header has none of these names.
+        names: of the recordings, composed, without their partitions. A header has none of these names.
 
     Raises:
         DataError: there is nothing else.
@@ -105,7 +106,7 @@ def _read(path: Path) -> Iterator[Transcript]:
     elif path.suffix == ".csv":
         yield from _lines(path, text, "|")
     elif path.suffix in _SINGLE:
-        yield Transcript(path.stem, " ".join(text.split()), str(path))
+        yield Transcript(composed(path.stem), " ".join(text.split()), str(path))
     elif path.suffix.lower() == _TEXTGRID:
         raise DataError(f"{path}: {TEXTGRIDS}")
     else:
@@ -131,7 +132,7 @@ def _lines(path: Path, text: str, separator: str | None) -> Iterator[Transcript]
             )
         words = rest[-1].strip() if rest else ""
         heads = separator is not None and number == lines[0][0] and name.strip().lower() in _HEADINGS
-        yield Transcript(_without_suffix(name.strip()), words, f"{path}, line {number}", heads)
+        yield Transcript(composed(_without_suffix(name.strip())), words, f"{path}, line {number}", heads)
 
 
 def _without_suffix(name: str) -> str:

@@ -35,8 +35,8 @@ def align(
     recordings: Annotated[
         Path,
         typer.Argument(
-            help="A recording (`demo.wav` is in the package) or a folder of recordings; a file or folder of `.npy` "
-            "features; or a corpus.",
+            help="A recording or a folder of recordings; a file or folder of `.npy` features; or a corpus. `demo.wav` "
+            'is in the package; its words are "Seven ships left the harbor under a cloudy sky."',
             readable=False,
         ),
     ],

@@ -13,7 +13,7 @@ import typer
 from dali_asr.cli.console import complain, counting, printing, say, warn
 from dali_asr.cli.early import check_run, check_source
 from dali_asr.errors import DataError, UsageError, or_leave_out, printable
-from dali_asr.inference.format_names import OF_FRAMES, PER_UTTERANCE, SUFFIXES, WITH_POSTERIORS, Format
+from dali_asr.inference.format_names import OF_FRAMES, PER_UTTERANCE, SUFFIXES, WITH_POSTERIORS, Format, format_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +55,7 @@ def predict(
             "--format",
             help="Of frames: kaggle (CSV of `id,label`), npz (posteriors). Of segments with times: json, ctm, or one "
             "file per utterance: textgrid (Praat), audacity (label track), html (a page to look at and listen to). By "
-            "default textgrid for recordings, otherwise kaggle.",
+            "default that of the suffix of --output, such as `.json`; else textgrid for recordings, otherwise kaggle.",
             show_default=False,
         ),
     ] = None,
@@ -100,6 +100,8 @@ def predict(
 
         dali-asr predict RUN hw1p2 --partition test-clean -o submission.csv
 
+        dali-asr predict RUN one.wav -o one.json
+
         dali-asr predict RUN one.npy two.npy --format textgrid -o grids
 
         find features -name '*.npy' | dali-asr predict RUN - --format ctm -o all.ctm
@@ -109,6 +111,7 @@ def predict(
     _check_is_no_recording(run)
     to_stdout = output == "-"
     path = Path(output) if output and not to_stdout else None
+    form = _chosen_format(form, path)
     if path and form and form not in PER_UTTERANCE:
         check_output(path, overwrite=force)
     sources = [path for given in source or () for path in (_listed_paths() if given == "-" else [given])]
@@ -192,6 +195,22 @@ def _check_is_no_recording(run: Path) -> None:
             f"predict: the model is missing before {run}; name it first, as in "
             f"{shlex.join(['dali-asr', 'predict', 'english-small', str(run)])}"
         )
+
+
+def _chosen_format(form: Format | None, path: Path | None) -> Format | None:
+    """Return the format that was asked for, by its name or by the suffix of the output; None if neither says one.
+
+    Raises:
+        UsageError: they say different ones.
+    """
+    named = format_of(path.suffix) if path and not path.is_dir() else None
+    if path and form and named and named != form:
+        folder = " or a folder" if form in PER_UTTERANCE else ""
+        raise UsageError(
+            f"{path}: the format is {form}, and {path.suffix} the suffix of {named}; name a .{SUFFIXES[form]} file"
+            f"{folder}, or take --format {named}"
+        )
+    return form or named
 
 
 def _refuse(errors: Sequence[DataError], sources: Sequence[str | Path]) -> None:

@@ -71,7 +71,7 @@ class PackedWriter:
         self.dest, self.inventory, self.dtype = Path(dest), as_inventory(inventory), dtype
         self.normalization = as_normalization(normalization)
         self._overwrite, self._features = overwrite, features
-        self._recordings_folder = Path(recordings_folder).absolute() if recordings_folder else None
+        self._recordings_folder = _absolute(Path(recordings_folder)) if recordings_folder else None
         if not is_text(str(self._recordings_folder)):
             raise DataError(f"{recordings_folder}: its path is not Unicode text; rename it")
         check_destination(self.dest, overwrite=overwrite)
@@ -266,3 +266,8 @@ def check_utterance(
 def stored_labels(labels: NDArray[np.int64], inventory: Inventory) -> NDArray[Any]:
     """Return labels, −100 where a frame has none, as they are stored."""
     return np.where(labels == NO_LABEL, inventory.unlabelled, labels).astype(inventory.label_dtype)
+
+
+def _absolute(folder: Path) -> Path:
+    """Return an absolute path without `..`; links stay where nothing leads back out of them."""
+    return folder.resolve() if ".." in folder.parts else folder.absolute()

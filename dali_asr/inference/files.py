@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dali_asr.config import DataConfig
     from dali_asr.corpus import Partition
     from dali_asr.runs.description import ModelDescription
+    from dali_asr.segments import FrameTiming
 
 FILES = "files"  # the name of the partition that single files make up
 _PART = 1 << 17  # frames of single files that are in memory at once
@@ -60,6 +61,32 @@ class _Read(NamedTuple):
     path: Path
     frames: NDArray[np.floating]  # [T, D]
     sound: Sound | None = None
+
+
+def original_sound(recording: Path, frames: int, timing: FrameTiming) -> Sound:
+    """Return the recording that an utterance of a corpus was prepared from.
+
+    Args:
+        recording: where it was then.
+        frames: number of frames of the utterance.
+        timing: of the frames.
+
+    Raises:
+        DataError: it is missing, cannot be read, or is of another length now.
+    """
+    header = read_header(recording)
+    now = timing.frame_count(-(-header.samples * timing.sample_rate // header.sample_rate))
+    if abs(now - frames) > 1:  # headers of compressed files are not exact
+        raise DataError(f"{recording}: has {now:,} frames, in the corpus {frames:,}")
+    return Sound(recording, header.samples / header.sample_rate)
+
+
+def original_duration(recording: Path | None, frames: int, timing: FrameTiming) -> float | None:
+    """Return the duration of `original_sound` in seconds; None if there is none, which then ends with its frames."""
+    try:
+        return original_sound(recording, frames, timing).duration if recording else None
+    except DataError:
+        return None
 
 
 def is_recording_name(path: Path) -> bool:

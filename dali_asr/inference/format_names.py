@@ -17,3 +17,8 @@ SUFFIXES: dict[Format, str] = {
 PER_UTTERANCE: tuple[Format, ...] = ("textgrid", "audacity", "html")
 OF_FRAMES: tuple[Format, ...] = ("kaggle", "npz")
 WITH_POSTERIORS: tuple[Format, ...] = ("npz", "html")
+
+
+def format_of(suffix: str) -> Format | None:
+    """Return the format whose files have a suffix, such as `.json`, in upper or lower case; None if none has."""
+    return next((form for form, own in SUFFIXES.items() if suffix.lower() == f".{own.lower()}"), None)

@@ -29,6 +29,7 @@ from dali_asr.device import resolve_device
 from dali_asr.errors import UsageError
 from dali_asr.inference.convolution import Convolution
 from dali_asr.inference.decoding import NONE, FrameScores, build_decoder, check_decoding
+from dali_asr.inference.files import original_duration
 from dali_asr.inference.sources import open_source
 from dali_asr.inference.trained import run_config
 from dali_asr.runs.checkpoint import load_checkpoint, run_of
@@ -73,8 +74,11 @@ class LabelledUtterance:
     origin: Path | None = None
 
     def segments(self, inventory: Inventory, timing: FrameTiming) -> list[Segment]:
-        """Return the runs of equal labels with their times and confidences; the last ends with the recording."""
-        duration = self.sound.duration if self.sound else None
+        """Return the runs of equal labels with their times and confidences.
+
+        The last ends with the recording, or where that is not found, with its last frame.
+        """
+        duration = self.sound.duration if self.sound else original_duration(self.origin, len(self.labels), timing)
         return segments_of(self.labels, inventory.symbols, timing, duration=duration, probabilities=self.confidences)
 
 
@@ -127,6 +131,7 @@ class Prediction:
         accuracy: fraction of the labelled frames predicted right; None if no frame has a label.
         timing: when frames are.
         sounds: the recordings of the utterances, `[U]`, None for those without.
+        origins: the recordings that utterances of a corpus were prepared from, `[U]`; see `LabelledUtterance`.
     """
 
     partition: str
@@ -139,6 +144,7 @@ class Prediction:
     accuracy: float | None
     timing: FrameTiming
     sounds: tuple[Sound | None, ...]
+    origins: tuple[Path | None, ...]
 
     @property
     def symbols(self) -> NDArray[np.str_]:
@@ -149,7 +155,8 @@ class Prediction:
         """Return the runs of equal labels of an utterance, given its number, with times and confidences."""
         first, end = self.offsets[utterance : utterance + 2]
         labels, confidences = self.labels[first:end], self.confidences[first:end]
-        one = LabelledUtterance(self.utterances[utterance], labels, confidences, sound=self.sounds[utterance])
+        name, sound, origin = self.utterances[utterance], self.sounds[utterance], self.origins[utterance]
+        one = LabelledUtterance(name, labels, confidences, sound=sound, origin=origin)
         return one.segments(self.inventory, self.timing)
 
 
@@ -205,6 +212,7 @@ def predict(
         labelling.accuracy,
         labelling.timing,
         tuple(utterance.sound for utterance in utterances),
+        tuple(utterance.origin for utterance in utterances),
     )
 
 

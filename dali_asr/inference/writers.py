@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dali_asr.errors import UsageError
 from dali_asr.files import check_output, disk_errors, file_name, new_file, write_file
-from dali_asr.inference.format_names import PER_UTTERANCE, SUFFIXES
+from dali_asr.inference.format_names import PER_UTTERANCE, SUFFIXES, format_of
 from dali_asr.inference.formats import encode, encode_utterance
 from dali_asr.inference.kept import keep
 from dali_asr.inference.pictures import draw_confusion
@@ -31,7 +31,7 @@ def is_folder(path: Path, form: Format) -> bool:
 
     A name with the format's suffix is that of a file, which holds one utterance.
     """
-    return form in PER_UTTERANCE and (path.is_dir() or path.suffix != f".{SUFFIXES[form]}")
+    return form in PER_UTTERANCE and (path.is_dir() or format_of(path.suffix) != form)
 
 
 def check_prediction(path: Path, form: Format, names: Sequence[str], *, overwrite: bool = False) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from dali_asr.audio.recordings import read_blocks, read_header
 from dali_asr.errors import DataError, printable
-from dali_asr.inference.files import Sound
+from dali_asr.inference.files import original_sound
 from dali_asr.reports.page import render
 from dali_asr.reports.png import grey_png
 from dali_asr.reports.sounds import data_address, flac_address, without_remedy
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from dali_asr.inference.files import Sound
     from dali_asr.inference.format_names import Format
     from dali_asr.inference.predict import LabelledUtterance, Labelling
     from dali_asr.segments import FrameTiming
@@ -68,13 +69,13 @@ class UtterancePages:
         """
         if not utterance.sound:
             try:
-                return _page(replace(utterance, sound=_original(utterance, labelling.timing)), labelling)
+                return _page(replace(utterance, sound=_original(utterance, labelling)), labelling)
             except DataError as error:
                 self._silent.append(without_remedy(error))
         return _page(utterance, labelling)
 
 
-def _original(utterance: LabelledUtterance, timing: FrameTiming) -> Sound:
+def _original(utterance: LabelledUtterance, labelling: Labelling) -> Sound:
     """Return the recording that an utterance of a corpus was prepared from.
 
     Raises:
@@ -82,11 +83,7 @@ def _original(utterance: LabelledUtterance, timing: FrameTiming) -> Sound:
     """
     if utterance.origin is None:
         raise DataError(f"{utterance.name}: its recording is not known")
-    header = read_header(utterance.origin)
-    frames = timing.frame_count(-(-header.samples * timing.sample_rate // header.sample_rate))
-    if abs(frames - len(utterance.labels)) > 1:  # headers of compressed files are not exact
-        raise DataError(f"{utterance.origin}: has {frames:,} frames, in the corpus {len(utterance.labels):,}")
-    return Sound(utterance.origin, header.samples / header.sample_rate)
+    return original_sound(utterance.origin, len(utterance.labels), labelling.timing)
 
 
 def _page(utterance: LabelledUtterance, labelling: Labelling) -> bytes:

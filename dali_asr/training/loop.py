@@ -86,7 +86,7 @@ class Training:
                 start_from(setup, self.settings.init)
         self.batches, self.dev = setup.batches, setup.dev
         self.total_steps, self._limits = step_limits(self.settings, len(self.batches))
-        setup.warnings.extend(warmup_warnings(self.settings.schedule, self.total_steps))
+        setup.warnings.extend(warmup_warnings(self.settings.schedule, self.total_steps, self._limits))
         self.stepper = build_stepper(
             setup.model.to(world.device),
             self.settings,

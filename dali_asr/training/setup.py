@@ -31,6 +31,8 @@ from dali_asr.training.step import Schedule, Stepper, build_optimizer
 from dali_asr.training.teacher import read_soft_targets
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import nn
 
     from dali_asr.config import Config, DataConfig, ScheduleConfig, TrainingConfig
@@ -223,16 +225,23 @@ def build_schedule(config: TrainingConfig, steps: int) -> Schedule:
     return Schedule(config.optimizer.learning_rate, steps, **config.schedule.model_dump())
 
 
-def warmup_warnings(schedule: ScheduleConfig, steps: int) -> list[str]:
-    """Return a warning if the warm-up takes more than a quarter of a run, as that of a recipe on little data does."""
+def warmup_warnings(schedule: ScheduleConfig, steps: int, limits: Sequence[str]) -> list[str]:
+    """Return a warning if the warm-up takes more than a quarter of a run, as that of a recipe on little data does.
+
+    Args:
+        schedule: with the warm-up.
+        steps: of the run.
+        limits: the keys of the configuration that limit them.
+    """
     warmup_steps, fitting = schedule.warmup_steps, schedule.warmup_for(steps)
     if fitting == warmup_steps:
         return []
     result = "never reaches its peak" if warmup_steps >= steps else f"reaches its peak after {warmup_steps / steps:.0%}"
     remedy = f"lower it to {fitting:,}, a tenth of the steps," if fitting else "set it to 0, which is no warm-up,"
+    longer = "train for more epochs" if "training.max_steps" not in limits else f"raise {' and '.join(limits)}"
     return [
         f"training.schedule.warmup_steps: {warmup_steps:,}, but the run has {steps:,} steps, so that the learning rate "
-        f"{result}; {remedy} or train for more epochs"
+        f"{result}; {remedy} or {longer}"
     ]
 
 

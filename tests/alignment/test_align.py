@@ -17,9 +17,10 @@ from dali_asr.alignment.durations import WEIGHT, trained_durations
 from dali_asr.alignment.utterance import align_utterance
 from dali_asr.alignment.viterbi import NoPathError
 from dali_asr.config import Config
+from dali_asr.corpus import Corpus, PackedWriter
 from dali_asr.corpus.segment_counts import SegmentCounts
 from dali_asr.demo import DEMO_RECORDING
-from dali_asr.inventory import Inventory
+from dali_asr.inventory import ARPABET, Inventory
 from dali_asr.segments import FrameTiming
 from dali_asr.training import train
 
@@ -158,11 +159,11 @@ def test_what_can_be_aligned_is_and_the_rest_is_listed(run: Path, tmp_path: Path
     truth = spans([0, 2, 1, 2, 0, 3, 1, 0], [10, 4, 7, 4, 12, 5, 9, 20])
     folder, out = tmp_path / "features", tmp_path / "out"
     folder.mkdir()
-    names = ("a b", "имя", "short", "numbers", "silent", "no transcript", "foreign", "unknown", "wrong")
+    names = ("a b", "и\u0306мя", "short", "numbers", "silent", "no transcript", "foreign", "unknown", "wrong")
     for number, name in enumerate(names):
         np.save(folder / f"{name}.npy", frames_of(truth[: 3 if name == "short" else None], number))
     np.save(folder / "wrong.npy", np.zeros(3))
-    lines = ["a b\tBob, kaa!", "имя\tBOB kosob", "short\tbob kaa", "numbers\tbob 5", "silent\t...", "foreign\tbob кот"]
+    lines = ["a b\tBob, kaa!", "ймя\tBOB kosob", "short\tbob kaa", "numbers\tbob 5", "silent\t...", "foreign\tbob кот"]
     lines += ["unknown\tsobok", "wrong\tbob", "no recording\tbob"]
     (tmp_path / "words.tsv").write_text("\n".join(lines), encoding="utf-8")
     (tmp_path / "own.dict").write_text("bob B AA B\nkaa K AA\n")
@@ -195,7 +196,7 @@ def test_what_can_be_aligned_is_and_the_rest_is_listed(run: Path, tmp_path: Path
     assert set(failed) == set(remedies)
     for name, remedy in remedies.items():
         assert remedy in failed[name], name
-    assert [row["recording"] for row in rows(out / "aligned.csv")] == ["a b", "имя"]
+    assert [row["recording"] for row in rows(out / "aligned.csv")] == ["a b", "и\u0306мя"]
     guess = {"word": "kosob", "count": "1", "origin": "letters", "pronunciation": "K AA S AA B"}
     assert rows(out / "guesses.csv") == [guess]
     assert "exists; choose another folder, or overwrite it (--force)" in run_cli(*arguments).output
@@ -229,13 +230,20 @@ def test_a_recording_and_corpora_of_its_features_have_the_same_boundaries(
         done = run_cli(*command.split())
         assert done.exit_code == 0, command
     assert "Exported 350 frames of 1 partition to course" in done.stdout
-    found = {}
-    for source in ("demo.wav", "packed", "packed --partition all", "course"):
+    (frames,) = Corpus.open("packed").partition("all").frames()
+    with PackedWriter(
+        "prepared", inventory=ARPABET, normalization="utterance", recordings_folder=DEMO_RECORDING.parent
+    ) as writer:
+        writer.add("all", "demo", frames, recording=DEMO_RECORDING.name)
+    found, ends = {}, {}
+    for source in ("demo.wav", "packed", "prepared", "packed --partition all", "course"):
         given = f"align english-small {source} words.tsv -o out --dictionary own.dict --device cpu --force"
         done = run_cli(*given.split())
         assert done.exit_code == 0, done.output
         grid = textgrid.openTextgrid("out/demo.TextGrid", includeEmptyIntervals=True)
         found[source] = [(one.start, one.label) for one in grid.getTier("phones").entries]
+        ends[source] = grid.maxTimestamp
+    assert ends["prepared"] == ends["demo.wav"] > ends["packed"], "the recording is found"
     expected = found.pop("demo.wav")
     assert len(expected) >= 8
     for source, phones in found.items():

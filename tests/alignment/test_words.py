@@ -103,6 +103,11 @@ def listed() -> Dictionary:
         "one": ["W AH1 N"],
         "five": ["F AY1 V"],
         "boss": ["B AO S"],
+        "münchen": ["M IH1 N CH AH0 N"],
+        "jose": ["HH OW0 Z EY1"],
+        "jose's": ["HH OW0 Z EY1 Z"],
+        "josé": ["HH OW0 S EY1"],
+        "s": ["EH S"],
     }
     return Dictionary(ARPABET, entries)
 
@@ -119,6 +124,17 @@ def listed() -> Dictionary:
         ("5", "number", ["F AY V"]),
         ("xml", "spelled", ["EH K S EH M EH L"]),
         ("blotch", "letters", ["B L AA CH"]),
+        ("jose's", "dictionary", ["HH OW Z EY Z"]),
+        ("josé's", "possessive", ["HH OW S EY Z"]),
+        ("josé-thé", "parts", ["HH OW S EY DH AH", "HH OW S EY DH IY"]),
+        ("münchen-cat", "parts", ["M IH N CH AH N K AE T"]),
+        ("münchen-cat's", "possessive", ["M IH N CH AH N K AE T S"]),
+        ("münchen's-cat", "parts", ["M IH N CH AH N Z K AE T"]),
+        ("xml-cat", "spelled", ["EH K S EH M EH L K AE T"]),
+        ("münchen-blötch", "letters", ["M IH N CH AH N B L AA CH"]),
+        ("blotch-xml", "letters", ["B L AA CH EH K S EH M EH L"]),
+        ("blotch's", "letters", ["B L AA CH IH Z"]),
+        ("the'blotch", "letters", ["TH EH B L AA CH"]),
     ],
 )
 def test_ways_to_find_a_word(listed: Dictionary, word: str, origin: str, phones: list[str]) -> None:
@@ -136,13 +152,14 @@ def test_both_formats_of_dictionaries(tmp_path: Path) -> None:
     file = tmp_path / "names.dict"
     file.write_text(
         ";;; CMUdict\nZORBLAX  Z AO1 R B L AE2 K S # a name\nZORBLAX(2)  Z ER0 B L AE2 K S\n\n"
-        "the 0.99 0.17 1.0 1.0 DH AH\nжж\tD AA\n",
+        "the 0.99 0.17 1.0 1.0 DH AH\nжж\tD AA\nFU\u0308R F ER\n",
         encoding="utf-8",
     )
     found = load_dictionary(ARPABET, file)
-    entries = {word: found.find(word) for word in ("zorblax", "the", "жж")}
+    entries = {word: found.find(word) for word in ("zorblax", "the", "жж", "für")}
     phones = {word: [found.symbols(said) for said in entry.pronunciations] for word, entry in entries.items() if entry}
-    assert phones == {"zorblax": ["Z AO R B L AE K S", "Z ER B L AE K S"], "the": ["DH AH"], "жж": ["D AA"]}
+    zorblax = ["Z AO R B L AE K S", "Z ER B L AE K S"]
+    assert phones == {"zorblax": zorblax, "the": ["DH AH"], "жж": ["D AA"], "für": ["F ER"]}
 
 
 def test_dictionaries_that_are_refused(tmp_path: Path) -> None:

@@ -510,6 +510,17 @@ def test_unexpected_errors_are_one_line(run_cli: Run, monkeypatch: pytest.Monkey
             2,
             "error: decode 'best'; expected none, viterbi, or",
         ),
+        (
+            ["predict", "english-small", "demo.wav", "--format", "ctm", "-o", "one.json"],
+            2,
+            "error: one.json: the format is ctm, and .json the suffix of json; name a .ctm file, or take --format "
+            "json\n",
+        ),
+        (
+            ["predict", "english-small", "demo.wav", "--format", "textgrid", "-o", "one.txt"],
+            2,
+            "and .txt the suffix of audacity; name a .TextGrid file or a folder, or take --format audacity\n",
+        ),
         (["audit", "a", "b"], 2, "error: audit: unexpected argument b; usage: dali-asr audit CORPUS\n"),
         (["audit", "english-small", "demo"], 2, "error: english-small: is a run, and audit takes a corpus alone, "),
         (["audit", "english-small"], 2, "on which it trains models of its own; write dali-asr audit CORPUS\n"),

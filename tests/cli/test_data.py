@@ -41,7 +41,8 @@ def test_names_are_printed_without_escapes_and_markup(run_cli: Callable[..., Any
 def test_speakers_and_recordings_are_shown(run_cli: Callable[..., Any], tmp_path: Path) -> None:
     """Names of at most ten speakers, none of a partition whose speakers are unknown."""
     features = FeatureSettings.of("course", coefficients=2).to_json()
-    with PackedWriter(tmp_path / "p", inventory=["a"], features=features, recordings_folder=tmp_path / "in") as writer:
+    folder = tmp_path / "p" / ".." / "in"
+    with PackedWriter(tmp_path / "p", inventory=["a"], features=features, recordings_folder=folder) as writer:
         for at in range(24):
             name = "train" if at < 12 else "dev"
             speaker = f"s{at}" if at < 12 else f"d{at % 2}"

@@ -89,6 +89,8 @@ def test_a_recording_is_labelled_at_once(
     assert again.stdout == Path("demo.TextGrid").read_text(), "TextGrids are the default for recordings"
     assert "exists" in run_cli("predict", MODEL, "demo.wav").stderr
     assert "written to demo.json" in run_cli("predict", MODEL, "demo.wav", "--format", "json", "--device", "cpu").stdout
+    assert "written to demo.JSON" in run_cli("predict", MODEL, "demo.wav", "-o", "demo.JSON", "--device", "cpu").stdout
+    assert Path("demo.JSON").read_bytes() == Path("demo.json").read_bytes(), "the suffix names the format"
     Path("demo.wav").write_bytes(b"not a sound")
     assert "demo.wav: is not audio" in run_cli("predict", MODEL, "demo.wav", "--force").stderr
 

@@ -14,7 +14,7 @@ from praatio import textgrid
 
 from dali_asr import Inventory
 from dali_asr.errors import DaliAsrWarning, UsageError
-from dali_asr.inference.format_names import Format
+from dali_asr.inference.format_names import Format, format_of
 from dali_asr.inference.formats import encode, encode_utterance
 from dali_asr.inference.predict import LabelledUtterance, Labelling
 from dali_asr.inference.textgrid import seconds_text, to_textgrid
@@ -145,6 +145,12 @@ def test_each_utterance_has_a_file_in_the_folder(form: Format, tmp_path: Path) -
     assert files == {encode_utterance(utterance, made(), form) for utterance in made(labels).utterances}
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["er"]
+
+
+def test_formats_are_known_by_their_suffixes() -> None:
+    suffixes = (".csv", ".npz", ".json", ".ctm", ".TextGrid", ".textgrid", ".txt", ".HTML", "", ".wav")
+    formats = ("kaggle", "npz", "json", "ctm", "textgrid", "textgrid", "audacity", "html", None, None)
+    assert tuple(map(format_of, suffixes)) == formats
 
 
 def test_files_of_a_folder_are_kept_unless_overwritten(tmp_path: Path) -> None:

@@ -14,16 +14,18 @@ import matplotlib.image
 import numpy as np
 import pytest
 import soundfile
+from praatio import textgrid
 
 from dali_asr.audio.extract import Extracted, extract
 from dali_asr.audio.settings import FeatureSettings
 from dali_asr.corpus import PackedWriter
 from dali_asr.demo import DEMO_RECORDING
-from dali_asr.inference.predict import label, prepare
+from dali_asr.inference.predict import label, predict, prepare
 from dali_asr.inference.writers import write_prediction
 from dali_asr.inventory import ARPABET
 from dali_asr.reports.listening import UtterancePages
 from dali_asr.reports.png import grey_png
+from dali_asr.segments import FrameTiming
 from tests.reports.browser import dump
 
 
@@ -84,6 +86,17 @@ def test_pages_of_a_corpus_hold_its_recordings_while_they_are_as_they_were(
     assert (done.exit_code, done.stderr) == (0, f"warning: {tmp_path}/gone.wav: no such file; {remedy}\n")
     assert (out / "demo.html").read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
     assert "audio/flac" not in (out / "gone.html").read_text(encoding="utf-8")
+    assert run_cli(*command[:3], *command[5:], "--partition", "all", "--format", "textgrid").exit_code == 0
+    last = {
+        name: textgrid.openTextgrid(str(out / f"{name}.TextGrid"), includeEmptyIntervals=True).maxTimestamp
+        for name in ("demo", "gone")
+    }
+    duration = soundfile.info(str(DEMO_RECORDING)).duration
+    ends = {"demo": duration, "gone": FrameTiming().edges(len(found.frames))[-1]}
+    assert last == pytest.approx(ends)
+    assert ends["gone"] < duration
+    ends_of = predict("english-small", tmp_path / "corpus", partition="all", device="cpu").segments
+    assert [ends_of(number)[-1].end for number in range(2)] == pytest.approx([ends["demo"], ends["gone"]])
     soundfile.write(tmp_path / "demo.wav", np.zeros(16_000), 16_000)
     changed = run_cli(*command, "--partition", "all", "--force").stderr
     remedy = remedy.replace("1 page lacks", "2 pages lack")

@@ -273,16 +273,19 @@ def changes(run: Path) -> list[dict[str, Any]]:
 
 def test_a_warm_up_of_more_than_a_quarter_of_the_run_is_said(tmp_path: Path) -> None:
     schedule = ScheduleConfig(warmup_steps=10)
-    assert warmup_warnings(schedule, 40) == []
-    (message,) = warmup_warnings(schedule, 30)
+    assert warmup_warnings(schedule, 40, ["training.epochs"]) == []
+    (message,) = warmup_warnings(schedule, 30, ["training.epochs"])
     assert message.endswith("its peak after 33%; lower it to 3, a tenth of the steps, or train for more epochs")
-    (message,) = warmup_warnings(schedule, 5)
+    (message,) = warmup_warnings(schedule, 5, ["training.epochs"])
     assert message.endswith("never reaches its peak; set it to 0, which is no warm-up, or train for more epochs")
+    (message,) = warmup_warnings(schedule, 5, ["training.epochs", "training.max_steps"])
+    assert message.endswith("no warm-up, or raise training.epochs and training.max_steps")
     warnings = Warnings()
     config = Config.load("demo", [*OVERRIDES, "training.max_steps=9"])
     train(config, run=tmp_path / "run", reporter=warnings)
     (message,) = warnings.messages
     assert message.startswith("training.schedule.warmup_steps: 10, but the run has 9 steps, so that the learning rate")
+    assert message.endswith(", or raise training.max_steps")
 
 
 def test_folders_that_cannot_be_resumed_are_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dali_asr.audio.recordings import SUFFIXES
 from dali_asr.errors import DataError, printable
+from dali_asr.files import composed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -29,8 +30,8 @@ class File:
 
     Attributes:
         path: of the file.
-        folders: the names of the folders from the searched one down to the file's own.
-        stem: the file's name without suffixes of recordings and alignments.
+        folders: the names of the folders from the searched one down to the file's own, composed.
+        stem: the file's name without suffixes of recordings and alignments, composed.
     """
 
     path: Path
@@ -77,7 +78,7 @@ def search(folder: Path, tables: Iterable[str] = ()) -> Found:
         raise DataError(f"{folder}: {state}; give a folder of recordings and alignments")
     found = Found()
     for path in _files(folder, found.problems):
-        file = File(path, path.relative_to(folder).parts[:-1], _stem(path.name))
+        file = File(path, tuple(map(composed, path.relative_to(folder).parts[:-1])), composed(_stem(path.name)))
         if file.suffix in SUFFIXES:
             found.recordings.append(file)
         elif file.suffix in ALIGNMENT_SUFFIXES:

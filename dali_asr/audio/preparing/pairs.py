@@ -12,6 +12,7 @@ from dali_asr.audio.alignments.textgrid import read_textgrid
 from dali_asr.audio.preparing.files import ALIGNMENT_SUFFIXES, common_depth
 from dali_asr.audio.recordings import read_header
 from dali_asr.errors import DataError, printable
+from dali_asr.files import composed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -224,7 +225,8 @@ def _ctm_entries(files: Sequence[File], problems: list[str]) -> dict[str, Alignm
     entries: dict[str, Alignment] = {}
     for file in files:
         try:
-            for name, segments in read_ctm(file.path).items():
+            for given, segments in read_ctm(file.path).items():
+                name = composed(given)
                 if name in entries:
                     raise DataError(f"{file.path}: {name} is in {entries[name].path} too; keep one of them")
                 entries[name] = Alignment(file.path, ".ctm", tuple(segments))

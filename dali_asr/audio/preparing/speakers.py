@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dali_asr.audio.alignments.text import numbered_lines
 from dali_asr.audio.preparing.layouts import is_timit, librispeech_speaker
 from dali_asr.errors import DataError, UsageError, brief
+from dali_asr.files import composed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 SPEAKER_TABLE = "transcripts.tsv"
 _EXAMPLE = "'^([^_]+)_'"
+_IN_PATTERNS = re.compile(r"[\\\[\]{}]")  # and hardly in names of files
 _PREFIX = re.compile(r"([^_\-]+)[_\-]")
 FOLDER, PREFIX, NONE = WAYS = ("folder", "prefix", "none")
 
@@ -98,6 +100,11 @@ def _by_way(placed: Sequence[Placed], way: str) -> Speakers:
         return Speakers(names, "by the prefix of the file name" if way == PREFIX else f"by the pattern {way}")
     path = Path(way).expanduser()
     if not path.is_file():
+        if _IN_PATTERNS.search(way):
+            raise UsageError(
+                f"speakers '{way}': the pattern needs a group around the speaker's part of the name, as in '({way})'; "
+                "there is no file of this name either"
+            )
         raise UsageError(
             f"speakers '{way}': no such file; give {', '.join(WAYS)}, a file of lines NAME, tab, SPEAKER, or a "
             f"regular expression with a group around the speaker's part of the name, such as {_EXAMPLE}"
@@ -115,7 +122,7 @@ def read_speakers(path: Path) -> dict[str, str]:
     """
     speakers: dict[str, str] = {}
     for where, line in numbered_lines(path):
-        name, speaker, *_ = *(field.strip() for field in line.split("\t")), "", ""
+        name, speaker, *_ = *(field.strip() for field in composed(line).split("\t")), "", ""
         if not name or not speaker:
             raise DataError(f"{where}: {brief(line)}; write NAME, tab, SPEAKER")
         if speakers.setdefault(name, speaker) != speaker:

@@ -31,6 +31,7 @@ def paired(root: Path) -> tuple[dict[str, str], list[str]]:
     ("names", "expected"),
     [
         (["ä b.wav", "ä b.TextGrid"], {"ä b.wav": "ä b.TextGrid"}),
+        (["wavs/a\u0308/u\u0308.wav", "grids/ä/ü.TextGrid"], {"wavs/a\u0308/u\u0308.wav": "grids/ä/ü.TextGrid"}),
         (["x.FLAC", "x.phn", "x.txt", "x.lab"], {"x.FLAC": "x.phn"}),
         (["x.WAV.wav", "x.PHN"], {"x.WAV.wav": "x.PHN"}),
         (["wavs/a/1.wav", "grids/a/1.TextGrid"], {"wavs/a/1.wav": "grids/a/1.TextGrid"}),
@@ -117,10 +118,10 @@ def test_texts_beside_label_tracks_need_no_recording(tmp_path: Path) -> None:
 
 
 def test_ctm_files_list_recordings(tmp_path: Path) -> None:
-    touch(tmp_path, "a/x.wav", "b/y.wav")
-    (tmp_path / "all.ctm").write_text("x 1 0 1 AH\nz 1 0 1 AH\ny 1 0 1 B\n")
+    touch(tmp_path, "a/x.wav", "b/u\u0308.wav")
+    (tmp_path / "all.ctm").write_text("x 1 0 1 AH\nz 1 0 1 AH\nü 1 0 1 B\n", encoding="utf-8")
     pairs, problems = paired(tmp_path)
-    assert pairs == {"a/x.wav": "all.ctm", "b/y.wav": "all.ctm"}
+    assert pairs == {"a/x.wav": "all.ctm", "b/u\u0308.wav": "all.ctm"}
     assert problems == ["all.ctm: z: has no recording; add it, or remove its lines"]
 
 

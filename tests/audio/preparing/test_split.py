@@ -64,11 +64,11 @@ def test_ljspeech_is_of_one_speaker() -> None:
 
 def test_speakers_of_a_table(tmp_path: Path) -> None:
     table = tmp_path / "transcripts.tsv"
-    table.write_text("a\tann\tHI THERE\nb\tbob\tNO\n")
-    layout = layout_of(["a.wav", "b.wav"])
+    table.write_text("a\u0308\tann\tHI THERE\nb\tbob\tNO\n", encoding="utf-8")
+    layout = layout_of(["ä.wav", "b.wav"])
     assert find_speakers(layout, [File(table, (), "transcripts")], None).names == ("ann", "bob")
     assert find_speakers(layout, [], str(table)).names == ("ann", "bob")
-    table.write_text("a\tHI THERE\nb\tNO\n")  # names and words alone
+    table.write_text("ä\tHI THERE\nb\tNO\n", encoding="utf-8")  # names and words alone
     assert not find_speakers(layout, [File(table, (), "transcripts")], None).known
 
 
@@ -84,7 +84,17 @@ def test_ways_to_tell_speakers(way: str, speakers: str) -> None:
     ("way", "error", "message"),
     [
         ("no/file", UsageError, "no such file; give folder, prefix, none, a file of lines"),
-        (r"^\w+_", UsageError, r"with a group around the speaker's part of the name, such as '\^\(\[\^_\]\+\)_'"),
+        ("no-file", UsageError, r"with a group around the speaker's part of the name, such as '\^\(\[\^_\]\+\)_'"),
+        (
+            r"\d{5}",
+            UsageError,
+            r"speakers '\\d\{5\}': the pattern needs a group .* name, as in '\(\\d\{5\}\)'; there is",
+        ),
+        (
+            "[a-z]+",
+            UsageError,
+            r"the pattern needs a group around the speaker's part of the name, as in '\(\[a-z\]\+\)'",
+        ),
         ("(", UsageError, "give a regular expression such as"),
         ("(a)(b)", UsageError, "has 2 groups"),
         ("z(.)", DataError, r"x/p-1.wav: speakers 'z\(.\)' does not match its name, 'p-1'; write a regular expression"),
