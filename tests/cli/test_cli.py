@@ -319,12 +319,13 @@ def test_lines_and_warnings_leave_no_piece_of_the_bar_on_a_terminal(columns: int
     with subprocess.Popen([sys.executable, str(script)], stdout=terminal, stderr=terminal, env=environment) as process:
         os.close(terminal)
         screen = pyte.Screen(columns, 40)
-        stream = pyte.ByteStream(screen)
+        stream, strikes = pyte.ByteStream(screen), 0
         with suppress(OSError):  # the other end is closed
             while written := os.read(main, 100_000):
                 stream.feed(written)
-                if re.search(rb"[0-4]/9", written):
+                if strikes < 2 and re.search(rb"[0-4]/9", written):
                     os.write(main, b"\x03")  # Ctrl-C, shown as ^C; nobody is interrupted
+                    strikes += 1  # more at once, as on a busy machine, would not fit beside the bar
     os.close(main)
     assert process.returncode == 0
     warning = "warning: " + "w" * (columns // 2)
