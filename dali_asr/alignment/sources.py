@@ -17,8 +17,8 @@ from dali_asr.corpus.features import is_npy_name, read_features
 from dali_asr.corpus.packing import quiet
 from dali_asr.device import resolve_device
 from dali_asr.errors import DaliAsrWarning, DataError, UsageError, quoted
+from dali_asr.inference.classify import by_utterance, state_scores
 from dali_asr.inference.files import is_recording_name, original_duration
-from dali_asr.inference.predict import by_utterance, state_scores
 from dali_asr.inference.sources import holds_files, open_source, source_partitions
 from dali_asr.inference.trained import TrainedModel, run_config
 from dali_asr.runs.checkpoint import run_of

@@ -22,9 +22,10 @@ from dali_asr.corpus.packing import quiet
 from dali_asr.device import resolve_device
 from dali_asr.errors import DataError
 from dali_asr.inference.boundaries import BoundaryScores, score_boundaries
+from dali_asr.inference.classify import by_utterance, classify, reduce_logits
 from dali_asr.inference.decoding import MEDIAN, NONE, VITERBI, build_decoder, check_decoding
 from dali_asr.inference.files import FILES
-from dali_asr.inference.predict import by_utterance, check_run, classify, listed_sources, prepare, reduce_logits
+from dali_asr.inference.predict import check_run, listed_sources, prepare
 from dali_asr.inference.scores import TOP, Scores, error_rate, score_labels
 from dali_asr.inference.sources import holds_files
 from dali_asr.runs.checkpoint import is_of_package

@@ -18,8 +18,9 @@ from dali_asr import Corpus, Inventory, PackedWriter, evaluate, load_model, pred
 from dali_asr.config import Config
 from dali_asr.corpus import PackSettings, pack_corpus
 from dali_asr.errors import CheckpointError, DataError, SymbolError, UsageError
+from dali_asr.inference.classify import by_utterance
 from dali_asr.inference.decoding import FrameScores, build_decoder
-from dali_asr.inference.predict import LabelledUtterance, Labelling, by_utterance, label, prepare
+from dali_asr.inference.predict import LabelledUtterance, Labelling, label, prepare
 from dali_asr.inference.writers import write_prediction
 from dali_asr.inventory import ARPABET
 from dali_asr.runs.checkpoint import load_checkpoint
@@ -69,8 +70,8 @@ def judge(run: Path, features: list[np.ndarray]) -> np.ndarray:
 @pytest.mark.parametrize("long", [100_000, 4])
 def test_posteriors_equal_the_judges(run: Path, course: Path, long: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """By windows, or by the convolution of long utterances, here in batches of 5 frames."""
-    monkeypatch.setattr("dali_asr.inference.predict.LONG", long)
-    monkeypatch.setattr("dali_asr.inference.predict.BATCH_SIZE", 5)
+    monkeypatch.setattr("dali_asr.inference.classify.LONG", long)
+    monkeypatch.setattr("dali_asr.inference.classify.BATCH_SIZE", 5)
     raw = [np.load(p) for p in sorted((course / "test/mfcc").iterdir())]
     expected = judge(run, raw)
     prediction = predict(run, course, posteriors=True)
