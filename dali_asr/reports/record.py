@@ -14,7 +14,7 @@ from dali_asr.corpus.regular import reading
 from dali_asr.errors import CheckpointError
 from dali_asr.pretrained import is_pretrained
 from dali_asr.runs.changes import Change, read_changes
-from dali_asr.runs.checkpoint import run_of
+from dali_asr.runs.checkpoint import list_checkpoints, run_of, step_of
 from dali_asr.runs.curves import best_epoch
 from dali_asr.runs.folder import METRICS, TIMINGS, read_stall
 from dali_asr.runs.run_path import CONFIG, check_run_folder
@@ -117,7 +117,8 @@ class Record:
         training = self.config.training
         if not self.lines and is_pretrained(self.path):
             return "A model of the package; how its training went is not recorded here."
-        done, last = self.completed, max((line["step"] for line in self.lines), default=0)
+        saved = [step_of(path) for path in list_checkpoints(run_of(self.path))]  # some steps after the last line
+        done, last = self.completed, max((*(line["step"] for line in self.lines), *saved), default=0)
         if done >= training.epochs or training.early_stopping or (training.max_steps and last >= training.max_steps):
             return None
         return f"The run was cut short: {done} of {training.epochs} epochs are complete, the last step is {last:,}."

@@ -170,6 +170,11 @@ def list_checkpoints(run: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name)) if folder.is_dir() else []
 
 
+def step_of(checkpoint: Path) -> int:
+    """Return the step of a checkpoint by the name of its folder."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
 def find_checkpoint(run: Path, which: Which) -> Path:
     """Return the folder of a run's last or best checkpoint.
 

@@ -93,10 +93,12 @@ def _refuse_folder_above(root: Path) -> None:
     Raises:
         DataError: it is such a folder.
     """
-    for below in sorted(path for path in root.iterdir() if path.is_dir()):
-        kind = layout_title(below)
-        if kind:
-            raise DataError(f"{root}: is not a corpus, but {below.name} in it is a {kind}; give {below}")
+    kinds = {below: layout_title(below) for below in sorted(root.iterdir()) if below.is_dir()}
+    found = [(below, kind) for below, kind in kinds.items() if kind]
+    if found:
+        below, kind = found[0]
+        others = f", one of {len(found)}" if len(found) > 1 else ""
+        raise DataError(f"{root}: is not a corpus, but {below.name} in it is a {kind}{others}; give {below}")
 
 
 def _kind(root: Path) -> LayoutKind:
