@@ -61,7 +61,7 @@ def check_alignment_folder(folder: Path, *, overwrite: bool = False) -> None:
     """Refuse an output folder that may not be replaced, and remove what killed processes left beside it.
 
     Raises:
-        UsageError: it exists and is no alignment, or may not be overwritten.
+        UsageError: it exists and is no alignment, or may not be overwritten, or holds other files.
         DataError: the folder above cannot be written.
     """
     if folder.exists() or folder.is_symlink():
@@ -69,6 +69,12 @@ def check_alignment_folder(folder: Path, *, overwrite: bool = False) -> None:
             raise UsageError(f"{folder}: exists and is not an alignment; choose another folder")
         if not overwrite:
             raise UsageError(f"{folder}: exists; choose another folder, or overwrite it (overwrite=True)")
+        others = sorted(str(path.relative_to(folder)) for path in _other_files(folder))
+        if others:
+            raise UsageError(
+                f"{folder}: holds what is not of the alignment, such as {others[0]}, which overwriting would remove; "
+                "move it away, or choose another folder"
+            )
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         sweep(folder.parent)
@@ -155,9 +161,22 @@ class _Totals:
         )
 
 
+def _other_files(folder: Path) -> set[Path]:
+    """Return the files in the folder of an alignment that are not of it."""
+    with disk_errors(folder):
+        found = {path for path in folder.rglob("*") if not path.is_dir()}
+        rows = csv.DictReader((folder / ALIGNED).read_text(encoding="utf-8").splitlines())
+        own = {_textgrid_path(row["recording"], folder) for row in rows if row.get("recording")}
+    return found - own - {folder / name for name in (ALIGNED, FAILED, GUESSES)}
+
+
+def _textgrid_path(recording: str, folder: Path) -> Path:
+    *folders, name = recording.split("/")
+    return folder.joinpath(*(file_name(part, "") for part in folders), file_name(name, ".TextGrid"))
+
+
 def _write_textgrid(done: AlignedRecording, folder: Path) -> None:
-    *folders, name = done.name.split("/")
-    path = folder.joinpath(*(file_name(part, "") for part in folders), file_name(name, ".TextGrid"))
+    path = _textgrid_path(done.name, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     words, phones = done.utterance.words, done.utterance.phones
     tiers = {

@@ -73,7 +73,7 @@ def align(
     ] = None,
     rounds: Annotated[int, typer.Option(help="With --bootstrap, how often to train and align again.", min=1)] = 1,
     overrides: Overrides = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an earlier alignment.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier alignment, all of its files.")] = False,
 ) -> None:
     """Find when the words of recordings and their phones were said (forced alignment).
 

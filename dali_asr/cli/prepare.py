@@ -164,7 +164,7 @@ def prepare(
     corpus = Packed.open(dest)
     known = pretrained_for(corpus.inventory.symbols, corpus.features or {})
     for name in known:
-        started = shlex.join([*command[:2], "--init", name, *command[2:], *_warmup(name, corpus)])
+        started = shlex.join([*command[:2], "--init", name, *command[2:], *_fitting(name, corpus)])
         say(f"Packed into {dest}; next, from the weights of {name}, which knows these symbols: {started}")
     say(f"{'Or from random weights' if known else f'Packed into {dest}; next'}: {shlex.join(command)}")
     if prepared.left_out:
@@ -173,13 +173,17 @@ def prepare(
         raise typer.Exit(1)
 
 
-def _warmup(recipe: str, corpus: Corpus) -> list[str]:
-    """Return the options that shorten a recipe's warm-up where it takes most of a run on a corpus."""
+def _fitting(recipe: str, corpus: Corpus) -> list[str]:
+    """Return the options that fit a recipe to a small corpus: a smaller batch, a shorter warm-up."""
     from dali_asr.config import Config
 
     config = Config.load(recipe)
     frames = sum(corpus.partition(name).frame_count for name in config.data.train if name in corpus.partitions)
-    steps = config.training.epochs * max(1, frames // config.loader.batch_size)
-    schedule = config.training.schedule
-    fitting = schedule.warmup_for(steps)
-    return [] if fitting == schedule.warmup_steps else ["--set", f"training.schedule.warmup_steps={fitting}"]
+    batch, schedule = config.loader.batch_size, config.training.schedule
+    settings = {}
+    if frames < batch:
+        batch = settings["loader.batch_size"] = max(1, frames // 4)
+    fitting = schedule.warmup_for(config.training.epochs * (frames // batch))
+    if fitting != schedule.warmup_steps:
+        settings["training.schedule.warmup_steps"] = fitting
+    return [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]

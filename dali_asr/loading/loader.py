@@ -232,15 +232,18 @@ class WindowLoader:
         """
         try:
             theirs, ours = dict(state["belongs_to"]), self._identity()
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError("loader: not a loader state; pass a value returned by state_dict()") from error
+        differing = [f"{k} {_short(theirs.get(k))} (here {_short(ours[k])})" for k in ours if theirs.get(k) != ours[k]]
+        if differing:
+            raise UsageError(f"loader: the state belongs to another loader: {', '.join(differing)}")
+        try:
             epoch = checked_integer("epoch", state["epoch"], 0, MAX_EPOCHS)
             delivered = checked_integer("delivered", state["delivered"], 0, len(self) + 1)
             layout = self._layout_of(state["groups"])
         except (KeyError, TypeError, ValueError) as error:
             reason = f" ({str(error).removeprefix('loader: ')})" if isinstance(error, UsageError) else ""
             raise UsageError(f"loader: not a loader state{reason}; pass a value returned by state_dict()") from error
-        differing = [f"{k} {_short(theirs.get(k))} (here {_short(ours[k])})" for k in ours if theirs.get(k) != ours[k]]
-        if differing:
-            raise UsageError(f"loader: the state belongs to another loader: {', '.join(differing)}")
         self._partition.check_unchanged()
         if state["groups"] != self.groups:
             self._rebuild(layout)
@@ -313,8 +316,7 @@ class WindowLoader:
             )
         if self._feed is None:
             raise UsageError("loader: it was closed; make another")
-        if not self._loop:  # a trainer may have formed the group since the loader was made
-            _check_ranks(self.spec.world_size)
+        _check_ranks(self.spec.world_size)  # here, since a trainer forms the group after the loader was made
         self._loop += 1
         self.epoch, self.delivered = self._upcoming
         self._begun = True

@@ -38,11 +38,15 @@ def read_soft_targets(folder: Path, partition: Partition, columns: int) -> torch
     targets = np.empty((partition.frame_count, columns), np.float16)
     for name, (first, end) in zip(partition.utterances, pairwise(partition.offsets.tolist()), strict=True):
         path = folder / f"{name}.npy"
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; training.teacher.folder needs one of each training utterance")
         rows = read_features(path, remedy="write finite log probabilities")
         if rows.shape != (end - first, columns):
             raise DataError(
                 f"{path}: {list(rows.shape)}; expected [{end - first}, {columns}], the utterance's frames and the "
                 "model's outputs (labels times model.states); let the teacher score the same frames"
             )
+        if rows.min() >= 0 and np.allclose(rows.sum(axis=1), 1, atol=0.01):
+            raise DataError(f"{path}: holds probabilities; write their logarithms")
         targets[first:end] = (rows - rows.max(axis=1, keepdims=True)).clip(-_LOWEST, 0)
     return torch.from_numpy(targets)

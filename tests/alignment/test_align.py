@@ -201,6 +201,9 @@ def test_what_can_be_aligned_is_and_the_rest_is_listed(run: Path, tmp_path: Path
     assert rows(out / "guesses.csv") == [guess]
     assert "exists; choose another folder, or overwrite it (--force)" in run_cli(*arguments).output
     (tmp_path / "words.tsv").write_text("id\ttext\nnobody\tbob\n")
+    (mine := tmp_path / "out" / "mine.TextGrid").write_text("corrected")
+    assert "holds what is not of the alignment, such as mine.TextGrid, which" in run_cli(*arguments, "--force").output
+    mine.unlink()
     result = run_cli(*arguments, "--force")
     assert "none of its 1 transcripts is of a recording in" in result.output
     assert "their names are such as 'nobody', those" in result.output

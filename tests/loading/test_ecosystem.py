@@ -203,6 +203,13 @@ def test_lightning_evaluates_every_batch_once(partition: Partition, tmp_path: Pa
         assert all(torch.equal(a.frame_ids, b.frame_ids) for a, b in zip(seen[first:], whole, strict=False))
 
 
+def test_a_state_of_other_batches_is_told_from_none(partition: Partition) -> None:
+    smaller, larger = (WindowLoader(partition, context=CONTEXT, batch_size=size, device="cpu") for size in (16, 64))
+    list(smaller)  # more batches than the other one has
+    with pytest.raises(UsageError, match=r"the state belongs to another loader: global_batch 16 \(here 64\)"):
+        larger.load_state_dict(smaller.state_dict())
+
+
 def test_an_epoch_that_is_set_begins_with_its_first_batch(partition: Partition) -> None:
     ran = [list(loader) for loader in [make_loader(partition)] for _ in range(3)]
     loader = make_loader(partition)

@@ -151,7 +151,10 @@ def test_soft_targets_are_those_of_each_utterance(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"0\.npy: \[3, 84\]; expected \[3, 42\], the utterance's frames and the"):
         read_soft_targets(tmp_path, partition, 42)
     (tmp_path / f"{partition.utterances[1]}.npy").unlink()
-    with pytest.raises(DataError, match=r"1\.npy: no such file"):
+    with pytest.raises(DataError, match=r"1\.npy: no such file; training\.teacher\.folder needs one of each"):
+        read_soft_targets(tmp_path, partition, 84)
+    np.save(tmp_path / f"{partition.utterances[0]}.npy", softmax[0])
+    with pytest.raises(DataError, match=r"0\.npy: holds probabilities; write their logarithms"):
         read_soft_targets(tmp_path, partition, 84)
 
 

@@ -100,7 +100,7 @@ def test_exit_codes(folder: Path, run_cli: Callable[..., Any]) -> None:
     ]
     assert done.stdout.splitlines()[-2:] == [
         "Packed into corpus; next, from the weights of english-small, which knows these symbols: dali-asr train --init "
-        "english-small --set data.root=corpus --set training.schedule.warmup_steps=0",
+        "english-small --set data.root=corpus --set loader.batch_size=12 --set training.schedule.warmup_steps=1",
         "Or from random weights: dali-asr train --set data.root=corpus",
     ]
     assert Manifest.read(folder / "corpus").partitions
