@@ -165,7 +165,7 @@ def _other_files(folder: Path) -> set[Path]:
     """Return the files in the folder of an alignment that are not of it."""
     with disk_errors(folder):
         found = {path for path in folder.rglob("*") if not path.is_dir()}
-        rows = csv.DictReader((folder / ALIGNED).read_text(encoding="utf-8").splitlines())
+        rows = csv.DictReader((folder / ALIGNED).read_text(encoding="utf-8", errors="replace").splitlines())
         own = {_textgrid_path(row["recording"], folder) for row in rows if row.get("recording")}
     return found - own - {folder / name for name in (ALIGNED, FAILED, GUESSES)}
 

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-_CHECKPOINTS = "checkpoints"  # the folder of a run in which each checkpoint is a folder
-
 
 def check_run(run: Path) -> None:
     """Check that a run, or a model in the package, is there.
@@ -17,10 +15,10 @@ def check_run(run: Path) -> None:
         CheckpointError, DataError: as `check_run_folder`.
     """
     from dali_asr.pretrained import find_pretrained
-    from dali_asr.runs.run_path import check_run_folder
+    from dali_asr.runs.run_path import CHECKPOINTS, check_run_folder
 
     run = run.expanduser()
-    if run.parent.name != _CHECKPOINTS:
+    if run.parent.name != CHECKPOINTS:
         check_run_folder(find_pretrained(run) or run, pretrained=True)
 
 

@@ -36,7 +36,7 @@ from dali_asr.errors import CheckpointError, DataError, UsageError
 from dali_asr.files import new_folder, remove_folder, write_file
 from dali_asr.pretrained import find_pretrained, is_pretrained
 from dali_asr.runs.description import ModelDescription
-from dali_asr.runs.run_path import CONFIG, check_run_folder
+from dali_asr.runs.run_path import CHECKPOINTS, CONFIG, check_run_folder
 from dali_asr.runs.state import CHECKPOINT_NAME, StoredCheckpoint, check_weights, one_line, parse_training
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ VERSION = 3
 Which = Literal["last", "best"]
 _MODEL, _TRAINING, _ABOUT, _SUMS = "model.safetensors", "training.pt", "checkpoint.json", "SHA256SUMS"
 _SEGMENTS = "segments.json"
-_CHECKPOINTS = "checkpoints"  # the folder within a run's
 _NAME = re.compile(CHECKPOINT_NAME)
 _EMPTY = hashlib.sha256().hexdigest()
 
@@ -136,7 +135,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, training: dict[str, An
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a path has the form of a checkpoint's folder in a run; it need not exist."""
-    return path.parent.name == _CHECKPOINTS and bool(_NAME.fullmatch(path.name))
+    return path.parent.name == CHECKPOINTS and bool(_NAME.fullmatch(path.name))
 
 
 def run_of(path: Path) -> Path:
@@ -165,7 +164,7 @@ def list_checkpoints(run: Path) -> list[Path]:
     Raises:
         DataError: the folder cannot be read.
     """
-    folder = run / _CHECKPOINTS
+    folder = run / CHECKPOINTS
     with reading(folder):
         return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name)) if folder.is_dir() else []
 
@@ -192,7 +191,7 @@ def find_checkpoint(run: Path, which: Which) -> Path:
                 f"{run}: the run ended before its first checkpoint; start it again with the same configuration and "
                 "folder (run=FOLDER, resume='auto')"
             )
-        if run.name == _CHECKPOINTS:
+        if run.name == CHECKPOINTS:
             raise CheckpointError(f"{run}: not a run, but the checkpoints of one; give {run.parent}, or one of them")
         raise CheckpointError(
             f"{run}: not a run, it has no checkpoints; train one first, or give the folder that dali-asr train prints"
@@ -205,7 +204,7 @@ def find_checkpoint(run: Path, which: Which) -> Path:
             f"{run}: no best checkpoint, because none was evaluated yet; use the last one (checkpoint='last'), or "
             "train on"
         )
-    return run / _CHECKPOINTS / str(best[0])
+    return run / CHECKPOINTS / str(best[0])
 
 
 def checkpoint_folder(run: Path, which: Which) -> Path:

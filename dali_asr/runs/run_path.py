@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONFIG = "config.yaml"  # of the run
+CHECKPOINTS = "checkpoints"  # the folder of the run in which each checkpoint is a folder
 _ONNX = ".onnx"
 
 

@@ -73,6 +73,8 @@ def test_the_command_says_shares_and_writes_trace_and_flame_graph(
     names = " ".join(titles((folder / "loader.svg").read_text()))
     assert "_iterate" in names
     assert "__iter__ (dali_asr/loading/loader.py:" in names
+    if sampler == "py-spy":
+        assert "StepSource" in names
     again = run_cli("profile", "demo", *OPTIONS, "-o", folder)
     assert (again.exit_code, "exists; choose another folder" in again.stderr) == (2, True)
     if sampler == "a thread":  # which is quicker
